@@ -1,0 +1,32 @@
+"""Errors of the search, its runs and its exports. The root and the training errors live in `segcore.errors`."""
+
+from segcore.errors import BundleError, ConfigError, DataError, SegsearchError, TrainingError
+
+__all__ = [
+    "BundleError",
+    "ConfigError",
+    "DataError",
+    "ExportError",
+    "ResourceError",
+    "RunError",
+    "SegsearchError",
+    "TrainingError",
+]
+
+
+class ResourceError(SegsearchError):
+    """A trial asks for more CPUs or GPUs than any node has, so it could never start."""
+
+    exit_code = 2
+
+
+class RunError(SegsearchError):
+    """A run's folder is missing, in use, or in a state in which the command makes no sense."""
+
+    exit_code = 2
+
+
+class ExportError(SegsearchError):
+    """An export target refused the sealed model, or what it holds afterwards is not what was sent."""
+
+    exit_code = 3

@@ -1,0 +1,195 @@
+"""The typed tree of everything that one training run needs. No logic beyond validation.
+
+The same tree is the upper part of a search's YAML file, so each dotted key here
+(`optimizer.lr`, `model.arch`, ...) may be set with `--set` or be searched.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegativeFloat = Annotated[float, Field(ge=0.0)]
+UnitFloat = Annotated[float, Field(ge=0.0, le=1.0)]
+ImageSide = Annotated[int, Field(ge=16, le=4096)]
+
+
+class Section(BaseModel):
+    """Base of every config section: unknown keys are refused, values are frozen and finite."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+
+class SyntheticConfig(Section):
+    """The generated data set behind `data.root: synthetic`."""
+
+    num_images: Annotated[int, Field(ge=8, le=100_000)] = Field(96, description="Images over all splits.")
+    noise: UnitFloat = Field(0.25, description="Texture noise added to image and background, share of full scale.")
+
+
+class DataConfig(Section):
+    """Where images and masks lie, how they are paired, sized and split."""
+
+    root: str = Field("data", min_length=1, description="A folder, a .csv of pairs, or `synthetic`.")
+    layout: Literal["auto", "split_folders", "flat", "suffix", "csv"] = Field(
+        "auto",
+        description="How images and masks are paired: {train,val,test}/images + gt, images/ + masks/, "
+        "x.jpg + x_mask.png, or a CSV.",
+    )
+    mask_suffix: str = Field("_mask", min_length=1, description="For layout `suffix`: what a mask's stem ends with.")
+    image_size: ImageSide | tuple[ImageSide, ImageSide] = Field(
+        256, description="Side in pixels, or [height, width], that every image is resized to."
+    )
+    val_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.2, description="Share of the files used for validation when the data has no split of its own."
+    )
+    test_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.0, description="Share of the files held out for the final test when the data has no test split."
+    )
+    group_by: str | None = Field(
+        None,
+        description="Regular expression on the image's relative path; files with the same first group "
+        "(or whole match) stay in one split.",
+    )
+    seed: int = Field(0, description="Seed of the split and of the synthetic data.")
+    cache_dir: str | None = Field(None, description="Folder of the decoded cache; default: the user's cache folder.")
+    synthetic: SyntheticConfig = SyntheticConfig()
+
+    @model_validator(mode="after")
+    def _fractions_leave_training_data(self) -> Self:
+        if self.val_fraction + self.test_fraction >= 1.0:
+            raise ValueError(
+                f"val_fraction + test_fraction must stay below 1, found {self.val_fraction} + {self.test_fraction}"
+            )
+        return self
+
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        """`(height, width)` in pixels."""
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+
+
+class ModelConfig(Section):
+    """A U-Net: its architecture, its encoder and its size."""
+
+    arch: Literal["unet", "residual_unet", "attention_unet", "residual_attention_unet"] = "unet"
+    encoder: str = Field(
+        "none",
+        pattern=r"^(none|timm:[A-Za-z0-9_.\-]+)$",
+        description="`none` for the plain convolutional encoder, or `timm:NAME` for any timm model with features.",
+    )
+    encoder_weights: str = Field(
+        "none",
+        min_length=1,
+        description="`none`, `imagenet` (timm's hub), or the path of a local .safetensors file with timm's key names.",
+    )
+    base_channels: Annotated[int, Field(ge=1, le=1024)] = Field(32, description="Width of the plain encoder's stem.")
+    depth: Annotated[int, Field(ge=1, le=7)] = Field(4, description="Downsampling stages of the plain encoder.")
+    decoder_channels: tuple[PositiveInt, ...] | None = Field(
+        None, description="Decoder width per stage, deepest first; default: follows the encoder."
+    )
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.0, description="Channel dropout before the head.")
+    in_channels: Literal[3] = 3
+    num_classes: Literal[1] = Field(1, description="1 = binary. The masks' foreground is the one class.")
+
+    @model_validator(mode="after")
+    def _weights_need_an_encoder(self) -> Self:
+        if self.encoder == "none" and self.encoder_weights != "none":
+            raise ValueError(
+                f"encoder_weights is {self.encoder_weights!r} but encoder is 'none'; "
+                "name an encoder such as 'timm:resnet50' or set encoder_weights to 'none'"
+            )
+        return self
+
+
+class AugmentConfig(Section):
+    """Training-time augmentation; validation is never augmented."""
+
+    policy: Literal["none", "flip", "light", "medium", "heavy"] = Field(
+        "light", description="Fixed lists of increasing strength and cost."
+    )
+    probability: UnitFloat = Field(0.5, description="Chance of each transform of the policy.")
+    vertical_flip: bool = Field(False, description="Also flip upside down; right for cells, wrong for horses.")
+    scale: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.2, description="Zoom range +-share, light and above.")
+    rotate: Annotated[float, Field(ge=0.0, le=180.0)] = Field(15.0, description="Rotation range +-degrees.")
+    color: UnitFloat = Field(0.2, description="Brightness and contrast range +-share.")
+
+
+class LossConfig(Section):
+    """Weights of the loss mix; a weight of 0 leaves the term out. At least one must be positive."""
+
+    bce: NonNegativeFloat = 1.0
+    dice: NonNegativeFloat = 1.0
+    focal: NonNegativeFloat = 0.0
+    tversky: NonNegativeFloat = 0.0
+    lovasz: NonNegativeFloat = 0.0
+    bce_pos_weight: Annotated[float, Field(gt=0.0)] = Field(1.0, description="Weight of a foreground pixel in BCE.")
+    focal_gamma: NonNegativeFloat = 2.0
+    focal_alpha: UnitFloat = Field(0.25, description="Weight of foreground pixels in the focal loss.")
+    tversky_alpha: NonNegativeFloat = Field(0.5, description="Weight of false positives.")
+    tversky_beta: NonNegativeFloat = Field(0.5, description="Weight of false negatives.")
+    smooth: NonNegativeFloat = Field(1.0, description="Added to numerator and denominator of Dice and Tversky.")
+
+    @model_validator(mode="after")
+    def _at_least_one_term(self) -> Self:
+        if not any((self.bce, self.dice, self.focal, self.tversky, self.lovasz)):
+            raise ValueError("all weights are 0; set at least one of bce, dice, focal, tversky, lovasz above 0")
+        return self
+
+
+class OptimizerConfig(Section):
+    """The optimizer and its groups."""
+
+    name: Literal["adamw", "sgd", "nadam"] = "adamw"
+    lr: Annotated[float, Field(gt=0.0)] = Field(1e-3, description="Peak learning rate of decoder and head.")
+    weight_decay: NonNegativeFloat = Field(0.01, description="Not applied to norms and biases.")
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.9, description="SGD only.")
+    encoder_lr_factor: NonNegativeFloat = Field(
+        1.0, description="Learning rate of a timm encoder as a multiple of lr; 0 freezes it."
+    )
+
+
+class LRSchedulerConfig(Section):
+    """The learning-rate schedule; each name uses the parameters that its line names."""
+
+    name: Literal["constant", "plateau", "cosine", "onecycle", "polynomial"] = "cosine"
+    patience: Annotated[int, Field(ge=0)] = Field(2, description="plateau: epochs without improvement.")
+    factor: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.1, description="plateau: multiplies lr.")
+    warmup_epochs: NonNegativeFloat = Field(1.0, description="cosine, polynomial: linear warm-up.")
+    min_lr_factor: UnitFloat = Field(0.01, description="cosine, polynomial, onecycle, plateau: floor as a share of lr.")
+    pct_start: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.3, description="onecycle: share spent rising.")
+    power: Annotated[float, Field(gt=0.0)] = Field(0.9, description="polynomial: exponent.")
+
+
+class LoopConfig(Section):
+    """The training loop."""
+
+    epochs: PositiveInt = 25
+    batch_size: PositiveInt = 16
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 where the GPU has it, else fp16 on a GPU, fp32 on a CPU."
+    )
+    compile: bool = Field(False, description="torch.compile the model.")
+    grad_clip: NonNegativeFloat = Field(1.0, description="Largest gradient norm; 0 = off.")
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.0, description="Exponential moving average of the weights, validated and kept instead of them; 0 = off."
+    )
+    num_workers: Annotated[int, Field(ge=0, le=64)] | Literal["auto"] = Field(
+        "auto", description="Loader processes; auto: none on a CPU, the trial's CPUs on a GPU."
+    )
+    seed: int = Field(0, description="Seed of weights, shuffling, augmentation and dropout.")
+
+
+class TrainConfig(Section):
+    """One training run, complete."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    augment: AugmentConfig = AugmentConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    lr_scheduler: LRSchedulerConfig = LRSchedulerConfig()
+    threshold: Literal["auto"] | UnitFloat = Field(
+        "auto", description="Probability from which a pixel is foreground; auto: the best of val's exact curve."
+    )
+    train: LoopConfig = LoopConfig()
