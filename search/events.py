@@ -1,0 +1,83 @@
+"""The run's journal: what happened, line by line, written before the study or anyone else is told.
+
+One JSON object a line. `{"event": "epoch", "number", "epoch", "time", "metrics": {...}}` for each report,
+`{"event": "error", "number", "time", "kind", "message"}` for a trial that failed. A line cut off by a crash is
+ignored; an epoch that was trained again after a crash counts once, as its last line says.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, BinaryIO
+
+
+class EventLog:
+    """Appends to a journal; every line is flushed to the file before `append` returns.
+
+    The file is opened at the first line, and not carried along when the object is pickled (Ray pickles its callbacks).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_path": self._path, "_file": None}
+
+    def epoch(self, number: int, epoch: int, metrics: dict[str, Any]) -> None:
+        """Records one report of a trial."""
+        self._append({"event": "epoch", "number": number, "epoch": epoch, "time": time.time(), "metrics": metrics})
+
+    def error(self, number: int, kind: str, message: str) -> None:
+        """Records why a trial failed."""
+        self._append({"event": "error", "number": number, "time": time.time(), "kind": kind, "message": message})
+
+    def close(self) -> None:
+        """Closes the file; the next line would open it again."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _append(self, record: dict[str, Any]) -> None:
+        if self._file is None:
+            self._file = _open_at_line_start(self._path)
+        self._file.write(json.dumps(record, allow_nan=True).encode() + b"\n")
+        self._file.flush()
+
+
+def _open_at_line_start(path: Path) -> BinaryIO:
+    """Opens for appending and ends a line that a crash has cut off."""
+    file = path.open("ab+")
+    if file.tell() > 0:
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            file.write(b"\n")
+    return file
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of a journal, oldest first; empty when there is none."""
+    if not path.exists():
+        return []
+    events = []
+    for line in path.read_bytes().splitlines():
+        try:
+            events.append(json.loads(line))
+        except ValueError:
+            continue  # the line that a crash has cut off
+    return [event for event in events if isinstance(event, dict)]
+
+
+def epochs_by_trial(events: list[dict[str, Any]]) -> dict[int, dict[int, dict[str, Any]]]:
+    """`{number: {epoch: event}}`, the last line of each epoch winning, epochs in order."""
+    trials: dict[int, dict[int, dict[str, Any]]] = {}
+    for event in events:
+        if event.get("event") == "epoch":
+            trials.setdefault(event["number"], {})[event["epoch"]] = event
+    return {number: dict(sorted(epochs.items())) for number, epochs in sorted(trials.items())}
+
+
+def errors_by_trial(events: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """`{number: event}` of the last error of each trial."""
+    return {event["number"]: event for event in events if event.get("event") == "error"}

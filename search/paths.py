@@ -1,0 +1,157 @@
+"""The one owner of every file name of a run, and of writing those files so that none is ever half there."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from search.errors import RunError
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """File names below a run's folder, `results/<name>/`."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        """The run's name, which is its folder's."""
+        return self.root.name
+
+    @property
+    def config(self) -> Path:
+        """The resolved config."""
+        return self.root / "config.yaml"
+
+    @property
+    def run(self) -> Path:
+        """Status, versions, seed, host and timings."""
+        return self.root / "run.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one process that works on the run."""
+        return self.root / ".lock"
+
+    @property
+    def study(self) -> Path:
+        """Optuna's SQLite storage."""
+        return self.root / "study.db"
+
+    @property
+    def storage_url(self) -> str:
+        """`study.db` in Optuna's spelling."""
+        return f"sqlite:///{self.study.resolve()}"
+
+    @property
+    def events(self) -> Path:
+        """Append-only journal: a JSON line for each epoch and each error, written before anything else is told."""
+        return self.root / "events.jsonl"
+
+    @property
+    def trials(self) -> Path:
+        """A row a trial."""
+        return self.root / "trials.parquet"
+
+    @property
+    def epochs(self) -> Path:
+        """A row an epoch."""
+        return self.root / "epochs.parquet"
+
+    @property
+    def tune(self) -> Path:
+        """Ray's files: `session-K/trial_NNNNN/checkpoint_NNNNNN/`."""
+        return self.root / "tune"
+
+    @property
+    def best(self) -> Path:
+        """The sealed model."""
+        return self.root / "best"
+
+    @property
+    def export(self) -> Path:
+        """What each export target holds."""
+        return self.root / "export.json"
+
+    @property
+    def log(self) -> Path:
+        """What the command said, with times."""
+        return self.root / "segsearch.log"
+
+    def trial_checkpoints(self, number: int) -> list[Path]:
+        """Checkpoint folders of a trial over all sessions, newest first.
+
+        The newest may be half copied when the process was killed; a reader falls back to the next.
+        """
+        found = self.tune.glob(f"session-*/{trial_dirname(number)}/checkpoint_*")
+        return sorted(found, key=lambda path: (_trailing_int(path.parent.parent.name), path.name), reverse=True)
+
+    def next_session(self) -> str:
+        """The name of the next `tune/session-K` folder."""
+        taken = [_trailing_int(path.name) for path in self.tune.glob("session-*")]
+        return f"session-{max(taken, default=0) + 1}"
+
+
+def trial_dirname(number: int) -> str:
+    """Name of a trial's folder; sorts in trial order up to 99,999."""
+    return f"trial_{number:05d}"
+
+
+def find_run(name_or_path: str, results: Path) -> RunPaths:
+    """The run that a user named: a folder, or a name below `results`.
+
+    Raises:
+        RunError: Neither exists, with the runs that do.
+    """
+    for candidate in (results / name_or_path, Path(name_or_path)):
+        if (candidate / "run.json").is_file():
+            return RunPaths(candidate.resolve())
+    names = [paths.name for paths in list_runs(results)]
+    known = f"runs there: {', '.join(names)}" if names else "there are no runs there yet"
+    raise RunError(f"no run {name_or_path!r}: looked for {results / name_or_path} and {name_or_path}; {known}")
+
+
+def list_runs(results: Path) -> list[RunPaths]:
+    """All runs below `results`, newest first."""
+    found = [RunPaths(path.parent.resolve()) for path in results.glob("*/run.json")]
+    return sorted(found, key=lambda paths: paths.run.stat().st_mtime, reverse=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file beside its place and moves it there, so that a reader sees the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Writes a JSON object, indented, by `write_text`."""
+    write_text(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        RunError: The file is missing or no JSON object.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+    if not isinstance(record, dict):
+        raise RunError(f"{path} should hold a JSON object, found {type(record).__name__}")
+    return record
+
+
+def _trailing_int(name: str) -> int:
+    digits = name.rsplit("-", 1)[-1]
+    return int(digits) if digits.isdigit() else 0

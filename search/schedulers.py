@@ -1,0 +1,50 @@
+"""When Ray stops a trial early."""
+
+from collections.abc import Iterable, Mapping
+from types import SimpleNamespace
+
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+
+History = Mapping[int, Mapping[int, float]]
+"""Trial number -> epoch -> value of the metric, of trials that ran before."""
+
+
+def build_scheduler(
+    name: str,
+    *,
+    metric: str,
+    mode: str,
+    max_epochs: int,
+    grace_period: int,
+    reduction_factor: float,
+    history: History,
+    unfinished: Iterable[int] = (),
+) -> TrialScheduler:
+    """The scheduler of that name, as if it had seen `history` itself.
+
+    ASHA compares each trial at a rung with all that reached the rung before it. A resumed search starts a new
+    scheduler, so the rungs are filled by replaying the reports of finished trials; those of `unfinished` trials,
+    which go on, are replayed too: their values at the rungs that they passed count once.
+
+    References:
+        Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020 (ASHA).
+    """
+    if name == "none":
+        return FIFOScheduler()
+    scheduler = AsyncHyperBandScheduler(
+        time_attr="epoch",
+        metric=metric,
+        mode=mode,
+        max_t=max_epochs,
+        grace_period=min(grace_period, max_epochs),
+        reduction_factor=reduction_factor,
+    )
+    finished = set(history) - set(unfinished)
+    for number, epochs in history.items():
+        trial = SimpleNamespace(trial_id=f"history-{number}")
+        scheduler.on_trial_add(None, trial)
+        for epoch, value in sorted(epochs.items()):
+            scheduler.on_trial_result(None, trial, {"epoch": epoch, metric: value})
+        if number in finished:
+            scheduler.on_trial_remove(None, trial)
+    return scheduler

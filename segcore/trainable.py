@@ -1,0 +1,84 @@
+"""The bridge to Ray Tune: a trial's spec in, a report per epoch out. The only file here that imports ray."""
+
+import gc
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from segcore.checkpoint import save_checkpoint
+from segcore.config import TrainConfig
+from segcore.data.cache import open_cache
+from segcore.errors import TrainingError
+from segcore.training import fit
+
+STATE_INTERVAL_S = 30.0
+"""A trial that found no better epoch still saves its state this often, so that a resume repeats little."""
+
+
+def train_trial(spec: dict[str, Any]) -> None:
+    """Trains one trial and reports after each epoch; a Ray function trainable.
+
+    Args:
+        spec: `number`, `train` (a dumped `TrainConfig`), `cache` (path of the Arrow file), `metric`,
+            `num_cpus`, `gpu_fraction` and `checkpoints` (folders to go on from, newest first; the first one
+            that can be read is used).
+
+    A report carries the metrics of `segcore.training.EpochResult` and `number`, `epoch`, `best_epoch` and
+    `finished` (true in the last epoch, so that a trial that was stopped early can be told from a complete one).
+    A checkpoint goes with each epoch that is the best so far, and at least every `STATE_INTERVAL_S` seconds.
+    """
+    release_memory()
+    torch.set_num_threads(max(1, int(spec["num_cpus"])))
+    if torch.cuda.is_available() and 0 < spec["gpu_fraction"] < 1:
+        torch.cuda.set_per_process_memory_fraction(float(spec["gpu_fraction"]))
+    config = TrainConfig.model_validate(spec["train"])
+    last_save = time.monotonic()
+    with open_cache(Path(spec["cache"])) as cache:
+        epochs = fit(
+            config,
+            cache,
+            metric=spec["metric"],
+            checkpoint=first_readable([Path(folder) for folder in spec["checkpoints"]]),
+            num_cpus=max(1, int(spec["num_cpus"])),
+        )
+        for result in epochs:
+            best = result.state.best
+            report = {
+                **result.metrics,
+                "number": spec["number"],
+                "epoch": result.epoch,
+                "best_epoch": best.epoch if best else result.epoch,
+                "finished": result.is_last,
+            }
+            if not result.is_best and time.monotonic() - last_save < STATE_INTERVAL_S:
+                tune.report(report)
+                continue
+            with tempfile.TemporaryDirectory(prefix="segsearch-") as folder:
+                save_checkpoint(Path(folder), result.state)
+                tune.report(report, checkpoint=tune.Checkpoint.from_directory(folder))
+            last_save = time.monotonic()
+
+
+def first_readable(folders: list[Path]) -> Path | None:
+    """The first checkpoint folder that is whole; a crash may have left the newest half copied."""
+    from segcore.checkpoint import STATE_FILE, read_best
+
+    for folder in folders:
+        try:
+            read_best(folder)
+            torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
+        except (TrainingError, OSError, RuntimeError):
+            continue
+        return folder
+    return None
+
+
+def release_memory() -> None:
+    """Drops what an earlier trial of a reused actor has left behind."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
