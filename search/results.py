@@ -1,0 +1,123 @@
+"""The run's tables, from the study and the journal; no training, no Ray, no side effects but the two Parquet files."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from optuna.trial import FrozenTrial, TrialState
+
+from search.events import epochs_by_trial, errors_by_trial
+from search.study import PARAMS_ATTR, RAY_IDS_ATTR
+
+STATES: dict[TrialState, str] = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+}
+
+
+@dataclass(frozen=True)
+class Tables:
+    """`trials`: a row a trial; `epochs`: a row an epoch. Plain dicts, ready to print or to write."""
+
+    trials: list[dict[str, Any]]
+    epochs: list[dict[str, Any]]
+
+
+def build_tables(trials: Sequence[FrozenTrial], events: list[dict[str, Any]], *, metric: str, mode: str) -> Tables:
+    """Joins what the study and the journal know of each trial.
+
+    A trial's `value` is the metric of its best epoch, which is also the epoch whose weights its checkpoint keeps,
+    whatever its state: a trial that was stopped early may still hold the best model.
+    """
+    journal = epochs_by_trial(events)
+    errors = errors_by_trial(events)
+    trial_rows, epoch_rows = [], []
+    for trial in trials:
+        if trial.state == TrialState.WAITING:
+            continue
+        rows = journal.get(trial.number, {})
+        values = {epoch: float(row["metrics"][metric]) for epoch, row in rows.items()}
+        best_epoch = _best_epoch(values, mode)
+        best_metrics = rows[best_epoch]["metrics"] if best_epoch is not None else {}
+        error = errors.get(trial.number) if trial.state == TrialState.FAIL else None
+        trial_rows.append(
+            {
+                "number": trial.number,
+                "state": STATES[trial.state],
+                "value": values[best_epoch] if best_epoch is not None else None,
+                "best_epoch": best_epoch,
+                "epochs": max(values, default=0),
+                "started": trial.datetime_start.timestamp() if trial.datetime_start else None,
+                "ended": trial.datetime_complete.timestamp() if trial.datetime_complete else None,
+                "train_s": sum(row["metrics"].get("time/train_s", 0.0) for row in rows.values()),
+                **{key: best_metrics.get(key) for key in _metric_keys(best_metrics)},
+                **{f"param/{key}": value for key, value in trial.user_attrs.get(PARAMS_ATTR, {}).items()},
+                "error": f"{error['kind']}: {error['message']}" if error else None,
+                "ray_trial_ids": list(trial.user_attrs.get(RAY_IDS_ATTR, [])),
+            }
+        )
+        for epoch, row in rows.items():
+            epoch_rows.append({"number": trial.number, "epoch": epoch, "time": row["time"], **_numbers(row["metrics"])})
+    return Tables(trial_rows, epoch_rows)
+
+
+def best_trial(trials: Sequence[dict[str, Any]], mode: str) -> dict[str, Any] | None:
+    """The row whose best epoch is the best of all; the earlier trial wins a tie. None when no trial reported."""
+    scored = [row for row in trials if row["value"] is not None]
+    if not scored:
+        return None
+    sign = 1.0 if mode == "max" else -1.0
+    return max(scored, key=lambda row: (sign * row["value"], -row["number"]))
+
+
+def write_tables(tables: Tables, trials_path: Path, epochs_path: Path) -> None:
+    """Writes both tables as Parquet, each beside its place and then moved there."""
+    _write_parquet(tables.trials, trials_path)
+    _write_parquet(tables.epochs, epochs_path)
+
+
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """The rows of a Parquet table."""
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    return rows
+
+
+def _write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
+    columns = list(dict.fromkeys(key for row in rows for key in row)) or ["number"]
+    arrays = {name: _column([row.get(name) for row in rows]) for name in columns}
+    temporary = path.with_name(f".{path.name}.tmp")
+    pq.write_table(pa.table(arrays), temporary)
+    os.replace(temporary, path)
+
+
+def _column(values: list[Any]) -> pa.Array:
+    """A typed column; a parameter with values of several types (`auto` or a number) becomes text."""
+    kinds = {type(value) for value in values if value is not None}
+    if len(kinds) > 1:
+        if kinds <= {int, float}:
+            return pa.array([None if value is None else float(value) for value in values])
+        return pa.array([None if value is None else str(value) for value in values])
+    return pa.array(values)
+
+
+def _best_epoch(values: dict[int, float], mode: str) -> int | None:
+    if not values:
+        return None
+    sign = 1.0 if mode == "max" else -1.0
+    return max(values, key=lambda epoch: (sign * values[epoch], -epoch))
+
+
+def _metric_keys(metrics: dict[str, Any]) -> list[str]:
+    return [key for key in metrics if key.startswith("val/") or key in ("train/loss", "lr")]
+
+
+def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
+    skip = {"number", "epoch", "finished", "best_epoch"}
+    return {key: float(value) for key, value in metrics.items() if isinstance(value, int | float) and key not in skip}
