@@ -1,0 +1,124 @@
+"""The declarative search space: the `space:` section of a config, checked against the config that it varies.
+
+A key is a dotted config key, or a section that has a name to choose (`lr_scheduler`, `optimizer`, `model`, `augment`).
+Its value is one of
+
+    {uniform: [low, high]}         {loguniform: [low, high]}      {quniform: [low, high, step]}
+    {int: [low, high]}             {int: [low, high], step: 2}    {choice: [a, b, c]}
+    {choice: {a: {key: ...}, b: {}}}     branches with parameters of their own, to any depth
+
+Inside a branch a key is relative to the chosen key's section (`patience`) or absolute (`optimizer.lr`), and a plain
+value there is set without being searched.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from search.config_errors import Problem, leaf_keys, node_at, problems_of, rule_of
+from search.errors import ConfigError
+from search.space_checks import combinations, conflicts, named, within
+from search.space_reader import REFUSED, SECTIONS, SELECTORS, Reader
+from search.space_tree import Choice, Fixed, Node, Option, Range, Scalar, Space, SpaceRow, flatten
+from segcore.config import TrainConfig
+
+__all__ = [
+    "Choice", "Fixed", "Node", "Option", "Range", "Scalar", "Space", "SpaceRow",
+    "apply", "flatten", "parse_space", "read_space", "space_schema",
+]  # fmt: skip
+
+
+def parse_space(raw: Mapping[str, Any] | None, base: TrainConfig) -> Space:
+    """The space of a config, every leaf checked against `base`.
+
+    Raises:
+        ConfigError: listing every problem with its dotted key.
+    """
+    space, problems = read_space(raw, base)
+    if problems:
+        raise ConfigError("\n".join(f"{problem.key}: {problem.message}" for problem in problems))
+    return space
+
+
+def read_space(raw: Mapping[str, Any] | None, base: TrainConfig) -> tuple[Space, list[Problem]]:
+    """Like `parse_space`, but hands the problems back instead of raising; the space then holds what was sound."""
+    reader = Reader(base)
+    nodes = reader.nodes({} if raw is None else raw, "space", "", ())
+    if not reader.problems:
+        for key in dict.fromkeys(conflicts(nodes)):
+            message = "one trial could set it twice: by itself and in a branch, or in two choices; keep one"
+            reader.refuse(f"space.{key}", message)
+    if not reader.problems:
+        reader.problems += _check_combinations(nodes, base)
+    return Space(named(nodes)), reader.problems
+
+
+def apply(base: TrainConfig, flat: Mapping[str, Any]) -> TrainConfig:
+    """The base config with the flat dotted keys set, validated as a whole.
+
+    Raises:
+        ConfigError: a key does not exist or a value breaks a rule.
+    """
+    tree = base.model_dump()
+    for key, value in flat.items():
+        *sections, leaf = key.split(".")
+        here = tree
+        for section in sections:
+            here = here.setdefault(section, {})
+        here[leaf] = value
+    try:
+        return TrainConfig.model_validate(tree)
+    except ValidationError as error:
+        found = problems_of(TrainConfig, tree, error).values()
+        raise ConfigError("\n".join(f"{problem.key}: {problem.message}" for problem in found)) from error
+
+
+def _check_combinations(nodes: Sequence[Node], base: TrainConfig) -> list[Problem]:
+    """Rules between the keys of one section hold for every combination of choices."""
+    problems: dict[tuple[str, str], Problem] = {}
+    for section in sorted(SECTIONS):
+        for flat in combinations(within(nodes, f"{section}.")):
+            values = {key: value for key, value in flat.items() if key.startswith(f"{section}.")}
+            try:
+                apply(base, values)
+            except ConfigError as error:
+                message = str(error).partition(": ")[2]
+                settings = ", ".join(f"{key}={value}" for key, value in values.items())
+                problem = Problem(f"space.{section}", f"a trial could have {settings}: {message}")
+                problems.setdefault((section, message), problem)
+    return list(problems.values())
+
+
+def space_schema() -> dict[str, Any]:
+    """JSON schema of the `space:` section, for editors."""
+    number = {"type": "number"}
+    pair = {"type": "array", "items": number, "minItems": 2, "maxItems": 2}
+    whole = {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}
+    triple = {"type": "array", "items": number, "minItems": 3, "maxItems": 3}
+    branches = {"type": "object", "minProperties": 1, "additionalProperties": {"type": ["object", "null"]}}
+
+    def form(**keys: Any) -> dict[str, Any]:
+        name = next(iter(keys))
+        return {"type": "object", "properties": keys, "required": [name], "additionalProperties": False}
+
+    choice = form(choice={"anyOf": [{"type": "array", "minItems": 1}, branches]})
+    domain = [
+        form(uniform=pair),
+        form(loguniform=pair),
+        form(quniform=triple),
+        form(int=whole, step={"type": "integer", "minimum": 1}),
+        choice,
+    ]
+    keys = [key for key in leaf_keys(TrainConfig) if not any(key == no or key.startswith(f"{no}.") for no in REFUSED)]
+    properties: dict[str, Any] = {}
+    for key in keys:
+        node = node_at(TrainConfig, key.split(".")) or {}
+        rule = rule_of(TrainConfig, node)
+        text = f"{node['description']} ({rule})" if "description" in node else rule
+        properties[key] = {"description": text, "anyOf": domain}
+    for section in sorted(SECTIONS - {"data"}):
+        nested = {key.partition(".")[2]: {"anyOf": domain} for key in keys if key.startswith(f"{section}.")}
+        forms = [{"type": "object", "properties": nested, "additionalProperties": False}]
+        properties[section] = {"anyOf": [choice, *forms] if section in SELECTORS else forms}
+    return {"type": "object", "properties": properties, "additionalProperties": False}
