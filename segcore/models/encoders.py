@@ -1,0 +1,256 @@
+"""Encoders: the plain convolutional one, and any timm model that gives feature maps.
+
+An encoder returns its features finest first and says their `channels`, their `reductions` (image side over
+feature side, increasing powers of two), the normalisation `mean` and `std` of its input in units of 0..1, and
+whether it `is_timm`.
+"""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segcore.errors import ConfigError, SegsearchError
+from segcore.models.blocks import BlockFactory, initialize
+
+TIMM_PREFIX = "timm:"
+
+_SIZE_OPTIONS: tuple[dict[str, bool], ...] = ({}, {"dynamic_img_size": True}, {"strict_img_size": False})
+"""How timm's families are asked to take any input size, in the order tried."""
+
+
+class PlainEncoder(nn.Module):
+    """Blocks with 2x2 max pooling between them; channels double at each of `depth` stages.
+
+    Features have reductions 1, 2, 4, ..., 2**depth. Input is normalised with mean and std 0.5.
+    """
+
+    def __init__(self, in_channels: int, base_channels: int, depth: int, block: BlockFactory) -> None:
+        super().__init__()
+        self.channels: tuple[int, ...] = tuple(base_channels * 2**level for level in range(depth + 1))
+        self.reductions: tuple[int, ...] = tuple(2**level for level in range(depth + 1))
+        self.mean = (0.5, 0.5, 0.5)
+        self.std = (0.5, 0.5, 0.5)
+        self.is_timm = False
+        self.stages = nn.ModuleList(
+            block(before, after) for before, after in zip((in_channels, *self.channels), self.channels, strict=False)
+        )
+        initialize(self)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Map a normalised `(N, 3, H, W)` to the features `(N, channels[i], H / reductions[i], W / ...)`."""
+        features: list[Tensor] = []
+        for level, stage in enumerate(self.stages):
+            x = stage(F.max_pool2d(x, 2) if level else x)
+            features.append(x)
+        return features
+
+
+class TimmEncoder(nn.Module):
+    """A timm model in its `features_only` form, with NHWC features turned and repeated reductions dropped."""
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        levels: Sequence[int],
+        channels: Sequence[int],
+        reductions: Sequence[int],
+        is_channels_last_output: bool,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.channels: tuple[int, ...] = tuple(channels)
+        self.reductions: tuple[int, ...] = tuple(reductions)
+        self.mean = mean
+        self.std = std
+        self.is_timm = True
+        self._levels = tuple(levels)
+        self._is_nhwc = is_channels_last_output
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Map a normalised `(N, 3, H, W)` to the features `(N, channels[i], H / reductions[i], W / ...)`."""
+        features = self.backbone(x)
+        if self._is_nhwc:
+            return [features[level].permute(0, 3, 1, 2) for level in self._levels]
+        return [features[level] for level in self._levels]
+
+
+def build_timm_encoder(name: str, weights: str) -> TimmEncoder:
+    """Build the timm model `name` as an encoder.
+
+    Args:
+        name: A timm model name, with or without a pretrained tag ("resnet50", "resnet50.a1_in1k").
+        weights: `none`, `imagenet` (downloaded by timm), or the path of a .safetensors file that holds
+            the model's tensors under timm's names; tensors that the encoder does not use may be in it.
+
+    Raises:
+        ConfigError: The name is unknown, the model has no usable feature maps, or the file is missing,
+            is not a safetensors file, or does not hold this model's tensors.
+        SegsearchError: `imagenet` weights could not be downloaded.
+    """
+    import timm
+
+    if not timm.is_model(name):
+        raise ConfigError(_unknown_encoder_message(name))
+    backbone, features = _create_for_any_size(name)
+    if weights == "imagenet":
+        backbone = _create_with_hub_weights(name, backbone)
+    elif weights != "none":
+        _load_local_weights(backbone, name, Path(weights).expanduser())
+
+    reductions: list[int] = backbone.feature_info.reduction()
+    channels: list[int] = backbone.feature_info.channels()
+    # Keep the last (most processed) feature of each reduction, finest first.
+    level_of = {reduction: level for level, reduction in enumerate(reductions)}
+    levels = [level_of[reduction] for reduction in sorted(level_of)]
+    cfg = timm.get_pretrained_cfg(name)
+    return TimmEncoder(
+        backbone,
+        levels=levels,
+        channels=[channels[level] for level in levels],
+        reductions=[reductions[level] for level in levels],
+        is_channels_last_output=_is_nhwc(features, channels),
+        mean=_rgb(cfg.mean),
+        std=_rgb(cfg.std),
+    )
+
+
+def _create_for_any_size(name: str) -> tuple[Any, list[Tensor]]:
+    """Return a randomly initialised backbone that takes any size, and its features of a probe image."""
+    import timm
+
+    problem = ""
+    for options in _SIZE_OPTIONS:
+        try:
+            backbone = timm.create_model(name, features_only=True, pretrained=False, **options)
+        except TypeError:
+            continue  # this family does not know the option
+        except (RuntimeError, AttributeError, AssertionError, NotImplementedError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ConfigError(f"model.encoder: timm cannot build {name!r} as a feature extractor: {reason}") from error
+        reductions = backbone.feature_info.reduction()
+        if any(reduction < 1 or reduction & (reduction - 1) for reduction in reductions):
+            raise ConfigError(
+                f"model.encoder: timm:{name} reduces its input by {reductions}; "
+                "only encoders that reduce by powers of two can feed a U-Net"
+            )
+        side = 2 * max(reductions)
+        try:
+            features = _probe(backbone, side)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            problem = str(error).strip().splitlines()[0]
+            continue
+        found = [max(side // f.shape[2], side // f.shape[1]) if f.shape[2] else 0 for f in features]
+        if not all(side // reduction in f.shape[1:3] for f, reduction in zip(features, reductions, strict=True)):
+            problem = f"a {side} px image gives features reduced by {found} instead of {reductions}"
+            continue
+        return backbone, features
+    raise ConfigError(f"model.encoder: timm:{name} does not take images of any size ({problem})")
+
+
+def _probe(backbone: nn.Module, side: int) -> list[Tensor]:
+    was_training = backbone.training
+    backbone.eval()
+    with torch.no_grad():
+        # Not square, so that NHWC and NCHW features differ in shape.
+        features: list[Tensor] = list(backbone(torch.zeros(1, 3, side, 2 * side)))
+    backbone.train(was_training)
+    return features
+
+
+def _is_nhwc(features: Sequence[Tensor], channels: Sequence[int]) -> bool:
+    """Tell the layout of probe features from their shape: width is twice the height in the probe."""
+    return all(
+        f.shape[3] == c and f.shape[2] == 2 * f.shape[1] for f, c in zip(features, channels, strict=True)
+    ) and not all(f.shape[1] == c and f.shape[3] == 2 * f.shape[2] for f, c in zip(features, channels, strict=True))
+
+
+def _create_with_hub_weights(name: str, built: Any) -> Any:
+    """Return the backbone with the weights of timm's hub."""
+    import timm
+
+    last_error: Exception | None = None
+    for options in _SIZE_OPTIONS:
+        try:
+            backbone = timm.create_model(name, features_only=True, pretrained=True, **options)
+        except TypeError:
+            continue
+        except Exception as error:  # the hub's client raises OSError, RuntimeError and several HTTP types
+            last_error = error
+            break
+        if [tuple(p.shape) for p in backbone.parameters()] == [tuple(p.shape) for p in built.parameters()]:
+            return backbone
+    reason = str(last_error).strip().splitlines()[0] if str(last_error).strip() else type(last_error).__name__
+    raise SegsearchError(
+        f"model.encoder_weights: the pretrained weights of timm:{name} could not be fetched from timm's hub "
+        f"({reason}); check the network, or set a local .safetensors file or 'none'"
+    ) from last_error
+
+
+def _load_local_weights(backbone: nn.Module, name: str, path: Path) -> None:
+    """Load every tensor of the backbone from `path`, or raise without having changed any."""
+    from safetensors import SafetensorError, safe_open
+
+    key = "model.encoder_weights"
+    if not path.is_file():
+        raise ConfigError(
+            f"{key}: no file {str(path)!r} (looked in {str(Path.cwd())!r}); give 'none', 'imagenet', "
+            "or the path of a .safetensors file"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            stored = {_plain_name(stored_name): stored_name for stored_name in file.keys()}  # noqa: SIM118
+            expected = backbone.state_dict()
+            state: dict[str, Tensor] = {}
+            missing: list[str] = []
+            mismatched: list[str] = []
+            for tensor_name, tensor in expected.items():
+                stored_name = stored.get(_plain_name(tensor_name))
+                if stored_name is None:
+                    if tensor_name.endswith("num_batches_tracked"):
+                        state[tensor_name] = tensor
+                    else:
+                        missing.append(tensor_name)
+                    continue
+                shape = tuple(file.get_slice(stored_name).get_shape())
+                if shape != tuple(tensor.shape):
+                    mismatched.append(f"{tensor_name} {shape} instead of {tuple(tensor.shape)}")
+                    continue
+                state[tensor_name] = file.get_tensor(stored_name)
+    except (SafetensorError, OSError) as error:
+        raise ConfigError(f"{key}: {str(path)!r} is not a readable .safetensors file ({error})") from error
+    if missing or mismatched:
+        parts = []
+        if missing:
+            parts.append(f"{len(missing)} of {len(expected)} tensors are missing, such as {', '.join(missing[:3])}")
+        if mismatched:
+            parts.append(f"{len(mismatched)} have another shape, such as {'; '.join(mismatched[:3])}")
+        raise ConfigError(f"{key}: {str(path)!r} does not hold the weights of timm:{name}: {'; '.join(parts)}")
+    backbone.load_state_dict(state, strict=True)
+
+
+def _plain_name(tensor_name: str) -> str:
+    """Undo how timm's feature wrappers rename: a prefix `model.`, and `stages_0` for `stages.0`."""
+    return tensor_name.removeprefix("model.").replace("_", ".")
+
+
+def _unknown_encoder_message(name: str) -> str:
+    import timm
+
+    names = timm.list_models()
+    base = name.split(".")[0]
+    close = difflib.get_close_matches(base, names, n=5, cutoff=0.5)
+    hint = f"; nearest: {', '.join(TIMM_PREFIX + near for near in close)}" if close else ""
+    return f"model.encoder: timm has no model {name!r}{hint} (`none` is the plain encoder)"
+
+
+def _rgb(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
