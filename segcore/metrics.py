@@ -315,13 +315,15 @@ def _best_inside_bins(
 
 def _iou(true_positive: npt.NDArray[Any], predicted: npt.NDArray[Any], positive: npt.NDArray[Any]) -> FloatArray:
     union = np.asarray(predicted + positive - true_positive, dtype=np.float64)
-    return np.divide(true_positive, union, out=np.ones_like(union), where=union > 0)
+    iou: FloatArray = np.divide(true_positive, union, out=np.ones_like(union), where=union > 0)
+    return iou
 
 
 def _dice(true_positive: npt.NDArray[Any], predicted: npt.NDArray[Any], positive: npt.NDArray[Any]) -> FloatArray:
     total = np.asarray(predicted + positive, dtype=np.float64)
     twice = np.asarray(2 * true_positive, dtype=np.float64)
-    return np.divide(twice, total, out=np.ones_like(total), where=total > 0)
+    dice: FloatArray = np.divide(twice, total, out=np.ones_like(total), where=total > 0)
+    return dice
 
 
 def _curve_name(metric: str) -> str:
