@@ -38,7 +38,7 @@ def build_tables(trials: Sequence[FrozenTrial], events: list[dict[str, Any]], *,
     """
     journal = epochs_by_trial(events)
     errors = errors_by_trial(events)
-    trial_rows, epoch_rows = [], []
+    trial_rows = []
     for trial in trials:
         if trial.state == TrialState.WAITING:
             continue
@@ -63,9 +63,7 @@ def build_tables(trials: Sequence[FrozenTrial], events: list[dict[str, Any]], *,
                 "ray_trial_ids": list(trial.user_attrs.get(RAY_IDS_ATTR, [])),
             }
         )
-        for epoch, row in rows.items():
-            epoch_rows.append({"number": trial.number, "epoch": epoch, "time": row["time"], **_numbers(row["metrics"])})
-    return Tables(trial_rows, epoch_rows)
+    return Tables(trial_rows, epoch_rows(journal))
 
 
 def best_trial(trials: Sequence[dict[str, Any]], mode: str) -> dict[str, Any] | None:
@@ -81,6 +79,20 @@ def write_tables(tables: Tables, trials_path: Path, epochs_path: Path) -> None:
     """Writes both tables as Parquet, each beside its place and then moved there."""
     _write_parquet(tables.trials, trials_path)
     _write_parquet(tables.epochs, epochs_path)
+
+
+def write_epochs(events: list[dict[str, Any]], path: Path) -> None:
+    """Writes the epoch table alone, of a run that has no study."""
+    _write_parquet(epoch_rows(epochs_by_trial(events)), path)
+
+
+def epoch_rows(journal: dict[int, dict[int, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """A row an epoch, in order of trial and epoch."""
+    return [
+        {"number": number, "epoch": epoch, "time": row["time"], **_numbers(row["metrics"])}
+        for number, epochs in journal.items()
+        for epoch, row in epochs.items()
+    ]
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:

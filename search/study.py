@@ -16,7 +16,7 @@ from ray.tune.search import Searcher
 
 from search.errors import RunError
 from search.events import epochs_by_trial
-from search.space import Space
+from search.space import Space, apply
 from segcore.config import TrainConfig
 
 PARAMS_ATTR = "params"
@@ -110,7 +110,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             self._num_trials += 1
         trial.set_user_attr(RAY_IDS_ATTR, ray_ids)
         self._numbers[trial_id] = number
-        return self._spec_of(number, self._space.apply(self._base, params))
+        return self._spec_of(number, apply(self._base, params))
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Stores a report as an intermediate value."""
@@ -194,3 +194,8 @@ def history_of(study: optuna.Study) -> dict[int, dict[int, float]]:
         for trial in study.get_trials(deepcopy=False)
         if trial.intermediate_values
     }
+
+
+def stored_trials(storage_url: str, name: str) -> list[FrozenTrial]:
+    """The trials of a run's study as they stand, in order of their number."""
+    return optuna.load_study(storage=storage_url, study_name=name).get_trials(deepcopy=False)

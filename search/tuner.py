@@ -97,10 +97,7 @@ def plan_resources(config: SearchConfig) -> TrialResources:
         if gpus:
             per_slot = (node.get("CPU", 1) / (node["GPU"] / gpus) for node in nodes if node.get("GPU", 0) >= gpus)
             cpus = float(max(1, math.floor(min(per_slot, default=1.0))))
-    fitting = [
-        min(_fits(node.get("CPU", 0), cpus), _fits(node.get("GPU", 0), gpus))
-        for node in nodes
-    ]
+    fitting = [min(_fits(node.get("CPU", 0), cpus), _fits(node.get("GPU", 0), gpus)) for node in nodes]
     slots = sum(fitting)
     if slots < 1:
         have = "; ".join(f"{node.get('CPU', 0):g} CPU, {node.get('GPU', 0):g} GPU" for node in nodes) or "no nodes"
@@ -138,18 +135,22 @@ def run_search(
     requeue = reconcile(study, read_events(paths.events), metric=metric, mode=mode)
     existing = study.get_trials(deepcopy=False)
     study.sampler = build_sampler(
-        config.search.sampler, seed=config.search.seed, num_samples=config.search.num_samples, num_existing=len(existing)
+        config.search.sampler,
+        seed=config.search.seed,
+        num_samples=config.search.num_samples,
+        num_existing=len(existing),
     )
     remaining = config.search.num_samples - len(existing) + len(requeue)
     if not existing:
         defaults = space.defaults(base)
         if defaults is not None:
-            study.enqueue_trial(defaults, user_attrs={"origin": "config"})
+            study.enqueue_trial(space.to_params(defaults), user_attrs={"origin": "config"})
     if remaining <= 0:
         save_tables(study, paths, metric=metric, mode=mode)
         return True
     if existing:
-        log.info("going on: %d trials ended, %d go on, %d are new", len(existing) - len(requeue), len(requeue), remaining - len(requeue))  # fmt: skip
+        new = remaining - len(requeue)
+        log.info("going on: %d trials ended, %d go on, %d are new", len(existing) - len(requeue), len(requeue), new)
 
     resources = plan_resources(config)
     log.info("%s", resources)
@@ -202,7 +203,9 @@ def run_search(
     budget = config.search.time_budget_s
     out_of_time = budget is not None and time.monotonic() - started >= budget
     if out_of_time and not interrupted:
-        log.info("search.time_budget_s=%g is used up; %d running trials end here", budget, end_running(study, mode=mode))
+        log.info(
+            "search.time_budget_s=%g is used up; %d running trials end here", budget, end_running(study, mode=mode)
+        )
     save_tables(study, paths, metric=metric, mode=mode)
     trials = study.get_trials(deepcopy=False)
     running = any(trial.state == TrialState.RUNNING for trial in trials)
@@ -265,4 +268,3 @@ class SpecMaker:
             "gpu_fraction": self.resources.gpus,
             "checkpoints": [str(path) for path in self.paths.trial_checkpoints(number)],
         }
-

@@ -6,14 +6,12 @@ sha256 of every other file. One image at a time goes through the model, so that 
 which images happen to share a batch.
 """
 
-import hashlib
 import json
 import os
 import platform
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +22,11 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from segcore.card import CARD_FILE, FORMAT, WEIGHTS_FILE, installed_versions, sha256, verify_bundle
 from segcore.config import TrainConfig
 from segcore.data.decode import read_image, read_mask
 from segcore.errors import BundleError
 from segcore.models import SegmentationModel, build_model
-
-FORMAT = 1
-WEIGHTS_FILE = "model.safetensors"
-CARD_FILE = "card.json"
-VERSIONED_PACKAGES = ("segsearch", "torch", "timm", "numpy", "pillow", "albumentations", "ray", "optuna")
 
 
 @dataclass(frozen=True)
@@ -107,7 +101,9 @@ def score_images(
     return scores
 
 
-def summarize(scores: list[ImageScore], *, seed: int = 0, draws: int = 2000, confidence: float = 0.95) -> dict[str, Any]:
+def summarize(
+    scores: list[ImageScore], *, seed: int = 0, draws: int = 2000, confidence: float = 0.95
+) -> dict[str, Any]:
     """Means over images, pooled values, and a percentile bootstrap interval of the mean IoU over images.
 
     References:
@@ -143,7 +139,12 @@ def write_bundle(folder: Path, weights: dict[str, Tensor], config: TrainConfig, 
             "config": config.model_dump(mode="json"),
             **card,
             "versions": {"python": platform.python_version(), **installed_versions()},
-            "files": {WEIGHTS_FILE: {"sha256": sha256(staging / WEIGHTS_FILE), "size": (staging / WEIGHTS_FILE).stat().st_size}},
+            "files": {
+                WEIGHTS_FILE: {
+                    "sha256": sha256(staging / WEIGHTS_FILE),
+                    "size": (staging / WEIGHTS_FILE).stat().st_size,
+                }
+            },
         }
         (staging / CARD_FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         previous = folder.with_name(f".{folder.name}.{os.getpid()}.old")
@@ -153,53 +154,6 @@ def write_bundle(folder: Path, weights: dict[str, Tensor], config: TrainConfig, 
         shutil.rmtree(previous, ignore_errors=True)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-
-
-def update_card(folder: Path, changes: dict[str, Any]) -> None:
-    """Adds to a sealed model's card, for example its scores; the weights stay as they are."""
-    card = read_card(folder)
-    temporary = folder / f".{CARD_FILE}.tmp"
-    temporary.write_text(json.dumps({**card, **changes}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / CARD_FILE)
-
-
-def read_card(folder: Path) -> dict[str, Any]:
-    """Reads the card alone.
-
-    Raises:
-        BundleError: There is none, or it is of a format that this version does not know.
-    """
-    path = folder / CARD_FILE
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BundleError(f"{folder} is no sealed model: it has no {CARD_FILE}") from error
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path} cannot be read: {error}") from error
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
-        found = card.get("format") if isinstance(card, dict) else type(card).__name__
-        raise BundleError(f"{path}: format {found!r} is not one that this version reads ({FORMAT})")
-    return card
-
-
-def verify_bundle(folder: Path) -> dict[str, Any]:
-    """Checks every file's size and sha256 against the card, and returns the card.
-
-    Raises:
-        BundleError: A file is missing or altered.
-    """
-    card = read_card(folder)
-    for name, expected in card.get("files", {}).items():
-        path = folder / name
-        if not path.is_file():
-            raise BundleError(f"{folder}: {name} is missing; the model is incomplete")
-        found = sha256(path)
-        if found != expected["sha256"]:
-            raise BundleError(
-                f"{path} was altered or is damaged: its sha256 is {found[:12]}..., the card says "
-                f"{expected['sha256'][:12]}..."
-            )
-    return card
 
 
 def load_bundle(folder: Path, device: torch.device | None = None) -> Bundle:
@@ -217,22 +171,5 @@ def load_bundle(folder: Path, device: torch.device | None = None) -> Bundle:
     except (KeyError, TypeError, ValidationError, RuntimeError) as error:
         raise BundleError(f"{folder}: the card does not describe the weights: {error}") from error
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = model.to(device=device, memory_format=torch.channels_last).eval()
+    model = model.to(device).to(memory_format=torch.channels_last).eval()
     return Bundle(folder, card, config, model, threshold, device)
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def installed_versions() -> dict[str, str]:
-    """Versions of the packages that a result may depend on."""
-    versions = {}
-    for name in VERSIONED_PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions

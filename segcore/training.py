@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -108,7 +109,7 @@ def fit(
 
     torch.manual_seed(loop.seed)
     model = build_model(config.model, load_pretrained=checkpoint is None)
-    model = model.to(device=device, memory_format=torch.channels_last)
+    model = model.to(device).to(memory_format=torch.channels_last)
     loss_fn = build_loss(config.loss).to(device)
     optimizer = build_optimizer(model, config.optimizer)
 
@@ -150,11 +151,9 @@ def fit(
                 f"(optimizer.lr={config.optimizer.lr:g}, loss={_active_terms(config)}, precision={precision}); "
                 "a lower optimizer.lr, train.grad_clip above 0 or precision fp32 is the usual cure"
             )
-        validation = evaluate(eval_model, val_loader, loss_fn, precision, device)
-        if not math.isfinite(validation.loss):
-            raise NonFiniteLossError(f"epoch {epoch}: the validation loss became {validation.loss}")
+        validation = evaluate(eval_model, val_loader, loss_fn, precision, device, config.threshold)
 
-        metrics = {
+        metrics: dict[str, float] = {
             "train/loss": train_loss,
             "lr": lr_schedule.last_lr,
             **score(validation, config.threshold),
@@ -187,7 +186,7 @@ def train_one_epoch(
 
     The loss is summed on the device and read once, at the end, so that no step waits for it.
     """
-    set_training(model)
+    model.train()
     total = torch.zeros((), dtype=torch.float64, device=device)
     num_samples = 0
     for batch in loader:
@@ -198,7 +197,7 @@ def train_one_epoch(
         loss: Tensor = loss_fn(logits.float(), targets)
 
         optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if grad_clip > 0:
             scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], grad_clip)
@@ -212,18 +211,18 @@ def train_one_epoch(
     return total.item() / max(num_samples, 1)
 
 
-def set_training(model: nn.Module) -> None:
-    """Training mode; the batch norms of a frozen encoder keep their statistics (the model's own `train` sees to it)."""
-    model.train()
-
-
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module, loader: Loader, loss_fn: nn.Module | None, precision: torch.dtype, device: torch.device
+    model: nn.Module,
+    loader: Loader,
+    loss_fn: nn.Module,
+    precision: torch.dtype,
+    device: torch.device,
+    threshold: float | Literal["auto"] = "auto",
 ) -> Evaluation:
     """One pass over a loader: mean loss, exact threshold curve, and `NUM_OVERLAYS` evenly spaced examples."""
     model.eval()
-    curve = ThresholdCurve(device=device)
+    curve = ThresholdCurve(device=device, thresholds=() if threshold == "auto" else (threshold,))
     total = torch.zeros((), dtype=torch.float64, device=device)
     wanted = set(np.linspace(0, loader.num_samples - 1, min(NUM_OVERLAYS, loader.num_samples)).round().astype(int))
     images_kept, targets_kept, probs_kept = [], [], []
@@ -234,31 +233,30 @@ def evaluate(
         with torch.autocast(device.type, dtype=precision, enabled=precision is not torch.float32):
             logits = model(images)
         logits = logits.float()
-        if loss_fn is not None:
-            total += loss_fn(logits, targets).double() * len(images)
+        total += loss_fn(logits, targets).double() * len(images)
         probs = logits.sigmoid()  # (N, 1, H, W) float32
-        if not torch.isfinite(total):
-            return Evaluation(total.item(), ThresholdCurve.empty())
         curve.update(probs, targets)
         for offset in [i for i in range(len(images)) if position + i in wanted]:
             images_kept.append(images[offset].permute(1, 2, 0).cpu().numpy())
             targets_kept.append(targets[offset, 0].cpu().numpy())
             probs_kept.append(probs[offset, 0].half().cpu().numpy())
         position += len(images)
+    if not math.isfinite(total.item()):
+        raise NonFiniteLossError(f"the validation loss became {total.item()}")
     overlays = {"images": np.stack(images_kept), "targets": np.stack(targets_kept), "probs": np.stack(probs_kept)}
     return Evaluation(total.item() / max(position, 1), curve.compute(), overlays)
 
 
-def score(evaluation: Evaluation, threshold: float | str) -> dict[str, float]:
+def score(evaluation: Evaluation, threshold: float | Literal["auto"]) -> dict[str, float]:
     """The validation metrics at the threshold that applies, beside what `auto` gives."""
     curve = evaluation.curve
     auto_threshold, auto_iou, gap = curve.best("iou")
-    applied = auto_threshold if threshold == "auto" else float(threshold)
+    applied = auto_threshold if threshold == "auto" else threshold
     point = curve.at(applied)
     return {
         "val/loss": evaluation.loss,
-        "val/iou": point.iou_per_image_mean,
-        "val/dice": point.dice_per_image_mean,
+        "val/iou": point.iou,
+        "val/dice": point.dice,
         "val/iou_pooled": point.iou_pooled,
         "val/dice_pooled": point.dice_pooled,
         "val/threshold": point.threshold,

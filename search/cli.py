@@ -1,0 +1,261 @@
+"""The command line: parses, calls, prints. Whatever takes long to import is imported by the command that needs it."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from search.errors import SegsearchError
+
+log = logging.getLogger("segsearch")
+console = Console(stderr=True)
+output = Console()
+
+CONFIG = click.argument("config", type=click.Path(path_type=Path))
+SET = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override any key of the config, e.g. train.epochs=5.",
+)
+NAME = click.option("--name", help="The run's name; default: the config's name, or its file name.")
+RESULTS = click.option(
+    "--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Folder of the runs."
+)
+LAYOUTS = ["auto", "split_folders", "flat", "suffix", "csv"]
+SPLITS = ["train", "val", "test", "all"]
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+
+class Commands(click.Group):
+    """Prints what a user caused without a traceback, and exits with the code that says whose fault it was."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs a command."""
+        try:
+            return super().invoke(ctx)
+        except SegsearchError as error:
+            console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            console.print("interrupted", style="yellow")
+            ctx.exit(130)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="segsearch")
+@click.option("-v", "--verbose", is_flag=True, help="Also show what the libraries log.")
+def main(verbose: bool) -> None:
+    """Find the best segmentation model for a folder of images and masks."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    handler: logging.Handler
+    if console.is_terminal:
+        handler = RichHandler(console=console, show_path=False, show_level=False, log_time_format="[%X]", markup=False)
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    root = logging.getLogger()
+    for old in list(log.handlers):
+        log.removeHandler(old)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    if verbose:
+        root.addHandler(handler)
+        root.setLevel(logging.INFO)
+
+
+@main.command()
+@CONFIG
+@SET
+@NAME
+@click.option("--local", is_flag=True, help="One trial at a time in a small Ray of its own; for trying a config out.")
+def run(config: Path, overrides: tuple[str, ...], name: str | None, local: bool) -> None:
+    """Search CONFIG's space and hand over the best model: check, cache, search, seal, export."""
+    from search import job
+
+    loaded = _load(config, overrides, name)
+    if local:
+        loaded = _load(config, (*overrides, "search.max_concurrent=1", "resources.address=null"), name)
+    sys.exit(_finish(job.run(loaded, console)))
+
+
+@main.command()
+@click.argument("run_name", metavar="RUN")
+@RESULTS
+def resume(run_name: str, results: Path) -> None:
+    """Go on with a search that was stopped, by Ctrl-C, a crash or a kill."""
+    from search import job
+
+    sys.exit(_finish(job.resume(run_name, results, console)))
+
+
+@main.command()
+@CONFIG
+@SET
+@NAME
+def train(config: Path, overrides: tuple[str, ...], name: str | None) -> None:
+    """Train CONFIG once as it stands, without a search, and seal the result."""
+    from search import job
+
+    sys.exit(_finish(job.train(_load(config, overrides, name), console)))
+
+
+@main.command()
+@CONFIG
+@SET
+def check(config: Path, overrides: tuple[str, ...]) -> None:
+    """Validate CONFIG and its data: every file is decoded, everything wrong is listed, nothing is trained."""
+    from search import job
+
+    loaded = _load(config, overrides, None)
+    job.prepare_data(loaded, console)
+    output.print(f"{config}: config and data are fit for a run", highlight=False)
+
+
+@main.command()
+@click.argument("model")
+@click.argument("data")
+@click.option(
+    "--split", type=click.Choice(["train", "val", "test", "all"]), help="Default: test if there is one, else val."
+)
+@click.option("--layout", type=click.Choice(LAYOUTS), default="auto", show_default=True, help="As data.layout.")
+@RESULTS
+@JSON
+def evaluate(model: str, data: str, split: str | None, layout: str, results: Path, as_json: bool) -> None:
+    """Score MODEL (a bundle folder, a run, or yandex_disk:/path) on DATA."""
+    from search.models import evaluate_data, load_model
+    from segcore.config import DataConfig
+
+    bundle = load_model(model, results)
+    section = {**bundle.config.data.model_dump(), "root": data, "layout": layout}
+    with _bar("scoring") as advance:
+        report = evaluate_data(bundle, DataConfig(**section), split, advance)
+    if as_json:
+        click.echo(json.dumps(report))
+        return
+    low, high = report["iou_interval"]
+    table = Table("score", "value", title=f"{model} on {report['num_images']} {report['split']} images of {data}")
+    table.add_row("IoU, mean per image", f"{report['iou']:.4f}  (95% interval {low:.4f} - {high:.4f})")
+    table.add_row("Dice, mean per image", f"{report['dice']:.4f}")
+    table.add_row("IoU, pooled", f"{report['iou_pooled']:.4f}")
+    table.add_row("Dice, pooled", f"{report['dice_pooled']:.4f}")
+    table.add_row("threshold", f"{report['threshold']:.4f}")
+    for row in sorted(report["images"], key=lambda row: float(row["iou"]))[:3]:
+        table.add_row("worst images", f"{row['iou']:.4f}  {row['name']}")
+    output.print(table)
+
+
+@main.command()
+@click.argument("model")
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the masks."
+)
+@click.option(
+    "--size", type=click.Choice(["original", "model"]), default="original", show_default=True,
+    help="Masks at each image's own size, or at the size that the model sees.",
+)  # fmt: skip
+@RESULTS
+def predict(model: str, images: tuple[Path, ...], out: Path, size: str, results: Path) -> None:
+    """Write a mask (PNG, 0 and 255) for each of IMAGES, files or folders, into -o DIR."""
+    from search.models import find_images, load_model, predict_images
+
+    found = find_images(list(images))
+    bundle = load_model(model, results)
+    with _bar("predicting") as advance:
+        predict_images(bundle, found, out, original_size=size == "original", progress=lambda n: advance(n, len(found)))
+    output.print(f"{len(found)} masks in {out}", highlight=False)
+
+
+@main.command(name="ls")
+@RESULTS
+@JSON
+def list_command(results: Path, as_json: bool) -> None:
+    """List the runs, newest first."""
+    from search.show import run_rows
+
+    rows = run_rows(results)
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    if not rows:
+        output.print(f"no runs in {results}; start one with: segsearch run configs/quickstart.yaml", highlight=False)
+        return
+    table = Table("run", "kind", "status", "created", "minutes", "trials", "IoU", "on")
+    for row in rows:
+        score = "" if row["iou"] is None else f"{row['iou']:.4f}"
+        table.add_row(
+            row["name"], row["kind"], row["status"], row["created"], f"{row['seconds'] / 60:.1f}",
+            str(row["trials"] or ""), score, row["split"] or "",
+        )  # fmt: skip
+    output.print(table)
+
+
+@main.command()
+@click.argument("run_name", metavar="RUN")
+@click.option("--top", default=10, show_default=True, help="Trials to list, best first.")
+@RESULTS
+@JSON
+def show(run_name: str, top: int, results: Path, as_json: bool) -> None:
+    """Show one run: its status, its best trials, its sealed model and its exports."""
+    from search.show import render_run, run_details
+
+    details = run_details(run_name, results)
+    if as_json:
+        click.echo(json.dumps(details))
+        return
+    for part in render_run(details, top):
+        output.print(part, highlight=False)
+
+
+@main.command()
+@click.argument("run_name", metavar="RUN")
+@click.option(
+    "--to", "targets", multiple=True, metavar="TARGET", help="E.g. local:/models/birds or yandex_disk:/models."
+)
+@RESULTS
+def export(run_name: str, targets: tuple[str, ...], results: Path) -> None:
+    """Export a run's sealed model again, to the config's targets or to those given with --to."""
+    from search import job
+
+    sys.exit(job.export_again(run_name, results, list(targets)))
+
+
+@contextmanager
+def _bar(text: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on a terminal; nothing in a log."""
+    with Progress(
+        TextColumn(text), BarColumn(), MofNCompleteColumn(), console=console, transient=True,
+        disable=not console.is_terminal,
+    ) as bar:  # fmt: skip
+        task = bar.add_task(text, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _load(config: Path, overrides: tuple[str, ...], name: str | None) -> Any:
+    from search.config import load_config
+
+    return load_config(config, (*overrides, f"name={json.dumps(name)}") if name else overrides)
+
+
+def _finish(outcome: Any) -> int:
+    from search.show import render_run, run_details
+
+    if outcome.card is not None:
+        details = run_details(str(outcome.paths.root), outcome.paths.root.parent)
+        for part in render_run(details, 5):
+            output.print(part, highlight=False)
+    return int(outcome.exit_code)

@@ -1,0 +1,263 @@
+"""The whole job, stage by stage: data, cache, search, seal, export. `run` and `resume` are the same stages.
+
+Each stage finds out from the run's folder what is done already, so a second command goes on where the first one was
+cut off.
+"""
+
+import logging
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from search.callbacks.progress import ProgressCallback
+from search.config import SearchConfig
+from search.errors import ConfigError, RunError
+from search.events import EventLog, read_events
+from search.export import ExportOutcome, TargetSpec, export_all, parse_target
+from search.paths import RunPaths, find_run, read_json
+from search.results import best_trial, build_tables, read_table, write_epochs
+from search.runs import create_run, stored_config, timed, update_run, working_on
+from search.space import apply
+from search.study import PARAMS_ATTR, stored_trials
+from segcore.card import CARD_FILE, verify_bundle
+from segcore.config import TrainConfig
+from segcore.data.cache import build_cache, open_cache
+from segcore.data.discovery import DatasetIndex, discover
+
+log = logging.getLogger("segsearch")
+
+EXIT_DONE, EXIT_EXPORT_FAILED, EXIT_INTERRUPTED = 0, 3, 130
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: the exit code, and the card of the sealed model when there is one."""
+
+    exit_code: int
+    paths: RunPaths
+    card: dict[str, Any] | None = None
+
+
+def run(config: SearchConfig, console: Console) -> Outcome:
+    """Starts a search and takes it to the exported model.
+
+    The data is read before the run's folder is made, so that a wrong path leaves nothing behind.
+    """
+    index, cache_path = prepare_data(config, console)
+    paths = create_run(config, "search")
+    return _search_and_seal(config, paths, index, cache_path, console)
+
+
+def train(config: SearchConfig, console: Console) -> Outcome:
+    """One training run of the config as it stands: no search, no Ray; the same loop, the same sealed model."""
+    import torch
+
+    from search.sealing import headline, seal
+    from segcore.training import fit
+
+    index, cache_path = prepare_data(config, console)
+    paths = create_run(config, "train")
+    num_cpus = len(os.sched_getaffinity(0))
+    torch.set_num_threads(num_cpus)
+    with working_on(paths), open_cache(cache_path) as cache:
+        events = EventLog(paths.events)
+        best = None
+        with timed(paths, "train"):
+            for result in fit(config.train_config(), cache, metric=config.search.metric, num_cpus=num_cpus):
+                best = result.state.best
+                events.epoch(0, result.epoch, {**result.metrics, "finished": result.is_last})
+                log.info(
+                    "epoch %d/%d  %s %.4f  threshold %.3f  train/loss %.4f%s",
+                    result.epoch, config.train.epochs, config.search.metric, result.metrics[config.search.metric],
+                    result.metrics["val/threshold"], result.metrics["train/loss"], "  best" if result.is_best else "",
+                )  # fmt: skip
+                write_epochs(read_events(paths.events), paths.epochs)
+        events.close()
+        if best is None:
+            raise RunError("train.epochs: nothing was trained")
+        origin = {"run": paths.name, "epoch": best.epoch}
+        with timed(paths, "seal"):
+            card = seal(paths.best, best, config.train_config(), index, cache, origin, chosen_on=config.search.metric)
+        log.info("sealed epoch %d in %s", best.epoch, paths.best)
+        log.info("%s", headline(card))
+        exit_code = export_run(config, paths)
+    return Outcome(exit_code, paths, card)
+
+
+def resume(name_or_path: str, results: Path, console: Console) -> Outcome:
+    """Goes on with a run that was stopped, whatever stopped it.
+
+    Raises:
+        RunError: No such run, or another process works on it.
+    """
+    paths = find_run(name_or_path, results)
+    record = read_json(paths.run)
+    if record.get("kind") != "search":
+        raise RunError(
+            f"{paths.name!r} is a single training run; only searches are resumed. Start it again with --name"
+        )
+    config = stored_config(paths)
+    if record.get("status") == "done":
+        log.info("%s is done already; nothing to resume", paths.name)
+        return Outcome(EXIT_DONE, paths)
+    index, cache_path = prepare_data(config, console)
+    return _search_and_seal(config, paths, index, cache_path, console)
+
+
+def prepare_data(config: SearchConfig, console: Console) -> tuple[DatasetIndex, Path]:
+    """Finds and checks the images and masks, and decodes them into the cache once.
+
+    Raises:
+        DataError: With everything that is wrong with the data.
+    """
+    index = discover(config.data)
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        console=console, transient=True, disable=not console.is_terminal,
+    ) as bar:  # fmt: skip
+        task = bar.add_task("decoding images", total=len(index.samples))
+        cache_path = build_cache(index, config.data, lambda done, total: bar.update(task, completed=done, total=total))
+    for warning in index.warnings:
+        log.warning("data: %s", warning)
+    counts = ", ".join(f"{count} {split}" for split, count in index.counts().items() if count)
+    height, width = config.data.image_hw
+    log.info("data: %s images (layout %s) at %dx%d px from %s", counts, index.layout, width, height, index.root)
+    return index, cache_path
+
+
+def _search_and_seal(
+    config: SearchConfig, paths: RunPaths, index: DatasetIndex, cache_path: Path, console: Console
+) -> Outcome:
+    from search.sealing import headline, seal_search
+
+    with working_on(paths):
+        log.info("run %s in %s", paths.name, paths.root)
+        if not _search(config, paths, cache_path, console):
+            update_run(paths, status="interrupted")
+            log.warning("interrupted; nothing is lost. Go on with: segsearch resume %s", paths.name)
+            return Outcome(EXIT_INTERRUPTED, paths)
+
+        trials = read_table(paths.trials)
+        configs = trial_configs(config, paths)
+        with timed(paths, "seal"), open_cache(cache_path) as cache:
+            card = seal_search(config, paths, trials, configs, index, cache)
+        log.info("sealed trial %d, epoch %d in %s", card["origin"]["trial"], card["origin"]["epoch"], paths.best)
+        log.info("%s", headline(card))
+        exit_code = export_run(config, paths)
+    return Outcome(exit_code, paths, card)
+
+
+def _search(config: SearchConfig, paths: RunPaths, cache_path: Path, console: Console) -> bool:
+    from search.callbacks.wandb import WandbCallback
+    from search.tuner import ray_session, run_search
+
+    done, best = _so_far(config, paths)
+    progress = ProgressCallback(
+        console, metric=config.search.metric, mode=config.search.mode, num_samples=config.search.num_samples,
+        num_epochs=config.train.epochs, done=done, best=best,
+    )  # fmt: skip
+    callbacks: list[Any] = [progress]
+    tracking = config.tracking.wandb
+    if tracking.mode != "disabled":
+        callbacks.append(
+            WandbCallback(
+                project=tracking.project, group=tracking.group or paths.name, run_dir=paths.root, mode=tracking.mode,
+                entity=tracking.entity, tags=tracking.tags,
+            )
+        )  # fmt: skip
+    with timed(paths, "search"), ray_session(config.resources.address):
+        progress.start()
+        try:
+            return run_search(config, paths, cache_path, callbacks)
+        finally:
+            progress.stop()
+
+
+def _so_far(config: SearchConfig, paths: RunPaths) -> tuple[dict[str, int], tuple[float, int] | None]:
+    """Trials that earlier sessions ended, by state, and the best of them."""
+    if not paths.study.exists():
+        return {}, None
+    tables = build_tables(
+        stored_trials(paths.storage_url, paths.name),
+        read_events(paths.events),
+        metric=config.search.metric,
+        mode=config.search.mode,
+    )
+    counts = Counter(row["state"] for row in tables.trials if row["state"] != "running")
+    best = best_trial(tables.trials, config.search.mode)
+    return dict(counts), (best["value"], best["number"]) if best else None
+
+
+def trial_configs(config: SearchConfig, paths: RunPaths) -> dict[int, TrainConfig]:
+    """The config that each trial ran with, by its number."""
+    base = config.train_config()
+    return {
+        trial.number: apply(base, trial.user_attrs[PARAMS_ATTR])
+        for trial in stored_trials(paths.storage_url, paths.name)
+        if PARAMS_ATTR in trial.user_attrs
+    }
+
+
+def export_run(config: SearchConfig, paths: RunPaths, targets: list[TargetSpec] | None = None) -> int:
+    """Exports the sealed model to the config's targets, or to those given; returns the exit code.
+
+    A target that fails leaves the sealed model and the other targets as they are.
+    """
+    specs = targets if targets is not None else list(config.export.targets)
+    if not specs:
+        update_run(paths, status="done")
+        return EXIT_DONE
+    with timed(paths, "export"):
+        outcomes = export_all(paths.best, specs, paths.export, context=export_context(config, paths))
+    failed = [outcome for outcome in outcomes if outcome.error]
+    for outcome in outcomes:
+        _log_outcome(outcome)
+    if not failed:
+        update_run(paths, status="done")
+        return EXIT_DONE
+    update_run(paths, status="export_failed", error="; ".join(f"{o.spec}: {o.error}" for o in failed))
+    log.error("the sealed model is safe in %s; try again with: segsearch export %s", paths.best, paths.name)
+    return EXIT_EXPORT_FAILED
+
+
+def export_again(name_or_path: str, results: Path, targets: list[str]) -> int:
+    """Exports a run's sealed model again, to the config's targets or to others; returns the exit code.
+
+    Raises:
+        RunError: No such run, or it has no sealed model.
+        ConfigError: A target cannot be parsed, or there is none.
+    """
+    paths = find_run(name_or_path, results)
+    if not (paths.best / CARD_FILE).is_file():
+        raise RunError(f"{paths.name!r} has no sealed model yet; go on with: segsearch resume {paths.name}")
+    config = stored_config(paths)
+    specs = [parse_target(text) for text in targets] or list(config.export.targets)
+    if not specs:
+        raise ConfigError(f"{paths.config}: export.targets is empty; name one with --to, e.g. --to local:/models/birds")
+    verify_bundle(paths.best)
+    with working_on(paths):
+        return export_run(config, paths, specs)
+
+
+def export_context(config: SearchConfig, paths: RunPaths) -> dict[str, Any]:
+    """What a target may need to know of the run."""
+    wandb = config.tracking.wandb
+    return {
+        "project": wandb.project,
+        "entity": wandb.entity,
+        "group": wandb.group or paths.name,
+        "mode": wandb.mode,
+        "run_dir": paths.root,
+    }
+
+
+def _log_outcome(outcome: ExportOutcome) -> None:
+    if outcome.error:
+        log.error("export to %s failed: %s", outcome.spec, outcome.error)
+    else:
+        log.info("exported to %s", outcome.spec)

@@ -1,0 +1,119 @@
+"""A run's folder from creation to its last status; one process at a time works on it."""
+
+import os
+import platform
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from search.config import SearchConfig, dump_config, load_config
+from search.errors import RunError
+from search.paths import RunPaths, read_json, write_json, write_text
+from segcore.card import installed_versions
+
+STATUSES = ("running", "interrupted", "failed", "export_failed", "done")
+
+
+def create_run(config: SearchConfig, kind: str) -> RunPaths:
+    """Makes `results/<name>/` with the resolved config and a first `run.json`.
+
+    Args:
+        config: The config of the run.
+        kind: `search` or `train`.
+
+    Raises:
+        RunError: A run of that name is there already, or the folder cannot be made.
+    """
+    paths = RunPaths(Path(config.results).expanduser().resolve() / config.name)
+    if paths.run.exists():
+        status = read_json(paths.run).get("status")
+        hint = f"segsearch resume {config.name}" if status != "done" else f"segsearch show {config.name}"
+        raise RunError(
+            f"the run {config.name!r} is there already ({paths.root}, status: {status}); "
+            f"see it with `{hint}`, or give this one another name with --name"
+        )
+    try:
+        paths.root.mkdir(parents=True, exist_ok=True)
+        write_text(paths.config, dump_config(config))
+    except OSError as error:
+        raise RunError(f"results: the run's folder {paths.root} cannot be written: {error}") from error
+    write_json(
+        paths.run,
+        {
+            "name": config.name,
+            "kind": kind,
+            "status": "running",
+            "created": time.time(),
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "host": {
+                "name": socket.gethostname(),
+                "cpus": os.cpu_count(),
+                "platform": platform.platform(),
+                "python": platform.python_version(),
+            },
+            "versions": installed_versions(),
+            "seed": config.search.seed,
+            "timings": {},
+        },
+    )
+    return paths
+
+
+def stored_config(paths: RunPaths) -> SearchConfig:
+    """The config that a run was started with."""
+    return load_config(paths.config)
+
+
+@contextmanager
+def working_on(paths: RunPaths) -> Iterator[None]:
+    """Holds the run's lock, and records in `run.json` how the work ended.
+
+    Raises:
+        RunError: Another process works on the run.
+    """
+    lock = FileLock(paths.lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RunError(f"the run {paths.name!r} is being worked on by another process; wait for it to end") from error
+    started = time.time()
+    try:
+        update_run(paths, status="running", pid=os.getpid())
+        yield
+    except KeyboardInterrupt:
+        update_run(paths, status="interrupted")
+        raise
+    except BaseException as error:
+        update_run(paths, status="failed", error=f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        record = read_json(paths.run)
+        total = record["timings"].get("total_s", 0.0) + time.time() - started
+        update_run(paths, timings={**record["timings"], "total_s": round(total, 3)})
+        lock.release()
+
+
+def update_run(paths: RunPaths, **changes: Any) -> None:
+    """Changes fields of `run.json`, which is replaced whole; an `error` is dropped once the status is no failure."""
+    record = {**read_json(paths.run), **changes}
+    if record["status"] not in ("failed", "export_failed"):
+        record.pop("error", None)
+    write_json(paths.run, record)
+
+
+@contextmanager
+def timed(paths: RunPaths, stage: str) -> Iterator[None]:
+    """Adds the seconds that a stage took to `run.json`, over all sessions."""
+    started = time.time()
+    try:
+        yield
+    finally:
+        timings = read_json(paths.run)["timings"]
+        timings[f"{stage}_s"] = round(timings.get(f"{stage}_s", 0.0) + time.time() - started, 3)
+        update_run(paths, timings=timings)

@@ -1,0 +1,145 @@
+"""What `ls` and `show` print: records first, tables second. Reads a run's files; starts neither Ray nor torch."""
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from search.paths import RunPaths, find_run, list_runs, read_json
+from search.results import best_trial, read_table
+from segcore.card import CARD_FILE, read_card
+
+
+def run_rows(results: Path) -> list[dict[str, Any]]:
+    """One record a run, newest first."""
+    return [_run_row(paths) for paths in list_runs(results)]
+
+
+def run_details(name_or_path: str, results: Path) -> dict[str, Any]:
+    """Everything that `show` prints: `run`, `card`, `trials` (best first) and `exports`.
+
+    Raises:
+        RunError: No such run.
+    """
+    paths = find_run(name_or_path, results)
+    card = _card(paths)
+    trials = read_table(paths.trials) if paths.trials.exists() else []
+    mode = _mode(paths)
+    best = best_trial(trials, mode)
+    sign = 1.0 if mode == "max" else -1.0
+    ranked = sorted(trials, key=lambda row: (row["value"] is None, -sign * (row["value"] or 0.0), row["number"]))
+    return {
+        "run": {**_run_row(paths), **read_json(paths.run), "folder": str(paths.root)},
+        "states": dict(Counter(row["state"] for row in trials)),
+        "best_trial": best["number"] if best else None,
+        "trials": ranked,
+        "card": card,
+        "exports": read_json(paths.export).get("targets", []) if paths.export.exists() else [],
+        "dashboard": f"optuna-dashboard sqlite:///{paths.study}" if paths.study.exists() else None,
+    }
+
+
+def render_run(details: dict[str, Any], top: int) -> list[RenderableType]:
+    """The tables of `show`."""
+    run, card = details["run"], details["card"]
+    lines = [f"run {run['name']}: {run['status']}, {run['seconds'] / 60:.1f} minutes, in {run['folder']}"]
+    if run.get("error"):
+        lines.append(f"error: {run['error']}")
+    if run["status"] in ("interrupted", "failed", "running") and run["kind"] == "search":
+        lines.append(f"go on with: segsearch resume {run['name']}")
+    if details["dashboard"]:
+        lines.append(f"all trials: {details['dashboard']}")
+    parts: list[RenderableType] = [Text("\n".join(lines))]
+    if details["trials"]:
+        parts.append(_trial_table(details, top))
+    if card:
+        parts.append(_card_table(card))
+    for export in details["exports"]:
+        state = "ok" if not export.get("error") else f"FAILED: {export['error']}"
+        parts.append(Text(f"export {export['target']}:{export['location']}  {state}"))
+    return parts
+
+
+def _trial_table(details: dict[str, Any], top: int) -> Table:
+    shown = details["trials"][:top]
+    states = ", ".join(f"{count} {state}" for state, count in sorted(details["states"].items()))
+    table = Table(title=f"trials, best first ({states})", title_justify="left")
+    params = [key for key in dict.fromkeys(k for row in shown for k in row) if key.startswith("param/")]
+    params = [key for key in params if any(row.get(key) is not None for row in shown)]
+    for title in ("trial", "state", "IoU", "Dice", "threshold", "epoch"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for key in params:
+        table.add_column(key.removeprefix("param/"), overflow="fold")
+    for row in shown:
+        table.add_row(
+            str(row["number"]), row["state"], _number(row.get("val/iou")), _number(row.get("val/dice")),
+            _number(row.get("val/threshold"), 3), f"{row['best_epoch'] or '-'}/{row['epochs']}",
+            *[_cell(row.get(key)) for key in params],
+        )  # fmt: skip
+    for row in [row for row in details["trials"] if row["error"]][:3]:
+        table.add_section()
+        table.add_row(str(row["number"]), "failed", *[""] * (4 + len(params) - 1), row["error"][:60])
+    return table
+
+
+def _card_table(card: dict[str, Any]) -> Table:
+    origin = card["origin"]
+    source = f"trial {origin['trial']}, epoch {origin['epoch']}" if "trial" in origin else f"epoch {origin['epoch']}"
+    table = Table(title=f"sealed model: {source}", title_justify="left")
+    for title in ("split", "images", "IoU", "95% interval", "Dice", "IoU pooled", "it also chose"):
+        table.add_column(title, justify="right")
+    for split, score in card.get("scores", {}).items():
+        low, high = score["iou_interval"]
+        table.add_row(
+            split, str(score["num_images"]), f"{score['iou']:.4f}", f"{low:.4f} - {high:.4f}", f"{score['dice']:.4f}",
+            f"{score['iou_pooled']:.4f}", ", ".join(score["chose"]) or "nothing",
+        )  # fmt: skip
+    threshold = card["threshold"]
+    table.caption = (
+        f"threshold {threshold['value']:.4f} ({threshold['chosen_by']}); auto gives {threshold['auto_would_be']:.4f} "
+        f"with val IoU {threshold['val_iou_at_auto']:.4f}"
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def _run_row(paths: RunPaths) -> dict[str, Any]:
+    record = read_json(paths.run)
+    card = _card(paths)
+    scores = card.get("scores", {}) if card else {}
+    split = "test" if "test" in scores else "val" if "val" in scores else None
+    return {
+        "name": paths.name,
+        "kind": record.get("kind", "search"),
+        "status": record["status"],
+        "created": time.strftime("%Y-%m-%d %H:%M", time.localtime(record["created"])),
+        "seconds": record.get("timings", {}).get("total_s", 0.0),
+        "trials": len(read_table(paths.trials)) if paths.trials.exists() else None,
+        "iou": scores[split]["iou"] if split else None,
+        "split": split,
+    }
+
+
+def _card(paths: RunPaths) -> dict[str, Any] | None:
+    return read_card(paths.best) if (paths.best / CARD_FILE).is_file() else None
+
+
+def _mode(paths: RunPaths) -> str:
+    import yaml
+
+    record = yaml.safe_load(paths.config.read_text(encoding="utf-8"))
+    return str(record["search"]["mode"])
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
