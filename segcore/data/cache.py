@@ -1,0 +1,340 @@
+"""Decode a data set once into an Arrow IPC file of uint8, memory-mapped and shared by every process of a machine.
+
+One row per sample, in batches that are written as they are decoded and read without a copy, so neither the
+building nor the reading needs the file in memory. The file's name holds the key of what it was made from, it appears
+whole or not at all, and caches of earlier states of a data set are left for the user to delete.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+
+import numpy as np
+import pyarrow as pa
+from filelock import FileLock, Timeout
+
+from segcore.config import DataConfig
+from segcore.data.checks import Problems
+from segcore.data.content import Content, decode_all
+from segcore.data.decode import ByteArray
+from segcore.data.samples import DatasetIndex, Sample, Split
+from segcore.errors import DataError
+
+FORMAT_VERSION = 1
+_BATCH_BYTES = 16 * 1024**2
+_TEXT_COLUMNS = ("name", "class_name", "split", "group")
+
+
+def cache_folder(config: DataConfig) -> Path:
+    """The folder of decoded caches: `config.cache_dir`, else the user's cache folder."""
+    if config.cache_dir is not None:
+        return Path(config.cache_dir).expanduser().absolute()
+    from platformdirs import user_cache_dir
+
+    return Path(user_cache_dir("segsearch"))
+
+
+def cache_path(index: DatasetIndex, config: DataConfig) -> Path:
+    """Where the cache of this data set, as its files are now, lies or will lie.
+
+    The key covers every file's name, size and times, the splits, classes and groups, and the image size. A changed
+    file therefore gives another path; so does one that was only touched.
+    """
+    height, width = config.image_hw
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(index.root).stem)[:40].strip("_.") or "data"
+    return cache_folder(config) / f"{name}-{height}x{width}-{_key(index, config)}.arrow"
+
+
+def build_cache(index: DatasetIndex, config: DataConfig, progress: Callable[[int, int], None] | None = None) -> Path:
+    """Decode and resize every sample into the cache, unless that was done before.
+
+    Processes that want the same cache at once wait for the first one's. What a crashed build left is removed.
+
+    Args:
+        index: The data set.
+        config: Image size and cache folder.
+        progress: Called with (samples done, samples in all), from this thread.
+
+    Returns:
+        Path of the cache, for `open_cache`.
+
+    Raises:
+        DataError: Files are unreadable, no masks, or of differing sizes (all are listed), or the disk is full.
+    """
+    path = cache_path(index, config)
+    if _is_whole(path, len(index.samples)):
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(_lock_path(path)):
+            if not _is_whole(path, len(index.samples)):
+                _remove_leftovers(path)
+                _build(path, index, config.image_hw, progress)
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            raise DataError(_no_space(path.parent, _size_bytes(index, config.image_hw), str(error))) from error
+        raise DataError(f"cannot write the cache {path}: {error}; set data.cache_dir to another folder") from error
+    return path
+
+
+def open_cache(path: Path) -> "SampleCache":
+    """Open a cache for reading; nothing but its index is read.
+
+    Raises:
+        DataError: The file is missing, cut short, or of another version.
+    """
+    return SampleCache(path)
+
+
+class SampleCache:
+    """The decoded samples of a data set, memory-mapped. Pickles as its path and opens again elsewhere.
+
+    Attributes:
+        path: The cache file.
+        hw: Height and width of every sample, in pixels.
+        names, class_names, splits, groups: One string per sample.
+        original_hw: `(N, 2) int32`, each image's height and width on disk.
+        fingerprint: sha256 (hex) of all pixels and which split each is in; paths, names and times play no part.
+        warnings: What was odd about the pixels when they were decoded, one line each.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        try:
+            self._map = pa.memory_map(str(self.path), "r")
+            self._reader = pa.ipc.open_file(self._map)
+            tail = self._reader.get_batch_with_custom_metadata(self._reader.num_record_batches - 1)[1]
+            head, tail = _decode_metadata(self._reader.schema.metadata), _decode_metadata(tail)
+        except FileNotFoundError as error:
+            raise DataError(f"{self.path}: no such cache; build it again") from error
+        except (OSError, pa.ArrowInvalid, ValueError, TypeError) as error:
+            raise DataError(f"{self.path}: not a whole cache ({error}); delete it and build it again") from error
+        if head.get("format_version") != FORMAT_VERSION:
+            raise DataError(f"{self.path}: a cache of another version; delete it and build it again")
+        self.hw: tuple[int, int] = (head["height"], head["width"])
+        self.fingerprint: str = tail["fingerprint"]
+        self.warnings: tuple[str, ...] = tuple(tail["warnings"])
+        self._rows_per_batch: int = head["rows_per_batch"]
+        self._views: list[tuple[ByteArray, ByteArray] | None] = [None] * (self._reader.num_record_batches - 1)
+        columns: dict[str, list[Any]] = defaultdict(list)
+        for number in range(len(self._views)):
+            batch = self._reader.get_batch(number)
+            for name in (*_TEXT_COLUMNS, "height", "width"):
+                columns[name] += batch.column(name).to_pylist()
+        self.names, self.class_names, self.splits, self.groups = (columns[name] for name in _TEXT_COLUMNS)
+        self.original_hw = np.array([columns["height"], columns["width"]], dtype=np.int32).T
+        if len(self.names) != head["num_samples"]:
+            raise DataError(f"{self.path}: holds {len(self.names)} of {head['num_samples']} samples; delete it")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def image(self, i: int) -> ByteArray:
+        """Sample `i`'s image: `(H, W, 3) uint8`, a read-only view of the mapped file."""
+        number, row = self._locate(i)
+        image: ByteArray = self._view(number)[0][row]
+        return image
+
+    def mask(self, i: int) -> ByteArray:
+        """Sample `i`'s mask: `(H, W) uint8` of 0 and 1, a read-only view of the mapped file."""
+        number, row = self._locate(i)
+        mask: ByteArray = self._view(number)[1][row]
+        return mask
+
+    def indices(self, split: Split) -> list[int]:
+        """Which samples are in a split, ascending."""
+        return [i for i, found in enumerate(self.splits) if found == split]
+
+    def close(self) -> None:
+        """Let go of the file; views that were handed out stay valid."""
+        self._views = [None] * len(self._views)
+        self._map.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Callable[[Path], "SampleCache"], tuple[Path]]:
+        return open_cache, (self.path,)
+
+    def _locate(self, i: int) -> tuple[int, int]:
+        if not 0 <= i < len(self):
+            raise IndexError(f"sample {i} of {len(self)}")
+        return divmod(i, self._rows_per_batch)
+
+    def _view(self, number: int) -> tuple[ByteArray, ByteArray]:
+        found = self._views[number]
+        if found is None:
+            batch, (height, width) = self._reader.get_batch(number), self.hw
+            images = np.frombuffer(batch.column("image").buffers()[1], np.uint8)
+            masks = np.frombuffer(batch.column("mask").buffers()[1], np.uint8)
+            rows = batch.num_rows
+            found = self._views[number] = (
+                images[: rows * height * width * 3].reshape(rows, height, width, 3),
+                masks[: rows * height * width].reshape(rows, height, width),
+            )
+        return found
+
+
+def _key(index: DatasetIndex, config: DataConfig) -> str:
+    digest = hashlib.sha256(json.dumps([FORMAT_VERSION, index.root, list(config.image_hw)]).encode())
+    for sample in index.samples:
+        # The change time moves even when a copy keeps size and modification time.
+        files = [
+            (path.name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+            for path in (sample.image, sample.mask)
+            for stat in (path.stat(),)
+        ]
+        digest.update(json.dumps([sample.name, sample.split, sample.class_name, sample.group, files]).encode())
+    return digest.hexdigest()[:20]
+
+
+def _is_whole(path: Path, num_samples: int) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        with open_cache(path) as cache:
+            return len(cache) == num_samples
+    except DataError:
+        return False
+
+
+def _build(path: Path, index: DatasetIndex, hw: tuple[int, int], progress: Callable[[int, int], None] | None) -> None:
+    needed, free = _size_bytes(index, hw), shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise DataError(_no_space(path.parent, needed, f"{free / 1e9:.2f} GB are free"))
+    problems, digests = Problems(), []
+    rows_per_batch = max(1, _BATCH_BYTES // (hw[0] * hw[1] * 4))
+    schema = _schema(hw, rows_per_batch, len(index.samples))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            contents = _watched(decode_all(index.samples, hw, Path(index.root)), problems, len(index.samples), progress)
+            with pa.ipc.new_file(file, schema) as writer:
+                for first in range(0, len(index.samples), rows_per_batch):
+                    samples = index.samples[first : first + rows_per_batch]
+                    batch, found = _fill(samples, contents, hw, schema)
+                    digests += found
+                    if not problems.errors:  # else only the rest of the problems is of interest
+                        writer.write_batch(batch)
+                problems.raise_if_any(index.root)
+                _warn_of_doubles(index.samples, digests, problems)
+                tail = {"fingerprint": _fingerprint(index.samples, digests, hw), "warnings": problems.warnings()}
+                writer.write_batch(
+                    pa.RecordBatch.from_pylist([], schema=schema), custom_metadata=_encode_metadata(tail)
+                )
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _watched(
+    contents: Iterator[Content], problems: Problems, total: int, progress: Callable[[int, int], None] | None
+) -> Iterator[Content]:
+    for done, content in enumerate(contents, start=1):
+        problems.extend(content.problems)
+        if progress is not None:
+            progress(done, total)
+        yield content
+
+
+def _fill(
+    samples: Sequence[Sample], contents: Iterator[Content], hw: tuple[int, int], schema: pa.Schema
+) -> tuple[pa.RecordBatch, list[bytes]]:
+    rows = len(samples)
+    images, masks = np.zeros((rows, *hw, 3), np.uint8), np.zeros((rows, *hw), np.uint8)
+    digests, sizes = [], np.zeros((rows, 2), np.int32)
+    for row in range(rows):
+        content = next(contents)
+        digests.append(content.digest)
+        sizes[row] = content.original_hw
+        if content.image is not None and content.mask is not None:
+            images[row], masks[row] = content.image, content.mask
+    texts = [[getattr(sample, name) for sample in samples] for name in _TEXT_COLUMNS]
+    arrays = [
+        pa.Array.from_buffers(schema.field("image").type, rows, [None, pa.py_buffer(images)]),
+        pa.Array.from_buffers(schema.field("mask").type, rows, [None, pa.py_buffer(masks)]),
+        *(pa.array(column, pa.string()) for column in texts),
+        pa.array(sizes[:, 0]),
+        pa.array(sizes[:, 1]),
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema), digests
+
+
+def _schema(hw: tuple[int, int], rows_per_batch: int, num_samples: int) -> pa.Schema:
+    height, width = hw
+    head = {
+        "format_version": FORMAT_VERSION,
+        "height": height,
+        "width": width,
+        "rows_per_batch": rows_per_batch,
+        "num_samples": num_samples,
+    }
+    fields = [("image", pa.binary(height * width * 3)), ("mask", pa.binary(height * width))]
+    fields += [(name, pa.string()) for name in _TEXT_COLUMNS] + [("height", pa.int32()), ("width", pa.int32())]
+    return pa.schema(fields, metadata=_encode_metadata(head))
+
+
+def _encode_metadata(values: Mapping[str, Any]) -> dict[str, str]:
+    return {"segsearch": json.dumps(values)}
+
+
+def _decode_metadata(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
+    return cast(dict[str, Any], json.loads(metadata[b"segsearch"]))
+
+
+def _fingerprint(samples: Sequence[Sample], digests: Sequence[bytes], hw: tuple[int, int]) -> str:
+    rows = sorted(f"{s.split} {d.hex()}" for s, d in zip(samples, digests, strict=True))
+    return hashlib.sha256("\n".join([f"{hw[0]}x{hw[1]}", *rows]).encode()).hexdigest()
+
+
+def _warn_of_doubles(samples: Sequence[Sample], digests: Sequence[bytes], problems: Problems) -> None:
+    """Warn of images with the same pixels in two splits: their score is of images that were trained on."""
+    by_digest: dict[bytes, dict[str, str]] = defaultdict(dict)
+    for sample, digest in zip(samples, digests, strict=True):
+        by_digest[digest[:32]].setdefault(sample.split, sample.name)
+    for places in by_digest.values():
+        if len(places) > 1:
+            where = " and ".join(f"{split}: {name}" for split, name in places.items())
+            problems.warn("images are in two splits with the same pixels, so scores may flatter", where)
+
+
+def _size_bytes(index: DatasetIndex, hw: tuple[int, int]) -> int:
+    return len(index.samples) * (hw[0] * hw[1] * 4 + 256) + 1024**2
+
+
+def _no_space(folder: Path, needed: int, found: str) -> str:
+    return (
+        f"no room for the decoded images: {folder} needs {needed / 1e9:.2f} GB ({found}); "
+        "set data.cache_dir to a larger disk, or lower data.image_size"
+    )
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Delete temporary files of builds that died: this cache's (its lock is held), and others' that none holds."""
+    for temporary in path.parent.glob(".*.arrow.*.tmp"):
+        owner = path.with_name(temporary.name[1:].rsplit(".", 2)[0])
+        if owner == path:
+            temporary.unlink(missing_ok=True)
+            continue
+        with contextlib.suppress(Timeout), FileLock(_lock_path(owner), timeout=0):
+            temporary.unlink(missing_ok=True)

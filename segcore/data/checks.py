@@ -1,0 +1,61 @@
+"""Collect everything that is wrong with a data set, and say it in one error."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from segcore.errors import DataError
+
+MAX_EXAMPLES = 3
+
+
+@dataclass
+class Problems:
+    """What was found wrong (stops the run) or odd (warns), by kind, with examples.
+
+    A kind is a phrase that reads well behind a count, such as `unreadable files`.
+    """
+
+    errors: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    oddities: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def error(self, kind: str, example: str) -> None:
+        """Note one thing that stops the run."""
+        self.errors[kind].append(example)
+
+    def warn(self, kind: str, example: str) -> None:
+        """Note one oddity."""
+        self.oddities[kind].append(example)
+
+    def extend(self, other: "Problems") -> None:
+        """Take over everything that `other` has noted."""
+        for kind, examples in other.errors.items():
+            self.errors[kind].extend(examples)
+        for kind, examples in other.oddities.items():
+            self.oddities[kind].extend(examples)
+
+    def warnings(self) -> tuple[str, ...]:
+        """One line per kind of oddity: count, kind and the first examples."""
+        return tuple(
+            f"{len(examples)} {kind}: {', '.join(_first(examples))}" for kind, examples in sorted(self.oddities.items())
+        )
+
+    def raise_if_any(self, root: str) -> None:
+        """Raise one error that lists every kind with its count and first examples.
+
+        Raises:
+            DataError: Something that stops the run was noted.
+        """
+        if not self.errors:
+            return
+        lines = [f"the data set {root} cannot be used as it is:"]
+        for kind, examples in sorted(self.errors.items()):
+            lines.append(f"  {len(examples)} {kind}:")
+            lines += [f"    {example}" for example in _first(examples)]
+        raise DataError("\n".join(lines))
+
+
+def _first(examples: Iterable[str]) -> list[str]:
+    ordered = sorted(examples)
+    more = [f"and {len(ordered) - MAX_EXAMPLES} more"] if len(ordered) > MAX_EXAMPLES else []
+    return ordered[:MAX_EXAMPLES] + more
