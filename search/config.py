@@ -233,8 +233,10 @@ def dump_config(config: SearchConfig) -> str:
 def json_schema() -> dict[str, Any]:
     """The JSON schema of a config file."""
     schema = SearchConfig.model_json_schema()
-    schema["properties"]["space"] = {**schema["properties"]["space"], **space_schema()}
-    schema["required"] = []
+    space, definitions = space_schema()
+    schema["properties"]["space"] |= space
+    schema["$defs"] |= definitions
+    del schema["required"]  # the name has the file's name as its default
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "segsearch config"}
 
 

@@ -90,35 +90,43 @@ def _check_combinations(nodes: Sequence[Node], base: TrainConfig) -> list[Proble
     return list(problems.values())
 
 
-def space_schema() -> dict[str, Any]:
-    """JSON schema of the `space:` section, for editors."""
-    number = {"type": "number"}
-    pair = {"type": "array", "items": number, "minItems": 2, "maxItems": 2}
-    whole = {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}
-    triple = {"type": "array", "items": number, "minItems": 3, "maxItems": 3}
+def space_schema() -> tuple[dict[str, Any], dict[str, Any]]:
+    """JSON schema of the `space:` section, for editors.
+
+    Returns:
+        The section's schema, and the definitions that it refers to.
+    """
+    range_keys = {"uniform": 2, "loguniform": 2, "quniform": 3}
     branches = {"type": "object", "minProperties": 1, "additionalProperties": {"type": ["object", "null"]}}
-
-    def form(**keys: Any) -> dict[str, Any]:
-        name = next(iter(keys))
-        return {"type": "object", "properties": keys, "required": [name], "additionalProperties": False}
-
-    choice = form(choice={"anyOf": [{"type": "array", "minItems": 1}, branches]})
-    domain = [
-        form(uniform=pair),
-        form(loguniform=pair),
-        form(quniform=triple),
-        form(int=whole, step={"type": "integer", "minimum": 1}),
-        choice,
-    ]
+    definitions = {
+        "SpaceChoice": _form(choice={"anyOf": [{"type": "array", "minItems": 1}, branches]}),
+        "SpaceDomain": {
+            "anyOf": [
+                *(_form(**{kind: _numbers("number", size)}) for kind, size in range_keys.items()),
+                _form(int=_numbers("integer", 2), step={"type": "integer", "minimum": 1}),
+                {"$ref": "#/$defs/SpaceChoice"},
+            ]
+        },
+    }
+    domain = {"$ref": "#/$defs/SpaceDomain"}
     keys = [key for key in leaf_keys(TrainConfig) if not any(key == no or key.startswith(f"{no}.") for no in REFUSED)]
     properties: dict[str, Any] = {}
     for key in keys:
         node = node_at(TrainConfig, key.split(".")) or {}
         rule = rule_of(TrainConfig, node)
-        text = f"{node['description']} ({rule})" if "description" in node else rule
-        properties[key] = {"description": text, "anyOf": domain}
+        properties[key] = {"description": f"{node.get('description', '')} ({rule})".strip(), **domain}
     for section in sorted(SECTIONS - {"data"}):
-        nested = {key.partition(".")[2]: {"anyOf": domain} for key in keys if key.startswith(f"{section}.")}
+        nested = {key.partition(".")[2]: domain for key in keys if key.startswith(f"{section}.")}
         forms = [{"type": "object", "properties": nested, "additionalProperties": False}]
-        properties[section] = {"anyOf": [choice, *forms] if section in SELECTORS else forms}
-    return {"type": "object", "properties": properties, "additionalProperties": False}
+        choice = [{"$ref": "#/$defs/SpaceChoice"}] if section in SELECTORS else []
+        properties[section] = {"anyOf": [*choice, *forms]}
+    return {"type": "object", "properties": properties, "additionalProperties": False}, definitions
+
+
+def _form(**keys: Any) -> dict[str, Any]:
+    first = next(iter(keys))
+    return {"type": "object", "properties": keys, "required": [first], "additionalProperties": False}
+
+
+def _numbers(kind: str, size: int) -> dict[str, Any]:
+    return {"type": "array", "items": {"type": kind}, "minItems": size, "maxItems": size}
