@@ -116,7 +116,7 @@ class SampleCache:
             head, tail = _decode_metadata(self._reader.schema.metadata), _decode_metadata(tail)
         except FileNotFoundError as error:
             raise DataError(f"{self.path}: no such cache; build it again") from error
-        except (OSError, pa.ArrowInvalid, ValueError, TypeError) as error:
+        except (OSError, pa.ArrowException, LookupError, ValueError, TypeError) as error:
             raise DataError(f"{self.path}: not a whole cache ({error}); delete it and build it again") from error
         if head.get("format_version") != FORMAT_VERSION:
             raise DataError(f"{self.path}: a cache of another version; delete it and build it again")

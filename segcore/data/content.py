@@ -21,6 +21,8 @@ from segcore.data.decode import (
     resize_mask,
 )
 
+_ALMOST_BLACK = 17  # the brightest byte that 12-bit values give in a 16-bit file is 15
+
 
 class HasPair(Protocol):
     """Anything with an image and a mask on disk."""
@@ -74,6 +76,12 @@ def decode_pair(pair: HasPair, hw: tuple[int, int] | None, root: Path) -> Conten
         image = read_image(pair.image, hw)
     except UnreadableFileError as error:
         problems.error("unreadable files", _relative_message(error, root))
+    else:
+        if image.max() < _ALMOST_BLACK:
+            problems.warn(
+                f"images are almost black (nothing reaches {_ALMOST_BLACK} of 255; 12-bit values in a 16-bit file?)",
+                shown_path(pair.image, root),
+            )
     try:
         reading = decode_mask(pair.mask)
     except UnreadableFileError as error:

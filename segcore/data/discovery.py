@@ -1,19 +1,22 @@
 """Find a data set's images and masks, pair them, and settle its splits. Names only; pixels are read by the cache."""
 
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 from segcore.config import DataConfig
 from segcore.data.checks import Problems
 from segcore.data.csv_pairs import pair_csv
+from segcore.data.decode import IMAGE_SUFFIXES
 from segcore.data.layouts import PAIRERS, find_image_and_mask_folders, find_split_folders, list_images, normalise
 from segcore.data.samples import SPLITS, DatasetIndex, Pair, Sample, Split
 from segcore.data.splits import assign_groups, assign_splits
 from segcore.errors import DataError
 
-__all__ = ["SPLITS", "DatasetIndex", "Sample", "Split", "discover"]
+__all__ = ["IMAGE_SUFFIXES", "SPLITS", "DatasetIndex", "Sample", "Split", "discover"]
 
 SYNTHETIC_ROOT = "synthetic"
+_MAX_FILES_COUNTED = 20_000  # for the message about a folder that holds something else
 
 
 def discover(config: DataConfig, *, carve: bool = True) -> DatasetIndex:
@@ -35,16 +38,11 @@ def discover(config: DataConfig, *, carve: bool = True) -> DatasetIndex:
         ConfigError: `group_by` is no regular expression.
         DataError: No data was found, or names are in disorder; the message lists everything.
     """
-    root = _root_of(config)
-    layout = _detect(root, config) if config.layout == "auto" else config.layout
     problems = Problems()
-    if layout == "csv":
-        root = root if root.is_file() else _only_csv(root)
-        pairs = pair_csv(root, problems)
-    elif root.is_file():
-        raise DataError(f"data.layout is {layout!r}, which needs a folder, but data.root is the file {root}")
-    else:
-        pairs = PAIRERS[layout](root, config.mask_suffix, problems)
+    try:
+        root, layout, pairs = _pair_files(config, problems)
+    except OSError as error:
+        raise DataError(f"data.root = {config.root!r} cannot be read: {error}") from error
     if problems.errors:
         # Imported here: only the unhappy path needs pixels.
         from segcore.data.content import inspect_pairs
@@ -58,6 +56,18 @@ def discover(config: DataConfig, *, carve: bool = True) -> DatasetIndex:
     pairs = assign_groups(pairs, [_relative(pair.image, base) for pair in pairs], config.group_by)
     samples = assign_splits(pairs, config, problems) if carve else _as_they_are(pairs)
     return DatasetIndex(str(root), layout, tuple(samples), problems.warnings())
+
+
+def _pair_files(config: DataConfig, problems: Problems) -> tuple[Path, str, list[Pair]]:
+    """The folder or CSV that was read, its layout, and its pairs."""
+    root = _root_of(config)
+    layout = _detect(root, config) if config.layout == "auto" else config.layout
+    if layout == "csv":
+        root = root if root.is_file() else _only_csv(root)
+        return root, layout, pair_csv(root, problems)
+    if root.is_file():
+        raise DataError(f"data.layout is {layout!r}, which needs a folder, but data.root is the file {root}")
+    return root, layout, PAIRERS[layout](root, config.mask_suffix, problems)
 
 
 def _as_they_are(pairs: list[Pair]) -> list[Sample]:
@@ -124,9 +134,10 @@ def _nothing_found(root: Path, config: DataConfig, layout: str | None) -> str:
         seen = "the folder is empty"
     else:
         entries = sorted(p.name + ("/" if p.is_dir() else "") for p in root.iterdir()) if root.is_dir() else []
-        counts = Counter(p.suffix.lower() or "no suffix" for p in root.rglob("*") if p.is_file()) if entries else {}
+        files_below = islice((p for p in root.rglob("*") if p.is_file()), _MAX_FILES_COUNTED) if entries else iter(())
+        counts = Counter(p.suffix.lower() or "without suffix" for p in files_below)
         more = f" and {len(entries) - 8} more" if len(entries) > 8 else ""
-        files = ", ".join(f"{n} {suffix}" for suffix, n in Counter(counts).most_common(5)) or "none"
+        files = ", ".join(f"{n} {suffix}" for suffix, n in counts.most_common(5)) or "none"
         seen = f"it holds {', '.join(entries[:8])}{more} (files: {files})"
     forms = {
         "split_folders": "train/images/[CLASS/]x.jpg + train/gt/[CLASS/]x.png, the same for val and test "

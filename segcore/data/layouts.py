@@ -59,8 +59,11 @@ def list_images(folder: Path) -> Listing:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
+    def stop(error: OSError) -> None:
+        raise error  # os.walk would pass over a folder that it may not read
+
     seen: set[str] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=stop):
         real = os.path.realpath(parent)
         if real in seen:  # a link to a folder above would be walked for ever
             folders.clear()
