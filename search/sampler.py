@@ -26,7 +26,6 @@ def _tpe(seed: int, num_samples: int) -> BaseSampler:
             multivariate=True,
             group=True,
             constant_liar=True,
-            warn_independent_sampling=False,
         )
 
 
