@@ -103,14 +103,14 @@ class LocalTarget:
 
     def _swap(self, staging: Path, token: str) -> None:
         if not self.folder.exists():
-            os.rename(staging, self.folder)
+            staging.rename(self.folder)
             return
         old = self.folder.with_name(f".{self.folder.name}.{token}.old")
-        os.rename(self.folder, old)
+        self.folder.rename(old)
         try:
-            os.rename(staging, self.folder)
+            staging.rename(self.folder)
         except BaseException:
-            os.rename(old, self.folder)
+            old.rename(self.folder)
             raise
         shutil.rmtree(old, ignore_errors=True)
 

@@ -4,11 +4,9 @@
 and every request goes through `DiskSession.call`. The token is read from `YADISK_TOKEN` alone and never printed.
 """
 
-import email.utils
 import logging
 import os
 import re
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -22,28 +20,20 @@ from yadisk import exceptions as yd
 
 from search.errors import ExportError
 from search.export.backoff import Backoff
-from search.export.target import FileDigest, redact
+from search.export.target import FileDigest
+from search.export.yandex_errors import (
+    LOST_ANSWER,
+    TOKEN_HELP,
+    TOKEN_VARIABLE,
+    describe,
+    explain,
+    is_transient,
+    retry_after_s,
+)
 
 log = logging.getLogger(__name__)
 
-TOKEN_VARIABLE = "YADISK_TOKEN"
-TOKEN_HELP = (
-    "make an OAuth token with the rights cloud_api:disk.read, cloud_api:disk.write and cloud_api:disk.info "
-    "(register an app on https://oauth.yandex.com, or take a test token from https://yandex.com/dev/disk/poligon) "
-    f"and put it into the environment: export {TOKEN_VARIABLE}=..."
-)
-
 Result = TypeVar("Result")
-
-_TRANSIENT = (
-    yd.RequestError,
-    yd.RetriableYaDiskError,
-    yd.LockedError,
-    yd.TooManyRequestsError,
-    yd.InvalidResponseError,
-    requests.RequestException,
-)
-_HOPELESS = (yd.UploadTrafficLimitExceededError, yd.ResourceDownloadLimitExceededError)
 
 
 @dataclass(frozen=True)
@@ -186,7 +176,7 @@ class DiskSession:
         except expected:
             raise
         except (yd.YaDiskError, requests.RequestException) as error:
-            raise ExportError(self._explain(error, what)) from error
+            raise ExportError(explain(error, what, self.asked_s)) from error
 
     def look(self, path: str) -> RemoteFile | None:
         """Metadata of a path; None where there is nothing."""
@@ -254,9 +244,9 @@ class DiskSession:
         Raises:
             ExportError: The destination does not hold the file after the last attempt.
         """
-        may_be_done = (*_LOST_ANSWER, yd.PathNotFoundError)
+        may_be_done = (*LOST_ANSWER, yd.PathNotFoundError)
         for attempt in range(1, self.backoff.attempts + 1):
-            accepted = False
+            accepted, asked_s = False, None
             try:
                 link = self.call(
                     f"move {source} to {destination}",
@@ -268,7 +258,7 @@ class DiskSession:
                     expected=may_be_done,
                 )
             except may_be_done as error:
-                answer = describe(error)
+                answer, asked_s = describe(error), self.asked_s
                 log.warning("Yandex Disk: moving %s: %s; looking whether it was moved", source, answer)
             else:
                 failure = self.operation_failure(link)
@@ -279,7 +269,7 @@ class DiskSession:
                 if self._holds(destination, digest):
                     return
                 break
-            self.backoff.sleep(self.backoff.wait_s(attempt, self.asked_s))
+            self.backoff.sleep(self.backoff.wait_s(attempt, asked_s))
         raise ExportError(
             f"Yandex Disk: {source} was to be moved to {destination}, but what is there is not the file that was "
             f"sent (last answer: {answer})"
@@ -307,10 +297,9 @@ class DiskSession:
             ExportError: The files need more space than is free, or one is larger than the account's limit.
         """
         try:
-            info = self.call(
-                "ask for the free space", self.client.get_disk_info, expected=(yd.ForbiddenError, yd.NotFoundError)
-            )
-        except (yd.ForbiddenError, yd.NotFoundError):  # the right cloud_api:disk.info is not needed for anything else
+            info = self.call("ask for the free space", self.client.get_disk_info, attempts=2)
+        except ExportError as error:  # a token may do without the right to ask
+            log.info("the free space is not known beforehand: %s", error)
             return
         if info.total_space is not None and info.used_space is not None:
             free, needed = info.total_space - info.used_space, sum(sizes.values())
@@ -322,7 +311,7 @@ class DiskSession:
         for name, size in sizes.items():
             if info.max_file_size and size > info.max_file_size:
                 raise ExportError(
-                    f"Yandex Disk: {name} has {size:,} bytes; this account takes files of {info.max_file_size:,} at most"
+                    f"Yandex Disk: {name} has {size:,} bytes; this account takes {info.max_file_size:,} at most"
                 )
 
     def operation_failure(self, link: Any) -> str | None:
@@ -360,71 +349,9 @@ class DiskSession:
 
     def _note_retry_after(self, response: requests.Response, *args: Any, **kwargs: Any) -> None:
         if response.status_code in (423, 429, 503):
-            self.asked_s = _retry_after_s(response.headers.get("Retry-After", ""))
-
-    def _explain(self, error: Exception, what: str) -> str:
-        where = f"Yandex Disk: could not {what}: "
-        if isinstance(error, yd.UnauthorizedError):
-            return f"{where}the token in {TOKEN_VARIABLE} was refused (401); it may have expired: {TOKEN_HELP}"
-        if isinstance(error, yd.ForbiddenError):
-            return (
-                f"{where}the token may not do this (403); it needs cloud_api:disk.read and cloud_api:disk.write "
-                f"(with cloud_api:disk.app_folder alone, use a location such as app:/model). {_said(error)}"
-            )
-        if isinstance(error, yd.PayloadTooLargeError):
-            return f"{where}the file is larger than this account may upload (413). {_said(error)}"
-        if isinstance(error, yd.InsufficientStorageError):
-            return f"{where}no space is left on the disk (507); free some and try again"
-        if isinstance(error, yd.UploadTrafficLimitExceededError):
-            return f"{where}the account's upload traffic for now is used up (423); try again later. {_said(error)}"
-        if isinstance(error, yd.LockedError):
-            return f"{where}the resource stayed locked by another operation (423); try again in a few minutes"
-        if isinstance(error, yd.TooManyRequestsError):
-            asked = f", which asks to wait {self.asked_s:.0f} s" if self.asked_s else ""
-            return f"{where}too many requests for the service{asked} (429); try again later"
-        if isinstance(error, yd.RequestTimeoutError):
-            return f"{where}no answer in time; check the connection and try again"
-        if isinstance(error, yd.RequestError | requests.RequestException):
-            return f"{where}no connection to {yadisk.settings.BASE_API_URL}; check network and proxy, then try again"
-        return f"{where}{_said(error)}"
-
-
-_LOST_ANSWER = (yd.RequestError, yd.RetriableYaDiskError, yd.InvalidResponseError, requests.RequestException)
-"""After these the request may have been carried out all the same."""
-
-
-def is_transient(error: BaseException) -> bool:
-    """Whether the same request may succeed a little later."""
-    return isinstance(error, _TRANSIENT) and not isinstance(error, _HOPELESS)
-
-
-def may_have_been_done(error: BaseException) -> bool:
-    """Whether only the answer may be lost, so that one must look before asking again."""
-    return isinstance(error, _LOST_ANSWER)
-
-
-def describe(error: BaseException | None) -> str:
-    """A failure in a few words, without addresses: upload links are keys of their own."""
-    if error is None:
-        return "no answer"
-    text = re.sub(r"https?://\S+|url: \S+|/upload-target/\S+", "...", str(error))
-    return redact(f"{type(error).__name__}: {text}"[:300])
+            self.asked_s = retry_after_s(response.headers.get("Retry-After", ""))
 
 
 def page_url(path: str) -> str | None:
     """The folder's page for a signed-in person; unknown for an app's own folder."""
     return None if path.startswith("app:") else f"https://disk.yandex.com/client/disk{quote(path)}"
-
-
-def _said(error: Exception) -> str:
-    return f"The service said: {describe(error)}"
-
-
-def _retry_after_s(value: str) -> float | None:
-    """Seconds from a `Retry-After` header, given as seconds or as a date."""
-    if re.fullmatch(r"\d+(\.\d+)?", value.strip()):
-        return float(value)
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError):
-        return None

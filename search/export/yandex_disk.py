@@ -26,12 +26,11 @@ from search.export.yandex_client import (
     DiskSession,
     Timeouts,
     clean_path,
-    is_transient,
-    may_have_been_done,
     page_url,
     read_token,
 )
 from search.export.yandex_download import download
+from search.export.yandex_errors import is_transient, may_have_been_done
 
 __all__ = ["YandexDiskTarget", "download"]
 
