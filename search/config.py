@@ -1,4 +1,4 @@
-"""The config of a search: the typed tree, its file, and every problem of that file at once.
+"""The config of a search: its file, read, overridden and checked, with every problem of it at once.
 
 `python -m search.config` writes `configs/schema.json`, which editors use for completion and checks.
 """
@@ -10,189 +10,44 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any
 
-import yaml
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_serializer, model_validator
+from pydantic import ValidationError
 
 from search.config_errors import Path as KeyPath
 from search.config_errors import Problem, dotted, node_at, problems_of, take_secrets, value_problem
-from search.config_file import RawConfig, apply_overrides, flatten_file_space, read_config
-from search.errors import ConfigError
-from search.space import read_space, space_schema
-from segcore.config import (
-    AugmentConfig,
-    DataConfig,
-    LoopConfig,
-    LossConfig,
-    LRSchedulerConfig,
-    ModelConfig,
-    OptimizerConfig,
-    PositiveInt,
-    Section,
-    TrainConfig,
-    UnitFloat,
+from search.config_file import RawConfig, apply_overrides, flatten_file_space, read_config, write_yaml
+from search.config_tree import (
+    ExportConfig,
+    Metric,
+    ResourceConfig,
+    SchedulerConfig,
+    SearchConfig,
+    SearchSettings,
+    TargetKind,
+    TargetSpec,
+    TrackingConfig,
+    WandbConfig,
 )
+from search.errors import ConfigError
+from search.space import Space, read_space, space_schema
+from segcore.config import Section
 
-Metric = Literal["val/iou", "val/dice", "val/iou_pooled", "val/dice_pooled", "val/loss"]
-TargetKind = Literal["local", "yandex_disk", "wandb_artifact"]
-Name = Annotated[
-    str,
-    BeforeValidator(lambda value: str(value) if type(value) is int else value),
-    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-]*$", max_length=100),
+__all__ = [
+    "ExportConfig",
+    "Metric",
+    "ResourceConfig",
+    "SchedulerConfig",
+    "SearchConfig",
+    "SearchSettings",
+    "TargetKind",
+    "TargetSpec",
+    "TrackingConfig",
+    "WandbConfig",
+    "dump_config",
+    "json_schema",
+    "load_config",
 ]
-
-
-class SchedulerConfig(Section):
-    """Which trials are stopped early."""
-
-    name: Literal["asha", "none"] = Field(
-        "asha", description="asha: stops the poor ones at rungs; none: stops nothing."
-    )
-    grace_period: PositiveInt = Field(2, description="Epochs that every trial gets: the first rung.")
-    reduction_factor: Annotated[int, Field(ge=2)] = Field(3, description="One of so many trials passes a rung.")
-
-
-class SearchSettings(Section):
-    """How many trials, judged by what, proposed by whom."""
-
-    num_samples: PositiveInt = Field(64, description="Trials.")
-    metric: Metric = Field("val/iou", description="What a trial is judged by; means per image, or pooled over pixels.")
-    mode: Literal["max", "min"] = Field("max", description="min for val/loss, max for the others.")
-    sampler: Literal["tpe", "random"] = "tpe"
-    scheduler: SchedulerConfig = SchedulerConfig()
-    max_concurrent: Literal["auto"] | PositiveInt = Field(
-        "auto", description="Trials side by side; auto: as many as fit."
-    )
-    time_budget_s: Annotated[float, Field(gt=0.0)] | None = Field(
-        None, description="Seconds after which no trial starts."
-    )
-    seed: int = Field(0, description="Seed of the sampler.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _mode_follows_metric(cls, raw: Any) -> Any:
-        if isinstance(raw, Mapping) and raw.get("metric") == "val/loss" and "mode" not in raw:
-            return {**raw, "mode": "min"}
-        return raw
-
-    @model_validator(mode="after")
-    def _mode_fits_metric(self) -> Self:
-        fitting = "min" if self.metric == "val/loss" else "max"
-        if self.mode != fitting:
-            raise ValueError(
-                f"mode is {self.mode}, but {self.metric} is better when it is {fitting}; set mode: {fitting}"
-            )
-        return self
-
-
-class ResourceConfig(Section):
-    """What one trial takes of a node, and which cluster to join."""
-
-    cpus_per_trial: Literal["auto"] | Annotated[float, Field(gt=0.0)] = Field("auto", description="CPU cores.")
-    gpus_per_trial: Literal["auto"] | UnitFloat = Field(
-        "auto", description="Share of one GPU, 0 for none: 0.25 runs four trials on each; auto: 1 where there is a GPU."
-    )
-    address: str | None = Field(
-        None, min_length=1, description="A running Ray cluster, e.g. `auto`; null: this machine."
-    )
-
-
-class WandbConfig(Section):
-    """Weights & Biases. The key comes from the environment: WANDB_API_KEY."""
-
-    mode: Literal["auto", "online", "offline", "disabled"] = Field(
-        "auto", description="auto: online with a key in the environment, offline without."
-    )
-    project: str = Field("segsearch", min_length=1)
-    entity: str | None = Field(None, min_length=1, description="User or team; null: the key's own.")
-    group: str | None = Field(None, min_length=1, description="Groups the trials; null: the run's name.")
-    tags: tuple[str, ...] = ()
-
-
-class TrackingConfig(Section):
-    """Where trials are logged."""
-
-    wandb: WandbConfig = WandbConfig()
-
-
-class TargetSpec(Section):
-    """One place that the sealed model is sent to: a map with exactly one key."""
-
-    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
-
-    local: str | None = Field(None, min_length=1, description="A folder.")
-    yandex_disk: str | None = Field(
-        None, pattern=r"^(disk:|app:)?/.*[^/]$", description="An absolute path on the disk: /models/attention."
-    )
-    wandb_artifact: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9_.\-]+$", max_length=128, description="An artifact's name."
-    )
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        given = [kind for kind in type(self).model_fields if getattr(self, kind) is not None]
-        if len(given) != 1:
-            names = ", ".join(type(self).model_fields)
-            raise ValueError(
-                f"found {' and '.join(given) or 'no target'}; valid: exactly one of {names}, e.g. {{local: exported}}"
-            )
-        return self
-
-    @model_serializer
-    def _as_one_key(self) -> dict[str, str]:
-        return {self.kind: self.location}
-
-    @property
-    def kind(self) -> TargetKind:
-        """Which kind of place."""
-        if self.local is not None:
-            return "local"
-        return "yandex_disk" if self.yandex_disk is not None else "wandb_artifact"
-
-    @property
-    def location(self) -> str:
-        """Path or name at that place."""
-        return self.local or self.yandex_disk or self.wandb_artifact or ""
-
-
-class ExportConfig(Section):
-    """Where the sealed model goes, besides the run's own folder."""
-
-    targets: tuple[TargetSpec, ...] = ()
-
-    @model_validator(mode="after")
-    def _no_target_twice(self) -> Self:
-        for i, target in enumerate(self.targets):
-            if target in self.targets[:i]:
-                raise ValueError(f"targets holds {target.kind}: {target.location} twice; keep one")
-        return self
-
-
-class SearchConfig(Section):
-    """One search, complete: what a training run needs, and how to search over it."""
-
-    name: Name = Field(description="The run's name and folder; default: the config file's name.")
-    data: DataConfig = DataConfig()
-    model: ModelConfig = ModelConfig()
-    augment: AugmentConfig = AugmentConfig()
-    loss: LossConfig = LossConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    lr_scheduler: LRSchedulerConfig = LRSchedulerConfig()
-    threshold: Literal["auto"] | UnitFloat = Field(
-        "auto", description=TrainConfig.model_fields["threshold"].description
-    )
-    train: LoopConfig = LoopConfig()
-    space: dict[str, Any] = Field({}, description="What to vary: dotted key -> range or choice.")
-    search: SearchSettings = SearchSettings()
-    resources: ResourceConfig = ResourceConfig()
-    tracking: TrackingConfig = TrackingConfig()
-    export: ExportConfig = ExportConfig()
-    results: str = Field("results", min_length=1, description="Folder that holds the folders of the runs.")
-
-    def train_config(self) -> TrainConfig:
-        """The part that one training run needs."""
-        return TrainConfig(**{key: getattr(self, key) for key in TrainConfig.model_fields})
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> SearchConfig:
@@ -216,10 +71,11 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> SearchConfig:
     config, found = _validated(values)
     problems += found
     wrong = tuple(problem.key for problem in problems)
+    space = Space()
     if isinstance(values["space"], dict):
-        _, in_space = read_space(values["space"], config.train_config())
+        space, in_space = read_space(values["space"], config.train_config())
         problems += in_space
-    problems += [problem for problem in _between_sections(config) if not problem.key.startswith(wrong)]
+    problems += [problem for problem in _between_sections(config, space) if not problem.key.startswith(wrong)]
     if problems:
         raise ConfigError(_report(path, raw, problems))
     return _grace_period_within_epochs(config)
@@ -227,7 +83,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> SearchConfig:
 
 def dump_config(config: SearchConfig) -> str:
     """The config as YAML that `load_config` reads back to the same config."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+    return write_yaml(config.model_dump())
 
 
 def json_schema() -> dict[str, Any]:
@@ -302,14 +158,14 @@ def _booleans_for_numbers(model: Section, raw: Mapping[str, Any], path: KeyPath 
     return problems
 
 
-def _between_sections(config: SearchConfig) -> list[Problem]:
+def _between_sections(config: SearchConfig, space: Space) -> list[Problem]:
     problems: list[Problem] = []
     scheduler, epochs = config.search.scheduler, config.train.epochs
     if scheduler.name == "asha" and scheduler.grace_period > epochs and "grace_period" in scheduler.model_fields_set:
         found = f"found {scheduler.grace_period}, but a trial has only train.epochs={epochs}"
         message = f"{found}; valid: 1 to {epochs}, or scheduler name none"
         problems.append(Problem("search.scheduler.grace_period", message))
-    losses = [key for key in config.space if key == "loss" or key.startswith("loss.")]
+    losses = list(filter(lambda key: key.startswith("loss."), space.keys()))
     if config.search.metric == "val/loss" and losses:
         message = (
             f"val/loss cannot rank trials whose loss itself is searched ({', '.join(losses)}); valid: val/iou, val/dice"
@@ -329,7 +185,8 @@ def _grace_period_within_epochs(config: SearchConfig) -> SearchConfig:
 
 def _report(path: Path, raw: RawConfig, problems: Sequence[Problem]) -> str:
     unique = sorted(dict.fromkeys(problems), key=lambda problem: raw.line(problem.key) or 0)
-    lines = [f"{path}: {len(unique)} problem{'s' if len(unique) > 1 else ''}"]
+    changed = f" with --set {', '.join(sorted(raw.overridden))}" if raw.overridden else ""
+    lines = [f"{path}{changed}: {len(unique)} problem{'s' if len(unique) > 1 else ''}"]
     for problem in unique:
         origin = raw.origin(problem.key)
         lines.append(f"  {problem.key}{f' ({origin})' if origin else ''}: {problem.message}")

@@ -116,7 +116,8 @@ def rule_of(model: type[BaseModel], node: Schema) -> str:
     """What a value must be, in words: `a number above 0`, `one of adamw, sgd, nadam`."""
     node = _resolved(model, node)
     if "anyOf" in node:
-        return " or ".join(dict.fromkeys(rule_of(model, option) for option in node["anyOf"]))
+        outer = {"description": node["description"]} if "description" in node else {}
+        return " or ".join(dict.fromkeys(rule_of(model, {**outer, **option}) for option in node["anyOf"]))
     if "enum" in node:
         return f"one of {', '.join(map(str, node['enum']))}"
     if "const" in node:
@@ -131,9 +132,17 @@ def rule_of(model: type[BaseModel], node: Schema) -> str:
     if kind == "array":
         return f"a list, each {rule_of(model, node.get('items', {}))}"
     if kind == "string":
-        return f"text that matches {node['pattern']}" if "pattern" in node else "text"
+        return _text_rule(node)
     words = {"boolean": "true or false", "null": "null", "object": "a map"}
     return words[kind] if kind in words else _number_rule(kind, node)
+
+
+def _text_rule(node: Schema) -> str:
+    if "pattern" in node:
+        rule = str(node.get("description", f"text that matches {node['pattern']}")).rstrip(".")
+    else:
+        rule = "text, not empty" if node.get("minLength") else "text"
+    return f"{rule}; at most {node['maxLength']} characters" if "maxLength" in node else rule
 
 
 def _number_rule(kind: str | None, node: Schema) -> str:
@@ -175,13 +184,12 @@ def unknown_key(model: type[BaseModel], path: Sequence[str | int]) -> str:
     """What to say about a key that does not exist: the nearest valid one, here or elsewhere in the tree."""
     name = str(path[-1])
     names = list((node_at(model, path[:-1]) or {}).get("properties", {}))
-    guess = _elsewhere(model, name) if "." in name or name in _OTHER_WORDS else None
-    if guess is None:
-        here = nearest(name, names)
-        guess = dotted((*path[:-1], here)) if here else _elsewhere(model, name)
-    hint = f"; did you mean {guess}?" if guess else ""
-    if "." in name and guess == name:
+    keys = [dotted(key) for key, _ in _keys(model)]
+    if name in keys and "." in name:
         hint = f"; write it nested, not dotted: {_nested(name)}"
+    else:
+        guesses = _guesses(name, path[:-1], names, keys)
+        hint = f"; did you mean {' or '.join(guesses)}?" if guesses else ""
     return f"unknown key{hint} (valid here: {', '.join(names)})"
 
 
@@ -190,21 +198,20 @@ def _nested(key: str) -> str:
     return f"{head}: {{{_nested(rest)}}}" if rest else f"{head}: ..."
 
 
-def _elsewhere(model: type[BaseModel], name: str) -> str | None:
+def _guesses(name: str, above: Sequence[str | int], names: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """What an unknown key may have meant: the same name elsewhere, the nearest here, then the nearest anywhere."""
     if name in _OTHER_WORDS:
-        return _OTHER_WORDS[name]
-    keys = [path for path, _ in _keys(model)]
-    if name in map(dotted, keys):
-        return name
-    exact = [dotted(path) for path in keys if path[-1] == name]
-    if exact:
-        return " or ".join(exact[:3])
-    return nearest(name, [dotted(path) for path in keys]) if "." in name else _near_leaf(name, keys)
-
-
-def _near_leaf(name: str, keys: Sequence[tuple[str, ...]]) -> str | None:
-    leaf = difflib.get_close_matches(name.lower(), [path[-1] for path in keys], n=1, cutoff=0.8)
-    return next((dotted(path) for path in keys if leaf and path[-1] == leaf[0]), None)
+        return [_OTHER_WORDS[name]]
+    if "." in name:
+        return [key for key in [nearest(name, keys)] if key]
+    guesses = [key for key in keys if key.rpartition(".")[2] == name][:3]
+    here = nearest(name, names)
+    if here:
+        guesses.append(dotted((*above, here)))
+    if guesses:
+        return guesses
+    leaf = difflib.get_close_matches(name.lower(), [key.rpartition(".")[2] for key in keys], n=1, cutoff=0.75)
+    return [key for key in keys if leaf and key.rpartition(".")[2] == leaf[0]][:3]
 
 
 def problems_of(model: type[BaseModel], raw: object, error: ValidationError) -> dict[Path, Problem]:
@@ -222,7 +229,9 @@ def problems_of(model: type[BaseModel], raw: object, error: ValidationError) -> 
             message = f"found {shown(value)}; {item['msg']}"
         else:
             message = value_problem(model, path, value)
-        problems[path] = Problem(dotted(path), message)
+        first_word = message.partition(" ")[0]
+        is_about_child = item["type"] == "value_error" and node_at(model, (*path, first_word)) is not None
+        problems[path] = Problem(dotted((*path, first_word) if is_about_child else path), message)
     return problems
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from search.config_errors import Problem, dotted
+from search.config_errors import Problem, dotted, shown
 from search.errors import ConfigError
 from search.space_reader import DOMAINS, flatten_space, is_space_key
 
@@ -38,6 +38,18 @@ for _tag, (_pattern, _first) in _RESOLVERS.items():
 _Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value.replace("_", "")))
 
 
+class _Dumper(yaml.SafeDumper):
+    """Safe YAML that puts text in quotes where YAML 1.1 or 1.2 would take it for something else."""
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_RESOLVERS["tag:yaml.org,2002:float"][0]), None)
+
+
+def write_yaml(values: Mapping[str, Any]) -> str:
+    """The values as YAML that reads back the same, here and in older readers."""
+    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
 @dataclass
 class RawConfig:
     """The file's values, and where each dotted key was set."""
@@ -53,6 +65,8 @@ class RawConfig:
 
     def line(self, key: str) -> int | None:
         """The line that set a key or the nearest section above it; 0 for an override, None for neither."""
+        if key not in self.lines and any(name.startswith(f"{key}.") for name in self.overridden):
+            return 0
         for candidate in _prefixes(key):
             if candidate in self.overridden:
                 return 0
@@ -181,8 +195,7 @@ def apply_overrides(raw: RawConfig, overrides: Sequence[str]) -> list[Problem]:
         key, equals, text = override.partition("=")
         key = key.strip()
         if not equals or not key or not all(part.strip() for part in key.split(".")):
-            shown_key = key or override
-            problems.append(Problem(f"--set {shown_key}", "must be key=value with a dotted key, e.g. train.epochs=10"))
+            problems.append(Problem(f"--set {shown(key)}", "must be key=value with a dotted key, e.g. train.epochs=10"))
             continue
         try:
             value = _value(text)
@@ -225,11 +238,11 @@ def _set(values: dict[str, Any], key: str, value: Any) -> str | None:
     return None
 
 
-def _set_in_space(space: dict[Any, Any], parts: Sequence[str], value: Any) -> str | None:
+def _set_in_space(space: dict[Any, Any], parts: Sequence[str], value: Any, in_branch: bool = False) -> str | None:
     at = next((i for i, part in enumerate(parts) if i and part in DOMAINS), None)
     key = ".".join(parts[:at])
     if at is None:
-        if value is None and key not in space and not is_space_key(key):
+        if value is None and key not in space and not is_space_key(key, in_branch=in_branch):
             return f"nothing to take out; searched are: {', '.join(map(str, space)) or 'no keys'}"
         _put(space, key, value)
         return None
@@ -255,7 +268,7 @@ def _set_in_space(space: dict[Any, Any], parts: Sequence[str], value: Any) -> st
         branches[branch] = {}
     if not isinstance(branches[branch], dict):
         return f"the branch {branch} is not a map"
-    return _set_in_space(branches[branch], rest[size:], value)
+    return _set_in_space(branches[branch], rest[size:], value, in_branch=True)
 
 
 def _put(target: dict[Any, Any], key: Any, value: Any) -> None:

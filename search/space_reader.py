@@ -27,9 +27,10 @@ _FORMS = (
 )
 
 
-def is_space_key(key: str) -> bool:
-    """Whether `key` may stand in `space:`, a refused one included."""
-    return key in leaf_keys(TrainConfig) or key in SELECTORS
+def is_space_key(key: str, in_branch: bool = False) -> bool:
+    """Whether `key` may stand in `space:`, a refused one included; in a branch, without its section too."""
+    leaves = leaf_keys(TrainConfig)
+    return key in leaves or key in SELECTORS or (in_branch and any(leaf.endswith(f".{key}") for leaf in leaves))
 
 
 def flatten_space(raw: Mapping[Any, Any]) -> tuple[dict[Any, Any], list[str]]:

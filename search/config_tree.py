@@ -1,0 +1,185 @@
+"""The typed tree of a search: what a training run needs, and how to search over it. No logic beyond validation."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, ConfigDict, Field, model_serializer, model_validator
+
+from segcore.config import (
+    AugmentConfig,
+    DataConfig,
+    LoopConfig,
+    LossConfig,
+    LRSchedulerConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PositiveInt,
+    Section,
+    TrainConfig,
+    UnitFloat,
+)
+
+Metric = Literal["val/iou", "val/dice", "val/iou_pooled", "val/dice_pooled", "val/loss"]
+TargetKind = Literal["local", "yandex_disk", "wandb_artifact"]
+Name = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-]*$", max_length=100),
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),
+]
+
+
+class SchedulerConfig(Section):
+    """Which trials are stopped early."""
+
+    name: Literal["asha", "none"] = Field(
+        "asha", description="asha: stops the poor ones at rungs; none: stops nothing."
+    )
+    grace_period: PositiveInt = Field(2, description="Epochs that every trial gets: the first rung.")
+    reduction_factor: Annotated[int, Field(ge=2)] = Field(3, description="One of so many trials passes a rung.")
+
+
+class SearchSettings(Section):
+    """How many trials, judged by what, proposed by whom."""
+
+    num_samples: PositiveInt = Field(64, description="Trials.")
+    metric: Metric = Field("val/iou", description="What a trial is judged by; means per image, or pooled over pixels.")
+    mode: Literal["max", "min"] = Field("max", description="min for val/loss, max for the others.")
+    sampler: Literal["tpe", "random"] = "tpe"
+    scheduler: SchedulerConfig = SchedulerConfig()
+    max_concurrent: Literal["auto"] | PositiveInt = Field(
+        "auto", description="Trials side by side; auto: as many as fit."
+    )
+    time_budget_s: Annotated[float, Field(gt=0.0)] | None = Field(
+        None, description="Seconds after which no trial starts."
+    )
+    seed: int = Field(0, description="Seed of the sampler.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mode_follows_metric(cls, raw: Any) -> Any:
+        if isinstance(raw, Mapping) and raw.get("metric") == "val/loss" and "mode" not in raw:
+            return {**raw, "mode": "min"}
+        return raw
+
+    @model_validator(mode="after")
+    def _mode_fits_metric(self) -> Self:
+        fitting = "min" if self.metric == "val/loss" else "max"
+        if self.mode != fitting:
+            raise ValueError(
+                f"mode is {self.mode}, but {self.metric} is better when it is {fitting}; set mode: {fitting}"
+            )
+        return self
+
+
+class ResourceConfig(Section):
+    """What one trial takes of a node, and which cluster to join."""
+
+    cpus_per_trial: Literal["auto"] | Annotated[float, Field(gt=0.0)] = Field("auto", description="CPU cores.")
+    gpus_per_trial: Literal["auto"] | UnitFloat = Field(
+        "auto", description="Share of one GPU, 0 for none: 0.25 runs four trials on each; auto: 1 where there is a GPU."
+    )
+    address: str | None = Field(
+        None, min_length=1, description="A running Ray cluster, e.g. `auto`; null: this machine."
+    )
+
+
+class WandbConfig(Section):
+    """Weights & Biases. The key comes from the environment: WANDB_API_KEY."""
+
+    mode: Literal["auto", "online", "offline", "disabled"] = Field(
+        "auto", description="auto: online with a key in the environment, offline without."
+    )
+    project: str = Field("segsearch", min_length=1)
+    entity: str | None = Field(None, min_length=1, description="User or team; null: the key's own.")
+    group: str | None = Field(None, min_length=1, description="Groups the trials; null: the run's name.")
+    tags: tuple[str, ...] = ()
+
+
+class TrackingConfig(Section):
+    """Where trials are logged."""
+
+    wandb: WandbConfig = WandbConfig()
+
+
+class TargetSpec(Section):
+    """One place that the sealed model is sent to: a map with exactly one key."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+
+    local: str | None = Field(None, min_length=1, description="A folder.")
+    yandex_disk: str | None = Field(
+        None, pattern=r"^(disk:|app:)?/.*[^/]$", description="An absolute path on the disk: /models/attention."
+    )
+    wandb_artifact: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_.\-]+$",
+        max_length=128,
+        description="An artifact's name: letters, digits, `.`, `_`, `-`.",
+    )
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [kind for kind in type(self).model_fields if getattr(self, kind) is not None]
+        if len(given) != 1:
+            names = ", ".join(type(self).model_fields)
+            raise ValueError(
+                f"found {' and '.join(given) or 'no target'}; valid: exactly one of {names}, e.g. {{local: exported}}"
+            )
+        return self
+
+    @model_serializer
+    def _as_one_key(self) -> dict[str, str]:
+        return {self.kind: self.location}
+
+    @property
+    def kind(self) -> TargetKind:
+        """Which kind of place."""
+        if self.local is not None:
+            return "local"
+        return "yandex_disk" if self.yandex_disk is not None else "wandb_artifact"
+
+    @property
+    def location(self) -> str:
+        """Path or name at that place."""
+        return self.local or self.yandex_disk or self.wandb_artifact or ""
+
+
+class ExportConfig(Section):
+    """Where the sealed model goes, besides the run's own folder."""
+
+    targets: tuple[TargetSpec, ...] = ()
+
+    @model_validator(mode="after")
+    def _no_target_twice(self) -> Self:
+        for i, target in enumerate(self.targets):
+            if target in self.targets[:i]:
+                raise ValueError(f"targets holds {target.kind}: {target.location} twice; keep one")
+        return self
+
+
+class SearchConfig(Section):
+    """One search, complete: what a training run needs, and how to search over it."""
+
+    name: Name = Field(
+        description="The run's name and folder: letters, digits, `.`, `_`, `-`; default: the config file's name."
+    )
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    augment: AugmentConfig = AugmentConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    lr_scheduler: LRSchedulerConfig = LRSchedulerConfig()
+    threshold: Literal["auto"] | UnitFloat = Field(
+        "auto", description=TrainConfig.model_fields["threshold"].description
+    )
+    train: LoopConfig = LoopConfig()
+    space: dict[str, Any] = Field({}, description="What to vary: dotted key -> range or choice.")
+    search: SearchSettings = SearchSettings()
+    resources: ResourceConfig = ResourceConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    export: ExportConfig = ExportConfig()
+    results: str = Field("results", min_length=1, description="Folder that holds the folders of the runs.")
+
+    def train_config(self) -> TrainConfig:
+        """The part that one training run needs."""
+        return TrainConfig(**{key: getattr(self, key) for key in TrainConfig.model_fields})
