@@ -146,20 +146,19 @@ def fit(
         )
         train_s = time.perf_counter() - started
         if not math.isfinite(train_loss):
-            raise NonFiniteLossError(
-                f"epoch {epoch}: the training loss became {train_loss} "
-                f"(optimizer.lr={config.optimizer.lr:g}, loss={_active_terms(config)}, precision={precision}); "
-                "a lower optimizer.lr, train.grad_clip above 0 or precision fp32 is the usual cure"
-            )
-        validation = evaluate(eval_model, val_loader, loss_fn, precision, device, config.threshold)
+            raise _non_finite(epoch, f"the training loss became {train_loss}", config, precision)
+        try:
+            validation = evaluate(eval_model, val_loader, loss_fn, precision, device, config.threshold)
+        except NonFiniteLossError as error:
+            raise _non_finite(epoch, str(error), config, precision) from error
 
         metrics: dict[str, float] = {
             "train/loss": train_loss,
-            "lr": lr_schedule.last_lr,
+            "lr": lr_schedule.lr,
             **score(validation, config.threshold),
             "time/train_s": train_s,
             "time/val_s": time.perf_counter() - started - train_s,
-            "time/images_per_s": len(train_loader) * loop.batch_size / train_s,
+            "time/images_per_s": train_loader.num_samples / train_s,
         }
         lr_schedule.end_epoch(sign * metrics[metric])
 
@@ -282,6 +281,14 @@ def build_ema(model: nn.Module, decay: float) -> AveragedModel | None:
         return torch.lerp(averaged, current, 1.0 - min(decay, (1.0 + n) / (10.0 + n)))
 
     return AveragedModel(model, avg_fn=average, use_buffers=True)
+
+
+def _non_finite(epoch: int, found: str, config: TrainConfig, precision: torch.dtype) -> NonFiniteLossError:
+    return NonFiniteLossError(
+        f"epoch {epoch}: {found} "
+        f"(optimizer.lr={config.optimizer.lr:g}, loss={_active_terms(config)}, precision={precision}); "
+        "a lower optimizer.lr, train.grad_clip above 0 or precision fp32 is the usual cure"
+    )
 
 
 def _active_terms(config: TrainConfig) -> str:
