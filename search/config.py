@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from search.config_errors import Path as KeyPath
-from search.config_errors import Problem, dotted, node_at, problems_of, take_secrets, value_problem
+from search.config_errors import Problem, dotted, node_at, problems_of, shown, take_secrets, value_problem
 from search.config_file import RawConfig, apply_overrides, flatten_file_space, read_config, write_yaml
 from search.config_tree import (
     ExportConfig,
@@ -68,6 +68,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> SearchConfig:
     problems += take_secrets(raw.values)
     raw.values.setdefault("name", _folder_safe(path.stem))
     values = _prepared(raw.values)
+    problems += _take_odd_keys(values)
     config, found = _validated(values)
     problems += found
     wrong = tuple(problem.key for problem in problems)
@@ -115,6 +116,19 @@ def _prepared(raw: Mapping[str, Any]) -> dict[str, Any]:
     drop_empty(values, ())
     values.setdefault("space", {})
     return values
+
+
+def _take_odd_keys(values: dict[Any, Any], path: KeyPath = ()) -> list[Problem]:
+    """Removes keys such as `3:` from all sections but the space, whose choices may be numbers."""
+    problems: list[Problem] = []
+    for key in list(values):
+        here = (*path, str(key))
+        if not isinstance(key, str):
+            del values[key]
+            problems.append(Problem(dotted(here), f"a key must be text, found {shown(key)}"))
+        elif isinstance(values[key], dict) and here != ("space",):
+            problems += _take_odd_keys(values[key], here)
+    return problems
 
 
 def _validated(values: dict[str, Any]) -> tuple[SearchConfig, list[Problem]]:

@@ -21,6 +21,8 @@ REFUSED = {
     "model.in_channels": "images are RGB",
     "model.num_classes": "the data decides it",
 }
+_LARGEST = 1e12
+_MOST_STEPS = 1_000_000
 _FORMS = (
     "valid: one of {uniform: [low, high]}, {loguniform: [low, high]}, {quniform: [low, high, step]}, "
     "{int: [low, high]} (with step: n), {choice: [...]}, {choice: {name: {...}}}"
@@ -51,18 +53,22 @@ def flatten_space(raw: Mapping[Any, Any]) -> tuple[dict[Any, Any], list[str]]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e308 < value < 1e308
 
 
 def _range_problem(kind: str, low: float, high: float, step: float | None) -> str | None:
     """What is wrong with the numbers of a range, whatever the field."""
     pair = f"[{low:g}, {high:g}]"
+    if max(-low, high) > _LARGEST:
+        return f"a range stays within +-{_LARGEST:g}, found {pair}"
     if not low < high:
         return f"the low end must be below the high end, found {pair}"
     if kind == "loguniform" and low <= 0:
         return f"a logarithmic range starts above 0, found {pair}"
     if kind == "int" and not all(float(part).is_integer() for part in (low, high, step or 1)):
         return f"int takes whole numbers, found {pair}{f' and step {step:g}' if step else ''}"
+    if step is not None and (high - low) / step > _MOST_STEPS:
+        return f"steps of {step:g} make more than {_MOST_STEPS} values; use uniform"
     if step is not None and not Range(low, high, step=step).holds(high):
         reached = low + math.floor((high - low) / step + 1e-9) * step
         return f"steps of {step:g} from {low:g} never reach {high:g}; valid: [{low:g}, {reached:g}]"
