@@ -121,7 +121,7 @@ def check(config: Path, overrides: tuple[str, ...]) -> None:
     from search import job
 
     loaded = _load(config, overrides, None)
-    job.prepare_data(loaded, console)
+    job.check(loaded, console)
     output.print(f"{config}: config and data are fit for a run", highlight=False)
 
 

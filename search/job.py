@@ -7,6 +7,7 @@ cut off.
 import logging
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from search.callbacks.progress import ProgressCallback
 from search.config import SearchConfig
 from search.errors import ConfigError, RunError
 from search.events import EventLog, read_events
-from search.export import ExportOutcome, TargetSpec, export_all, parse_target
+from search.export import ExportOutcome, check_targets, export_all, parse_target
+from search.export.target import SpecLike
 from search.paths import RunPaths, find_run, read_json
 from search.results import best_trial, build_tables, read_table, write_epochs
 from search.runs import create_run, stored_config, timed, update_run, working_on
@@ -48,6 +50,7 @@ def run(config: SearchConfig, console: Console) -> Outcome:
 
     The data is read before the run's folder is made, so that a wrong path leaves nothing behind.
     """
+    require_targets(config)
     index, cache_path = prepare_data(config, console)
     paths = create_run(config, "search")
     return _search_and_seal(config, paths, index, cache_path, console)
@@ -60,6 +63,7 @@ def train(config: SearchConfig, console: Console) -> Outcome:
     from search.sealing import headline, seal
     from segcore.training import fit
 
+    require_targets(config)
     index, cache_path = prepare_data(config, console)
     paths = create_run(config, "train")
     num_cpus = len(os.sched_getaffinity(0))
@@ -109,6 +113,31 @@ def resume(name_or_path: str, results: Path, console: Console) -> Outcome:
     return _search_and_seal(config, paths, index, cache_path, console)
 
 
+def check(config: SearchConfig, console: Console) -> None:
+    """Everything that can be known to be wrong before training: data, export targets.
+
+    Raises:
+        DataError, ConfigError: With all that is wrong.
+    """
+    prepare_data(config, console)
+    require_targets(config)
+
+
+def require_targets(config: SearchConfig) -> None:
+    """Refuses an export that could not work, before hours are spent.
+
+    Raises:
+        ConfigError: A target lacks its token, or something is in its way.
+    """
+    problems = check_targets(config.export.targets, **export_context(config, None))
+    if problems:
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise ConfigError(
+            f"export.targets: not ready\n{lines}\nTo run without an export now: --set 'export.targets=[]', "
+            "and later: segsearch export RUN --to TARGET"
+        )
+
+
 def prepare_data(config: SearchConfig, console: Console) -> tuple[DatasetIndex, Path]:
     """Finds and checks the images and masks, and decodes them into the cache once.
 
@@ -148,6 +177,7 @@ def _search_and_seal(
             card = seal_search(config, paths, trials, configs, index, cache)
         log.info("sealed trial %d, epoch %d in %s", card["origin"]["trial"], card["origin"]["epoch"], paths.best)
         log.info("%s", headline(card))
+        _track_summary(config, paths, card)
         exit_code = export_run(config, paths)
     return Outcome(exit_code, paths, card)
 
@@ -167,7 +197,7 @@ def _search(config: SearchConfig, paths: RunPaths, cache_path: Path, console: Co
         callbacks.append(
             WandbCallback(
                 project=tracking.project, group=tracking.group or paths.name, run_dir=paths.root, mode=tracking.mode,
-                entity=tracking.entity, tags=tracking.tags,
+                entity=tracking.entity, tags=tracking.tags, metric=config.search.metric, metric_mode=config.search.mode,
             )
         )  # fmt: skip
     with timed(paths, "search"), ray_session(config.resources.address):
@@ -176,6 +206,20 @@ def _search(config: SearchConfig, paths: RunPaths, cache_path: Path, console: Co
             return run_search(config, paths, cache_path, callbacks)
         finally:
             progress.stop()
+
+
+def _track_summary(config: SearchConfig, paths: RunPaths, card: dict[str, Any]) -> None:
+    """Logs the sealed model's scores as a run of their own in the search's group."""
+    tracking = config.tracking.wandb
+    if tracking.mode == "disabled":
+        return
+    from search.callbacks.wandb import log_run_summary
+
+    log_run_summary(
+        project=tracking.project, group=tracking.group or paths.name, run_dir=paths.root, mode=tracking.mode,
+        entity=tracking.entity, tags=tracking.tags, config=card["config"],
+        scores={"scores": card["scores"], "threshold": card["threshold"]["value"], "origin": card["origin"]},
+    )  # fmt: skip
 
 
 def _so_far(config: SearchConfig, paths: RunPaths) -> tuple[dict[str, int], tuple[float, int] | None]:
@@ -203,12 +247,12 @@ def trial_configs(config: SearchConfig, paths: RunPaths) -> dict[int, TrainConfi
     }
 
 
-def export_run(config: SearchConfig, paths: RunPaths, targets: list[TargetSpec] | None = None) -> int:
+def export_run(config: SearchConfig, paths: RunPaths, targets: Sequence[SpecLike] | None = None) -> int:
     """Exports the sealed model to the config's targets, or to those given; returns the exit code.
 
     A target that fails leaves the sealed model and the other targets as they are.
     """
-    specs = targets if targets is not None else list(config.export.targets)
+    specs = config.export.targets if targets is None else targets
     if not specs:
         update_run(paths, status="done")
         return EXIT_DONE
@@ -236,7 +280,7 @@ def export_again(name_or_path: str, results: Path, targets: list[str]) -> int:
     if not (paths.best / CARD_FILE).is_file():
         raise RunError(f"{paths.name!r} has no sealed model yet; go on with: segsearch resume {paths.name}")
     config = stored_config(paths)
-    specs = [parse_target(text) for text in targets] or list(config.export.targets)
+    specs: Sequence[SpecLike] = [parse_target(text) for text in targets] or config.export.targets
     if not specs:
         raise ConfigError(f"{paths.config}: export.targets is empty; name one with --to, e.g. --to local:/models/birds")
     verify_bundle(paths.best)
@@ -244,15 +288,15 @@ def export_again(name_or_path: str, results: Path, targets: list[str]) -> int:
         return export_run(config, paths, specs)
 
 
-def export_context(config: SearchConfig, paths: RunPaths) -> dict[str, Any]:
+def export_context(config: SearchConfig, paths: RunPaths | None) -> dict[str, Any]:
     """What a target may need to know of the run."""
     wandb = config.tracking.wandb
     return {
         "project": wandb.project,
         "entity": wandb.entity,
-        "group": wandb.group or paths.name,
+        "group": wandb.group or config.name,
         "mode": wandb.mode,
-        "run_dir": paths.root,
+        "run_dir": paths.root if paths else None,
     }
 
 

@@ -14,7 +14,8 @@ from search.paths import find_run
 from segcore.bundle import Bundle, load_bundle, score_images, summarize
 from segcore.card import CARD_FILE
 from segcore.config import DataConfig
-from segcore.data.discovery import IMAGE_SUFFIXES, discover
+from segcore.data.decode import IMAGE_SUFFIXES
+from segcore.data.discovery import discover
 
 REMOTE_PREFIX = "yandex_disk:"
 
@@ -102,16 +103,17 @@ def evaluate_data(
     Args:
         bundle: The model.
         data: Where the images and masks are.
-        split: `train`, `val`, `test` or `all`; None takes `test` where there is one, else `val`.
+        split: `train` or `val` as training would split this data, carving included; `test` or `all` of the data as
+            it lies; None takes `test` where there is one, else `val`, else everything.
         progress: Called with `(images done, images in all)`.
 
     Raises:
         DataError: The data cannot be used, or the split is empty.
     """
-    index = discover(data)
+    index = discover(data, carve=split in ("train", "val"))
     counts = index.counts()
     if split is None:
-        split = "test" if counts.get("test") else "val"
+        split = next(name for name in ("test", "val", "train") if counts[name])
     samples = [sample for sample in index.samples if split in ("all", sample.split)]
     if not samples:
         have = ", ".join(f"{name} ({count})" for name, count in counts.items() if count)

@@ -68,21 +68,16 @@ def _trial_table(details: dict[str, Any], top: int) -> Table:
     shown = details["trials"][:top]
     states = ", ".join(f"{count} {state}" for state, count in sorted(details["states"].items()))
     table = Table(title=f"trials, best first ({states})", title_justify="left")
-    params = [key for key in dict.fromkeys(k for row in shown for k in row) if key.startswith("param/")]
-    params = [key for key in params if any(row.get(key) is not None for row in shown)]
     for title in ("trial", "state", "IoU", "Dice", "threshold", "epoch"):
         table.add_column(title, justify="right", no_wrap=True)
-    for key in params:
-        table.add_column(key.removeprefix("param/"), overflow="fold")
+    table.add_column("settings", overflow="fold")
     for row in shown:
+        settings = {key.removeprefix("param/"): value for key, value in row.items() if key.startswith("param/")}
         table.add_row(
             str(row["number"]), row["state"], _number(row.get("val/iou")), _number(row.get("val/dice")),
             _number(row.get("val/threshold"), 3), f"{row['best_epoch'] or '-'}/{row['epochs']}",
-            *[_cell(row.get(key)) for key in params],
+            row["error"] or "  ".join(f"{key}={_cell(value)}" for key, value in settings.items() if value is not None),
         )  # fmt: skip
-    for row in [row for row in details["trials"] if row["error"]][:3]:
-        table.add_section()
-        table.add_row(str(row["number"]), "failed", *[""] * (4 + len(params) - 1), row["error"][:60])
     return table
 
 
@@ -140,6 +135,4 @@ def _number(value: float | None, digits: int = 4) -> str:
 
 
 def _cell(value: Any) -> str:
-    if value is None:
-        return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

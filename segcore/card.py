@@ -1,4 +1,4 @@
-"""The card of a sealed model and the hashes of its files; without torch, so that listing and exporting start at once."""
+"""The card of a sealed model and the hashes of its files; without torch, so that `ls` and `export` start at once."""
 
 import hashlib
 import json

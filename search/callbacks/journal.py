@@ -27,7 +27,7 @@ class JournalCallback(Callback):  # type: ignore[misc]
         metrics = {
             key: value
             for key, value in result.items()
-            if "/" in key and isinstance(value, int | float) or key in ("lr", "best_epoch", "finished")
+            if ("/" in key and isinstance(value, int | float)) or key in ("lr", "best_epoch", "finished")
         }
         self._log.epoch(int(result["number"]), int(result["epoch"]), metrics)
 
