@@ -70,7 +70,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> SearchConfig:
     values = _prepared(raw.values)
     problems += _take_odd_keys(values)
     config, found = _validated(values)
-    problems += found
+    problems += [problem for problem in found if not problem.key.startswith("space.")]  # read_space says it better
     wrong = tuple(problem.key for problem in problems)
     space = Space()
     if isinstance(values["space"], dict):
@@ -122,7 +122,7 @@ def _take_odd_keys(values: dict[Any, Any], path: KeyPath = ()) -> list[Problem]:
     """Removes keys such as `3:` from all sections but the space, whose choices may be numbers."""
     problems: list[Problem] = []
     for key in list(values):
-        here = (*path, str(key))
+        here = (*path, key if isinstance(key, str) else shown(key))
         if not isinstance(key, str):
             del values[key]
             problems.append(Problem(dotted(here), f"a key must be text, found {shown(key)}"))

@@ -12,6 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from search.space_tree import DOMAINS
+
 Schema = Mapping[str, Any]
 Path = tuple[str | int, ...]
 
@@ -141,7 +143,7 @@ def _text_rule(node: Schema) -> str:
     if "pattern" in node:
         rule = str(node.get("description", f"text that matches {node['pattern']}")).rstrip(".")
     else:
-        rule = "text, not empty" if node.get("minLength") else "text"
+        rule = "non-empty text" if node.get("minLength") else "text"
     return f"{rule}; at most {node['maxLength']} characters" if "maxLength" in node else rule
 
 
@@ -163,14 +165,21 @@ def _number_rule(kind: str | None, node: Schema) -> str:
 def value_problem(model: type[BaseModel], path: Sequence[str | int], value: object) -> str:
     """`found X; valid: Y`, with the nearest name when a name was asked for."""
     node = node_at(model, path) or {}
+    quoted = isinstance(value, (bool, int, float)) and _wants_text(node)
+    found = f"found {shown(value)}{' (put it in quotes)' if quoted else ''}"
+    return f"{found}; valid: {rule_of(model, node)}{_value_hint(node, path, value)}"
+
+
+def _value_hint(node: Schema, path: Sequence[str | int], value: object) -> str:
+    if isinstance(value, Mapping) and set(value) & set(DOMAINS) and "properties" not in node:
+        return f"; to search it, write it in the space section, as {dotted(path)}: ..."
+    if not isinstance(value, str):
+        return ""
+    if "timm:" in node.get("pattern", "") and re.search(node["pattern"], f"timm:{value}"):
+        return f"; did you mean timm:{value}?"
     options = [str(option) for part in (node, *node.get("anyOf", ())) for option in part.get("enum", ())]
-    guess = nearest(value, options) if isinstance(value, str) and options else None
-    quoted = ""
-    if isinstance(value, (bool, int, float)) and _wants_text(node):
-        quoted = " (put it in quotes)"
-    return f"found {shown(value)}{quoted}; valid: {rule_of(model, node)}" + (
-        f"; did you mean {guess}?" if guess else ""
-    )
+    guess = nearest(value, options)
+    return f"; did you mean {guess}?" if guess else ""
 
 
 def _wants_text(node: Schema) -> bool:

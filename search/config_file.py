@@ -15,7 +15,8 @@ import yaml
 
 from search.config_errors import Problem, dotted, shown
 from search.errors import ConfigError
-from search.space_reader import DOMAINS, flatten_space, is_space_key
+from search.space_reader import flatten_space, is_space_key
+from search.space_tree import DOMAINS
 
 
 class _Loader(yaml.SafeLoader):

@@ -7,10 +7,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from search.config_errors import Problem, leaf_keys, node_at, shown, unknown_key, value_problem
-from search.space_tree import Choice, Fixed, Node, Option, Range
+from search.space_tree import DOMAINS, Choice, Fixed, Node, Option, Range
 from segcore.config import TrainConfig
 
-DOMAINS = ("uniform", "loguniform", "quniform", "int", "choice", "step")
 SELECTORS = {"lr_scheduler": "name", "optimizer": "name", "model": "arch", "augment": "policy"}
 SECTIONS = frozenset(key.partition(".")[0] for key in leaf_keys(TrainConfig) if "." in key)
 REFUSED = {

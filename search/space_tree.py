@@ -11,6 +11,7 @@ from segcore.config import TrainConfig
 if TYPE_CHECKING:
     import optuna
 
+DOMAINS = ("uniform", "loguniform", "quniform", "int", "choice", "step")
 Scalar: TypeAlias = bool | int | float | str | None
 
 
