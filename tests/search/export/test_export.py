@@ -1,0 +1,166 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from servers.yandex_disk import FOR_EVER, TOKEN, Fault, YandexDiskServer
+
+from search.errors import BundleError, ConfigError
+from search.export import (
+    TARGETS,
+    TargetSpec,
+    build_target,
+    check_targets,
+    export_all,
+    parse_target,
+    sealed_files,
+    yandex_client,
+)
+from search.export.backoff import Backoff
+
+GOOD = {"local": "/tmp/x", "yandex_disk": "/segsearch/attention", "wandb_artifact": "attention-best"}
+
+
+def test_every_kind_is_covered() -> None:
+    assert set(GOOD) == set(TARGETS)
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_text_form(kind: str) -> None:
+    spec = parse_target(f"{kind}:{GOOD[kind]}")
+    assert spec == TargetSpec(kind, GOOD[kind])
+    assert parse_target(str(spec)) == spec
+    target = build_target(spec, project="p", entity=None, group="g", mode="auto", run_dir=Path("/tmp"))
+    assert (target.kind, target.location) == (kind, GOOD[kind])
+
+
+def test_location_may_hold_colons() -> None:
+    assert parse_target("yandex_disk:disk:/a:b") == TargetSpec("yandex_disk", "disk:/a:b")
+
+
+@pytest.mark.parametrize("text", ["", "ftp:/x", "/tmp/x", ":/x", "Local:/x"])
+def test_unknown_kind(text: str) -> None:
+    with pytest.raises(ConfigError, match="with a kind of local, yandex_disk, wandb_artifact, found"):
+        parse_target(text)
+    with pytest.raises(ConfigError, match="valid: local, yandex_disk, wandb_artifact"):
+        build_target(TargetSpec(text.partition(":")[0], "/x"))
+
+
+@pytest.mark.parametrize("text", ["local", "local:", "yandex_disk: "])
+def test_missing_location(text: str) -> None:
+    with pytest.raises(ConfigError, match="lacks its location"):
+        parse_target(text)
+
+
+@pytest.mark.parametrize(("kind", "location"), [("local", ""), ("yandex_disk", "/"), ("wandb_artifact", "a b")])
+def test_bad_location_is_the_configs_fault(kind: str, location: str) -> None:
+    with pytest.raises(ConfigError, match=kind):
+        build_target(TargetSpec(kind, location))
+
+
+def test_check_targets_says_what_is_missing_before_the_search(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    specs = [
+        TargetSpec("local", str(tmp_path / "free")),
+        TargetSpec("local", str(tmp_path)),
+        TargetSpec("yandex_disk", "/x"),
+        TargetSpec("wandb_artifact", "best"),
+    ]
+    problems = check_targets(specs, mode="offline")
+    assert [problem.split(" ")[2] for problem in problems] == [
+        f"local:{tmp_path}:",
+        "yandex_disk:/x:",
+        "wandb_artifact:best:",
+    ]
+
+
+def test_sealed_files(seal: Callable[..., Path]) -> None:
+    best = seal()
+    (best / "scratch.tmp").write_bytes(b"")
+    assert list(sealed_files(best)) == ["model.safetensors", "card.json"], "those of the card, the card last"
+    (best / "model.safetensors").write_bytes(b"altered")
+    with pytest.raises(BundleError, match="altered or is damaged"):
+        sealed_files(best)
+
+
+def test_goes_on_after_a_failure_and_keeps_the_record(
+    seal: Callable[..., Path], tmp_path: Path, disk: YandexDiskServer
+) -> None:
+    best, record = seal(), tmp_path / "export.json"
+    disk.faults = [Fault("any", status=401, times=FOR_EVER)]
+    specs = [
+        TargetSpec("yandex_disk", "/segsearch/a"),
+        TargetSpec("local", str(tmp_path / "out")),
+        TargetSpec("wandb_artifact", "best"),
+    ]
+    outcomes = export_all(best, specs, record, context={"mode": "disabled"})
+    assert [outcome.status for outcome in outcomes] == ["failed", "done", "failed"]
+    assert [str(outcome.spec) for outcome in outcomes] == [f"{spec.kind}:{spec.location}" for spec in specs]
+    assert "refused (401)" in (outcomes[0].error or "")
+    written = json.loads(record.read_text(encoding="utf-8"))["targets"]
+    assert [entry["status"] for entry in written] == ["failed", "done", "failed"]
+    assert written[1]["files"]["card.json"]["size"] == (best / "card.json").stat().st_size
+    assert set(written[0]) == {"target", "location", "status", "files", "url", "error", "time", "seconds"}
+
+    disk.faults = []
+    again = export_all(best, specs[:1], record)
+    assert again[0].error is None
+    after = {entry["target"]: entry for entry in json.loads(record.read_text(encoding="utf-8"))["targets"]}
+    assert {target: entry["status"] for target, entry in after.items()} == {
+        "yandex_disk": "done",
+        "local": "done",
+        "wandb_artifact": "failed",
+    }
+    assert after["yandex_disk"]["url"] == "https://disk.yandex.com/client/disk/segsearch/a"
+
+
+def test_no_token_in_the_record(
+    seal: Callable[..., Path], tmp_path: Path, disk: YandexDiskServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even when the service itself repeats it."""
+    record = tmp_path / "export.json"
+    disk.faults = [Fault("any", status=400, error=f"Bad{TOKEN}", times=FOR_EVER)]
+    outcomes = export_all(seal(), [TargetSpec("yandex_disk", "/a")], record)
+    assert "***" in (outcomes[0].error or "")
+    assert TOKEN not in record.read_text(encoding="utf-8")
+
+
+def test_a_bug_in_a_target_is_an_outcome(
+    seal: Callable[..., Path], tmp_path: Path, disk: YandexDiskServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(path: str) -> str:
+        raise RuntimeError(f"broken with {TOKEN}")
+
+    monkeypatch.setattr("search.export.yandex_disk.page_url", broken)
+    monkeypatch.setattr(yandex_client, "Backoff", lambda: Backoff(sleep=lambda s: None))
+    outcomes = export_all(
+        seal(), [TargetSpec("yandex_disk", "/a"), TargetSpec("local", str(tmp_path / "o"))], tmp_path / "export.json"
+    )
+    assert [outcome.error for outcome in outcomes] == ["RuntimeError: broken with ***", None]
+
+
+def test_interruption_keeps_the_record_of_what_was_done(seal: Callable[..., Path], tmp_path: Path) -> None:
+    def interrupt(name: str, done: int, total: int) -> None:
+        if (tmp_path / "a").exists():
+            raise KeyboardInterrupt
+
+    record = tmp_path / "export.json"
+    with pytest.raises(KeyboardInterrupt):
+        export_all(
+            seal(),
+            [TargetSpec("local", str(tmp_path / "a")), TargetSpec("local", str(tmp_path / "b"))],
+            record,
+            progress=interrupt,
+        )
+    assert [entry["location"] for entry in json.loads(record.read_text(encoding="utf-8"))["targets"]] == [
+        str(tmp_path / "a")
+    ]
+    assert not (tmp_path / "b").exists()
+
+
+def test_altered_model_is_not_sent(seal: Callable[..., Path], tmp_path: Path, disk: YandexDiskServer) -> None:
+    best = seal()
+    (best / "model.safetensors").write_bytes(b"altered")
+    with pytest.raises(BundleError, match="altered or is damaged"):
+        export_all(best, [TargetSpec("yandex_disk", "/a")], tmp_path / "export.json")
+    assert not disk.requests
