@@ -8,12 +8,15 @@ validation images). The newest folder therefore always holds the best epoch too.
 
 import json
 import os
+import pickle
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -26,6 +29,12 @@ WEIGHTS_FILE = "best.safetensors"
 BEST_FILE = "best.json"
 CURVE_FILE = "curve.json"
 OVERLAYS_FILE = "overlays.npz"
+
+_UNREADABLE = (
+    OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError,
+    SafetensorError,
+)  # fmt: skip
+"""What the readers of these files raise when a crash or a full disk has cut one off."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +114,22 @@ def read_best(folder: Path) -> BestModel:
         curve = json.loads((folder / CURVE_FILE).read_text())
         with np.load(folder / OVERLAYS_FILE, allow_pickle=False) as arrays:
             overlays = {name: arrays[name] for name in arrays.files if name != "threshold"}
-    except (OSError, ValueError, KeyError) as error:
+        return BestModel(int(record["epoch"]), dict(record["metrics"]), weights, curve, overlays)
+    except _UNREADABLE as error:
         raise TrainingError(f"checkpoint {folder} cannot be read: {error}") from error
-    return BestModel(int(record["epoch"]), record["metrics"], weights, curve, overlays)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Reads the last epoch's state that `save_checkpoint` wrote, onto the CPU.
+
+    Raises:
+        TrainingError: The file is missing or cannot be read.
+    """
+    try:
+        payload: dict[str, Any] = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        raise TrainingError(f"checkpoint {folder} cannot be read: {error}") from error
+    return payload
 
 
 def load_checkpoint(folder: Path, state: TrainingState) -> None:
@@ -116,15 +138,15 @@ def load_checkpoint(folder: Path, state: TrainingState) -> None:
     Raises:
         TrainingError: A file is missing, cannot be read, or belongs to another model.
     """
+    payload = read_state(folder)
     try:
-        payload = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
         state.model.load_state_dict(payload["model"])
         state.optimizer.load_state_dict(payload["optimizer"])
         state.lr_schedule.load_state_dict(payload["lr_schedule"])
         state.scaler.load_state_dict(payload["scaler"])
         if state.ema is not None:
             state.ema.load_state_dict(payload["ema"])
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+    except _UNREADABLE as error:
         raise TrainingError(f"checkpoint {folder} cannot be read: {error}") from error
     state.epoch = int(payload["epoch"])
     state.best = read_best(folder)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from ray import tune
 
-from segcore.checkpoint import save_checkpoint
+from segcore.checkpoint import read_best, read_state, save_checkpoint
 from segcore.config import TrainConfig
 from segcore.data.cache import open_cache
 from segcore.errors import TrainingError
@@ -65,13 +65,11 @@ def train_trial(spec: dict[str, Any]) -> None:
 
 def first_readable(folders: list[Path]) -> Path | None:
     """The first checkpoint folder that is whole; a crash may have left the newest half copied."""
-    from segcore.checkpoint import STATE_FILE, read_best
-
     for folder in folders:
         try:
             read_best(folder)
-            torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
-        except (TrainingError, OSError, RuntimeError):
+            read_state(folder)
+        except TrainingError:
             continue
         return folder
     return None
