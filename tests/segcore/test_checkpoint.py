@@ -1,0 +1,189 @@
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from segcore.checkpoint import (
+    BestModel,
+    TrainingState,
+    load_checkpoint,
+    read_best,
+    read_state,
+    save_checkpoint,
+    write_best,
+)
+from segcore.config import LRSchedulerConfig, ModelConfig, OptimizerConfig
+from segcore.errors import TrainingError
+from segcore.models import build_model
+from segcore.optim import build_lr_scheduler, build_optimizer
+from segcore.trainable import first_readable
+from segcore.training import build_ema
+
+FILES = ["state.pt", "best.safetensors", "best.json", "curve.json", "overlays.npz"]
+
+
+def new_state(seed: int, ema_decay: float = 0.9) -> TrainingState:
+    """A tiny model after two steps on noise, with everything that a checkpoint keeps."""
+    torch.manual_seed(seed)
+    model = build_model(ModelConfig(base_channels=2, depth=1))
+    optimizer = build_optimizer(model, OptimizerConfig(lr=0.1))
+    schedule = build_lr_scheduler(optimizer, LRSchedulerConfig(name="cosine"), 5, 2)
+    ema = build_ema(model, ema_decay)
+    for _ in range(2):
+        model(torch.rand(2, 3, 16, 16) * 255).mean().backward()
+        optimizer.step()
+        schedule.step()
+        if ema is not None:
+            ema.update_parameters(model)
+    overlays = {
+        "images": np.full((1, 16, 16, 3), seed, np.uint8),
+        "targets": np.ones((1, 16, 16), np.uint8),
+        "probs": np.zeros((1, 16, 16), np.float16),
+    }
+    metrics = {"val/iou": 0.5 + seed / 100, "val/threshold": 0.25}
+    best = BestModel.copy_of(model, 3, metrics, {"threshold": [0.0, 1.0]}, overlays)
+    return TrainingState(model, optimizer, schedule, torch.amp.GradScaler("cpu", enabled=False), ema, 4, best)
+
+
+def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved")
+    save_checkpoint(folder, new_state(1))
+    return folder
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    """A saved checkpoint that the test may damage."""
+    return Path(shutil.copytree(saved, tmp_path / "checkpoint_000003"))
+
+
+@pytest.fixture(scope="module")
+def other_state() -> TrainingState:
+    """A state to load into."""
+    return new_state(2)
+
+
+def test_everything_comes_back(folder: Path) -> None:
+    saved, other = new_state(1), new_state(2)
+    assert not same(saved.model.state_dict(), other.model.state_dict())
+    load_checkpoint(folder, other)
+    assert same(saved.model.state_dict(), other.model.state_dict())
+    assert saved.ema is not None
+    assert other.ema is not None
+    assert same(saved.ema.state_dict(), other.ema.state_dict())
+    assert other.lr_schedule.state_dict() == saved.lr_schedule.state_dict()
+    assert other.lr_schedule.lr == saved.lr_schedule.lr
+    for left, right in zip(
+        saved.optimizer.state_dict()["state"].values(), other.optimizer.state_dict()["state"].values(), strict=True
+    ):
+        assert all(torch.equal(left[key], right[key]) for key in left)
+    assert other.epoch == 4
+    assert other.best is not None
+    assert saved.best is not None
+    assert (other.best.epoch, other.best.metrics, other.best.curve) == (3, saved.best.metrics, saved.best.curve)
+    assert same(other.best.weights, saved.best.weights)
+    assert set(other.best.overlays) == {"images", "targets", "probs"}
+    for name, array in saved.best.overlays.items():
+        assert np.array_equal(other.best.overlays[name], array)
+        assert other.best.overlays[name].dtype == array.dtype
+
+
+def test_a_run_without_averaged_weights_comes_back_without(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, new_state(1, ema_decay=0.0))
+    other = new_state(2, ema_decay=0.0)
+    load_checkpoint(tmp_path, other)
+    assert other.ema is None
+    assert other.epoch == 4
+
+
+def test_the_files_are_those_named_and_no_temporary_ones(folder: Path) -> None:
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+
+
+def test_the_best_weights_are_a_copy_that_training_cannot_change() -> None:
+    state = new_state(1)
+    assert state.best is not None
+    before = {name: value.clone() for name, value in state.best.weights.items()}
+    with torch.no_grad():
+        for parameter in state.model.parameters():
+            parameter.add_(1.0)
+    assert same(before, state.best.weights)
+
+
+def test_a_later_save_replaces_the_files(folder: Path) -> None:
+    save_checkpoint(folder, new_state(2))
+    assert read_best(folder).metrics["val/iou"] == 0.52
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+
+
+def test_nothing_can_be_saved_before_the_first_epoch(tmp_path: Path) -> None:
+    state = new_state(1)
+    state.best = None
+    with pytest.raises(ValueError, match="nothing to save before the first epoch"):
+        save_checkpoint(tmp_path, state)
+
+
+def test_the_best_epoch_can_be_written_and_read_alone(tmp_path: Path) -> None:
+    best = new_state(1).best
+    assert best is not None
+    write_best(tmp_path / "new" / "folder", best)
+    again = read_best(tmp_path / "new" / "folder")
+    assert same(again.weights, best.weights)
+    assert again.metrics == best.metrics
+
+
+def cut(path: Path, share: float) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("share", [None, 0.0, 0.02, 0.5, 0.98])
+def test_a_missing_or_cut_off_file_is_told_and_the_next_checkpoint_taken(
+    folder: Path, other_state: TrainingState, name: str, share: float | None
+) -> None:
+    """`None`: the file is not there; else only that share of its bytes."""
+    whole = folder.with_name("checkpoint_000002")
+    shutil.copytree(folder, whole)
+    if share is None:
+        (folder / name).unlink()
+    else:
+        cut(folder / name, share)
+    with pytest.raises(TrainingError, match=r"checkpoint .*checkpoint_000003 cannot be read"):
+        load_checkpoint(folder, other_state)
+    assert first_readable([folder, whole]) == whole
+    assert first_readable([folder]) is None
+    if name == "state.pt":
+        assert read_best(folder).epoch == 3  # the model is not lost with the state
+    else:
+        with pytest.raises(TrainingError, match="cannot be read"):
+            read_best(folder)
+
+
+def test_a_file_that_needs_unpickling_is_refused(folder: Path) -> None:
+    torch.save({"epoch": Path("/")}, folder / "state.pt")
+    with pytest.raises(TrainingError, match=r"cannot be read: .*[Ww]eights.only"):
+        read_state(folder)
+
+
+def test_another_models_checkpoint_is_refused(folder: Path) -> None:
+    state = new_state(1)
+    state.model = build_model(ModelConfig(base_channels=4, depth=1))
+    with pytest.raises(TrainingError, match=r"cannot be read: .*\s*size mismatch"):
+        load_checkpoint(folder, state)
