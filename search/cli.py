@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich import box
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
@@ -20,7 +21,7 @@ from search.errors import SegsearchError
 
 log = logging.getLogger("segsearch")
 console = Console(stderr=True)
-output = Console()
+output = Console(width=None if sys.stdout.isatty() else 120)
 
 CONFIG = click.argument("config", type=click.Path(path_type=Path))
 SET = click.option(
@@ -147,7 +148,12 @@ def evaluate(model: str, data: str, split: str | None, layout: str, results: Pat
         click.echo(json.dumps(report))
         return
     low, high = report["iou_interval"]
-    table = Table("score", "value", title=f"{model} on {report['num_images']} {report['split']} images of {data}")
+    table = Table(
+        "score",
+        "value",
+        title=f"{model} on {report['num_images']} {report['split']} images of {data}",
+        box=box.SIMPLE_HEAD,
+    )
     table.add_row("IoU, mean per image", f"{report['iou']:.4f}  (95% interval {low:.4f} - {high:.4f})")
     table.add_row("Dice, mean per image", f"{report['dice']:.4f}")
     table.add_row("IoU, pooled", f"{report['iou_pooled']:.4f}")
@@ -194,7 +200,7 @@ def list_command(results: Path, as_json: bool) -> None:
     if not rows:
         output.print(f"no runs in {results}; start one with: segsearch run configs/quickstart.yaml", highlight=False)
         return
-    table = Table("run", "kind", "status", "created", "minutes", "trials", "IoU", "on")
+    table = Table("run", "kind", "status", "created", "minutes", "trials", "IoU", "on", box=box.SIMPLE_HEAD)
     for row in rows:
         score = "" if row["iou"] is None else f"{row['iou']:.4f}"
         table.add_row(

@@ -1,5 +1,6 @@
 """A run's folder from creation to its last status; one process at a time works on it."""
 
+import logging
 import os
 import platform
 import socket
@@ -17,7 +18,7 @@ from search.errors import RunError
 from search.paths import RunPaths, read_json, write_json, write_text
 from segcore.card import installed_versions
 
-STATUSES = ("running", "interrupted", "failed", "export_failed", "done")
+log = logging.getLogger("segsearch")
 
 
 def create_run(config: SearchConfig, kind: str) -> RunPaths:
@@ -72,7 +73,7 @@ def stored_config(paths: RunPaths) -> SearchConfig:
 
 @contextmanager
 def working_on(paths: RunPaths) -> Iterator[None]:
-    """Holds the run's lock, and records in `run.json` how the work ended.
+    """Holds the run's lock, keeps what is logged in `segsearch.log`, and records in `run.json` how the work ended.
 
     Raises:
         RunError: Another process works on the run.
@@ -83,6 +84,9 @@ def working_on(paths: RunPaths) -> Iterator[None]:
     except Timeout as error:
         raise RunError(f"the run {paths.name!r} is being worked on by another process; wait for it to end") from error
     started = time.time()
+    handler = logging.FileHandler(paths.log, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
     try:
         update_run(paths, status="running", pid=os.getpid())
         yield
@@ -96,6 +100,8 @@ def working_on(paths: RunPaths) -> Iterator[None]:
         record = read_json(paths.run)
         total = record["timings"].get("total_s", 0.0) + time.time() - started
         update_run(paths, timings={**record["timings"], "total_s": round(total, 3)})
+        log.removeHandler(handler)
+        handler.close()
         lock.release()
 
 

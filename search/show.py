@@ -5,6 +5,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -33,7 +35,7 @@ def run_details(name_or_path: str, results: Path) -> dict[str, Any]:
     sign = 1.0 if mode == "max" else -1.0
     ranked = sorted(trials, key=lambda row: (row["value"] is None, -sign * (row["value"] or 0.0), row["number"]))
     return {
-        "run": {**_run_row(paths), **read_json(paths.run), "folder": str(paths.root)},
+        "run": {**read_json(paths.run), **_run_row(paths), "folder": str(paths.root)},
         "states": dict(Counter(row["state"] for row in trials)),
         "best_trial": best["number"] if best else None,
         "trials": ranked,
@@ -49,7 +51,7 @@ def render_run(details: dict[str, Any], top: int) -> list[RenderableType]:
     lines = [f"run {run['name']}: {run['status']}, {run['seconds'] / 60:.1f} minutes, in {run['folder']}"]
     if run.get("error"):
         lines.append(f"error: {run['error']}")
-    if run["status"] in ("interrupted", "failed", "running") and run["kind"] == "search":
+    if run["status"] in ("interrupted", "failed", "stopped") and run["kind"] == "search":
         lines.append(f"go on with: segsearch resume {run['name']}")
     if details["dashboard"]:
         lines.append(f"all trials: {details['dashboard']}")
@@ -64,15 +66,33 @@ def render_run(details: dict[str, Any], top: int) -> list[RenderableType]:
     return parts
 
 
+def status_now(paths: RunPaths, recorded: str) -> str:
+    """The recorded status, or `stopped` for a run that claims to be running while no process holds its lock."""
+    if recorded != "running":
+        return recorded
+    try:
+        with FileLock(paths.lock, timeout=0):
+            return "stopped"
+    except Timeout:
+        return recorded
+
+
+def short_names(values: dict[str, Any]) -> dict[str, Any]:
+    """The last part of each dotted key, where that is enough to tell them apart and says something."""
+    leaves = Counter(key.rsplit(".", 1)[-1] for key in values)
+    leaves["name"] = 2
+    return {key if leaves[key.rsplit(".", 1)[-1]] > 1 else key.rsplit(".", 1)[-1]: v for key, v in values.items()}
+
+
 def _trial_table(details: dict[str, Any], top: int) -> Table:
     shown = details["trials"][:top]
     states = ", ".join(f"{count} {state}" for state, count in sorted(details["states"].items()))
-    table = Table(title=f"trials, best first ({states})", title_justify="left")
+    table = Table(title=f"trials, best first ({states})", title_justify="left", box=box.SIMPLE_HEAD)
     for title in ("trial", "state", "IoU", "Dice", "threshold", "epoch"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("settings", overflow="fold")
     for row in shown:
-        settings = {key.removeprefix("param/"): value for key, value in row.items() if key.startswith("param/")}
+        settings = short_names({k.removeprefix("param/"): v for k, v in row.items() if k.startswith("param/")})
         table.add_row(
             str(row["number"]), row["state"], _number(row.get("val/iou")), _number(row.get("val/dice")),
             _number(row.get("val/threshold"), 3), f"{row['best_epoch'] or '-'}/{row['epochs']}",
@@ -84,7 +104,7 @@ def _trial_table(details: dict[str, Any], top: int) -> Table:
 def _card_table(card: dict[str, Any]) -> Table:
     origin = card["origin"]
     source = f"trial {origin['trial']}, epoch {origin['epoch']}" if "trial" in origin else f"epoch {origin['epoch']}"
-    table = Table(title=f"sealed model: {source}", title_justify="left")
+    table = Table(title=f"sealed model: {source}", title_justify="left", box=box.SIMPLE_HEAD)
     for title in ("split", "images", "IoU", "95% interval", "Dice", "IoU pooled", "it also chose"):
         table.add_column(title, justify="right")
     for split, score in card.get("scores", {}).items():
@@ -110,7 +130,7 @@ def _run_row(paths: RunPaths) -> dict[str, Any]:
     return {
         "name": paths.name,
         "kind": record.get("kind", "search"),
-        "status": record["status"],
+        "status": status_now(paths, record["status"]),
         "created": time.strftime("%Y-%m-%d %H:%M", time.localtime(record["created"])),
         "seconds": record.get("timings", {}).get("total_s", 0.0),
         "trials": len(read_table(paths.trials)) if paths.trials.exists() else None,

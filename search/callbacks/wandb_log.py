@@ -18,6 +18,7 @@ import shlex
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from search.callbacks.wandb_run import ASK_TIMEOUT_S, Destination, Ending, Mode, OpenRun, safe_id
@@ -82,10 +83,13 @@ class RunLog:
             self._worker.join(max(0.0, deadline - time.monotonic() - 2.0))
             for thread in self._ending:
                 thread.join(max(0.0, deadline - time.monotonic() - 2.0))
-        finally:  # an impatient Ctrl-C, too, must leave nothing that Python's exit would wait for
+        except KeyboardInterrupt:
+            deadline = time.monotonic()
+            raise
+        finally:  # also after an impatient Ctrl-C: wandb's own hook at exit, which may wait for long, must be gone
             stopper.start()
-        stopper.join(max(1.0, deadline - time.monotonic()))
-        self._report()
+            stopper.join(max(1.0, deadline - time.monotonic()))
+            self._report()
 
     def _work(self) -> None:
         is_usable = self._prepare()
@@ -154,11 +158,14 @@ class RunLog:
             return
         run_id = f"{self._id_prefix()}-{safe_id(key)}"
         online = self._mode == "online" and self._service is not None and self._is_answering(self._service)
+        earlier = self._logs_of(run_id)
         try:
             opened = OpenRun(self._to, run_id, name, config, job_type, online=online)
         except Exception as error:
             if not online:
                 raise
+            for path in self._logs_of(run_id) - earlier:  # an empty log, not to be sent
+                path.with_name(f"{path.name}.synced").touch()
             self._dead_until = time.monotonic() + ASK_AGAIN_S
             self._warn(f"W&B refused a run: {_one_line(error)}; {self._offline()}")
             # wandb holds the id of a failed start until it is torn down
@@ -169,6 +176,9 @@ class RunLog:
             atexit.register(self.close)  # after wandb's own hook, so that ours, which is bounded, runs first
             if opened.url and self._level == logging.WARNING:
                 log.info("W&B: %s (group %s)", opened.url, self._to.group)
+
+    def _logs_of(self, run_id: str) -> set[Path]:
+        return set((self._to.run_dir / "wandb").glob(f"run-*-{run_id}/run-{run_id}.wandb"))
 
     def _id_prefix(self) -> str:
         """The run's name and a random part that stays with its folder: a new run of an old name is not the old run."""
