@@ -13,25 +13,30 @@ import os
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, cast
 
 import numpy as np
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from segcore.config import DataConfig
+from segcore.data.cache_file import (
+    FORMAT_VERSION,
+    TEXT_COLUMNS,
+    SampleCache,
+    cache_schema,
+    encode_metadata,
+    open_cache,
+)
 from segcore.data.checks import Problems
 from segcore.data.content import Content, decode_all
-from segcore.data.decode import ByteArray
-from segcore.data.samples import DatasetIndex, Sample, Split
+from segcore.data.samples import DatasetIndex, Sample
 from segcore.errors import DataError
 
-FORMAT_VERSION = 1
+__all__ = ["SampleCache", "build_cache", "cache_folder", "cache_path", "open_cache"]
+
 _BATCH_BYTES = 16 * 1024**2
-_TEXT_COLUMNS = ("name", "class_name", "split", "group")
 
 
 def cache_folder(config: DataConfig) -> Path:
@@ -86,109 +91,6 @@ def build_cache(index: DatasetIndex, config: DataConfig, progress: Callable[[int
     return path
 
 
-def open_cache(path: Path) -> "SampleCache":
-    """Open a cache for reading; nothing but its index is read.
-
-    Raises:
-        DataError: The file is missing, cut short, or of another version.
-    """
-    return SampleCache(path)
-
-
-class SampleCache:
-    """The decoded samples of a data set, memory-mapped. Pickles as its path and opens again elsewhere.
-
-    Attributes:
-        path: The cache file.
-        hw: Height and width of every sample, in pixels.
-        names, class_names, splits, groups: One string per sample.
-        original_hw: `(N, 2) int32`, each image's height and width on disk.
-        fingerprint: sha256 (hex) of all pixels and which split each is in; paths, names and times play no part.
-        warnings: What was odd about the pixels when they were decoded, one line each.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
-        try:
-            self._map = pa.memory_map(str(self.path), "r")
-            self._reader = pa.ipc.open_file(self._map)
-            tail = self._reader.get_batch_with_custom_metadata(self._reader.num_record_batches - 1)[1]
-            head, tail = _decode_metadata(self._reader.schema.metadata), _decode_metadata(tail)
-        except FileNotFoundError as error:
-            raise DataError(f"{self.path}: no such cache; build it again") from error
-        except (OSError, pa.ArrowException, LookupError, ValueError, TypeError) as error:
-            raise DataError(f"{self.path}: not a whole cache ({error}); delete it and build it again") from error
-        if head.get("format_version") != FORMAT_VERSION:
-            raise DataError(f"{self.path}: a cache of another version; delete it and build it again")
-        self.hw: tuple[int, int] = (head["height"], head["width"])
-        self.fingerprint: str = tail["fingerprint"]
-        self.warnings: tuple[str, ...] = tuple(tail["warnings"])
-        self._rows_per_batch: int = head["rows_per_batch"]
-        self._views: list[tuple[ByteArray, ByteArray] | None] = [None] * (self._reader.num_record_batches - 1)
-        columns: dict[str, list[Any]] = defaultdict(list)
-        for number in range(len(self._views)):
-            batch = self._reader.get_batch(number)
-            for name in (*_TEXT_COLUMNS, "height", "width"):
-                columns[name] += batch.column(name).to_pylist()
-        self.names, self.class_names, self.splits, self.groups = (columns[name] for name in _TEXT_COLUMNS)
-        self.original_hw = np.array([columns["height"], columns["width"]], dtype=np.int32).T
-        if len(self.names) != head["num_samples"]:
-            raise DataError(f"{self.path}: holds {len(self.names)} of {head['num_samples']} samples; delete it")
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def image(self, i: int) -> ByteArray:
-        """Sample `i`'s image: `(H, W, 3) uint8`, a read-only view of the mapped file."""
-        number, row = self._locate(i)
-        image: ByteArray = self._view(number)[0][row]
-        return image
-
-    def mask(self, i: int) -> ByteArray:
-        """Sample `i`'s mask: `(H, W) uint8` of 0 and 1, a read-only view of the mapped file."""
-        number, row = self._locate(i)
-        mask: ByteArray = self._view(number)[1][row]
-        return mask
-
-    def indices(self, split: Split) -> list[int]:
-        """Which samples are in a split, ascending."""
-        return [i for i, found in enumerate(self.splits) if found == split]
-
-    def close(self) -> None:
-        """Let go of the file; views that were handed out stay valid."""
-        self._views = [None] * len(self._views)
-        self._map.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __reduce__(self) -> tuple[Callable[[Path], "SampleCache"], tuple[Path]]:
-        return open_cache, (self.path,)
-
-    def _locate(self, i: int) -> tuple[int, int]:
-        if not 0 <= i < len(self):
-            raise IndexError(f"sample {i} of {len(self)}")
-        return divmod(i, self._rows_per_batch)
-
-    def _view(self, number: int) -> tuple[ByteArray, ByteArray]:
-        found = self._views[number]
-        if found is None:
-            batch, (height, width) = self._reader.get_batch(number), self.hw
-            images = np.frombuffer(batch.column("image").buffers()[1], np.uint8)
-            masks = np.frombuffer(batch.column("mask").buffers()[1], np.uint8)
-            rows = batch.num_rows
-            found = self._views[number] = (
-                images[: rows * height * width * 3].reshape(rows, height, width, 3),
-                masks[: rows * height * width].reshape(rows, height, width),
-            )
-        return found
-
-
 def _key(index: DatasetIndex, config: DataConfig) -> str:
     digest = hashlib.sha256(json.dumps([FORMAT_VERSION, index.root, list(config.image_hw)]).encode())
     for sample in index.samples:
@@ -218,7 +120,7 @@ def _build(path: Path, index: DatasetIndex, hw: tuple[int, int], progress: Calla
         raise DataError(_no_space(path.parent, needed, f"{free / 1e9:.2f} GB are free"))
     problems, digests = Problems(), []
     rows_per_batch = max(1, _BATCH_BYTES // (hw[0] * hw[1] * 4))
-    schema = _schema(hw, rows_per_batch, len(index.samples))
+    schema = cache_schema(hw, rows_per_batch, len(index.samples))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -233,9 +135,7 @@ def _build(path: Path, index: DatasetIndex, hw: tuple[int, int], progress: Calla
                 problems.raise_if_any(index.root)
                 _warn_of_doubles(index.samples, digests, problems)
                 tail = {"fingerprint": _fingerprint(index.samples, digests, hw), "warnings": problems.warnings()}
-                writer.write_batch(
-                    pa.RecordBatch.from_pylist([], schema=schema), custom_metadata=_encode_metadata(tail)
-                )
+                writer.write_batch(pa.RecordBatch.from_pylist([], schema=schema), custom_metadata=encode_metadata(tail))
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -265,7 +165,7 @@ def _fill(
         sizes[row] = content.original_hw
         if content.image is not None and content.mask is not None:
             images[row], masks[row] = content.image, content.mask
-    texts = [[getattr(sample, name) for sample in samples] for name in _TEXT_COLUMNS]
+    texts = [[getattr(sample, name) for sample in samples] for name in TEXT_COLUMNS]
     arrays = [
         pa.Array.from_buffers(schema.field("image").type, rows, [None, pa.py_buffer(images)]),
         pa.Array.from_buffers(schema.field("mask").type, rows, [None, pa.py_buffer(masks)]),
@@ -274,28 +174,6 @@ def _fill(
         pa.array(sizes[:, 1]),
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=schema), digests
-
-
-def _schema(hw: tuple[int, int], rows_per_batch: int, num_samples: int) -> pa.Schema:
-    height, width = hw
-    head = {
-        "format_version": FORMAT_VERSION,
-        "height": height,
-        "width": width,
-        "rows_per_batch": rows_per_batch,
-        "num_samples": num_samples,
-    }
-    fields = [("image", pa.binary(height * width * 3)), ("mask", pa.binary(height * width))]
-    fields += [(name, pa.string()) for name in _TEXT_COLUMNS] + [("height", pa.int32()), ("width", pa.int32())]
-    return pa.schema(fields, metadata=_encode_metadata(head))
-
-
-def _encode_metadata(values: Mapping[str, Any]) -> dict[str, str]:
-    return {"segsearch": json.dumps(values)}
-
-
-def _decode_metadata(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
-    return cast(dict[str, Any], json.loads(metadata[b"segsearch"]))
 
 
 def _fingerprint(samples: Sequence[Sample], digests: Sequence[bytes], hw: tuple[int, int]) -> str:

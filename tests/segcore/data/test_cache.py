@@ -1,7 +1,5 @@
-import multiprocessing
 import os
 import pickle
-import resource
 import shutil
 import signal
 import subprocess
@@ -265,22 +263,12 @@ def test_too_little_room_is_told_before_the_work(root: Path, monkeypatch: pytest
     assert leftovers(root) == []
 
 
-def limited_build(root: Path, queue: "multiprocessing.Queue[str]") -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-    try:
-        build(settings(root))
-    except DataError as error:
-        queue.put(str(error))
-
-
 def test_a_disk_that_fills_up_in_the_middle_leaves_no_half_file(root: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    queue: multiprocessing.Queue[str] = context.Queue()
-    process = context.Process(target=limited_build, args=(root, queue))
-    process.start()
-    message = queue.get(timeout=60)
-    process.join()
-    assert message.startswith("no room for the decoded images")
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
+    arguments = [sys.executable, "-c", limit + SLOW_BUILD, str(root), str(root.parent / "cache"), "0"]
+    process = subprocess.run(arguments, capture_output=True, text=True)
+    assert "DataError: no room for the decoded images" in process.stderr
+    assert "built" not in process.stdout
     assert leftovers(root) == []
     assert list((root.parent / "cache").glob("*.arrow")) == []
 
