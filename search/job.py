@@ -50,6 +50,11 @@ def run(config: SearchConfig, console: Console) -> Outcome:
 
     The data is read before the run's folder is made, so that a wrong path leaves nothing behind.
     """
+    if not config.space:
+        raise ConfigError(
+            f"space: {config.name} searches nothing, so all trials would be the same; name keys to search, e.g. "
+            "--set 'space.optimizer.lr={loguniform: [1e-4, 1e-2]}', or train it once with: segsearch train"
+        )
     require_targets(config)
     index, cache_path = prepare_data(config, console)
     paths = create_run(config, "search")
