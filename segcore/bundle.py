@@ -6,6 +6,7 @@ sha256 of every other file. One image at a time goes through the model, so that 
 which images happen to share a batch.
 """
 
+import glob
 import json
 import os
 import platform
@@ -18,14 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from segcore.card import CARD_FILE, FORMAT, WEIGHTS_FILE, installed_versions, sha256, verify_bundle
 from segcore.config import TrainConfig
 from segcore.data.decode import read_image, read_mask
-from segcore.errors import BundleError
+from segcore.errors import BundleError, ConfigError
 from segcore.models import SegmentationModel, build_model
 
 
@@ -127,8 +128,13 @@ def summarize(
 
 
 def write_bundle(folder: Path, weights: dict[str, Tensor], config: TrainConfig, card: dict[str, Any]) -> None:
-    """Seals weights and card into `folder`, replacing an earlier one whole or not at all."""
+    """Seals weights and card into `folder`, replacing an earlier one whole or not at all.
+
+    Only a process that dies between the two renames at the end leaves `folder` empty; the earlier model lies beside
+    it then, and the next call puts it back first.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    _settle(folder)
     staging = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
@@ -150,9 +156,24 @@ def write_bundle(folder: Path, weights: dict[str, Tensor], config: TrainConfig, 
         previous = folder.with_name(f".{folder.name}.{os.getpid()}.old")
         if folder.exists():
             os.replace(folder, previous)
-        os.replace(staging, folder)
+        try:
+            os.replace(staging, folder)
+        except BaseException:
+            if previous.exists():
+                os.replace(previous, folder)
+            raise
         shutil.rmtree(previous, ignore_errors=True)
     finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _settle(folder: Path) -> None:
+    """Puts back a model that a killed process had renamed away, and removes what others have left behind."""
+    for previous in folder.parent.glob(f".{glob.escape(folder.name)}.*.old"):
+        if not folder.exists():
+            os.replace(previous, folder)
+        shutil.rmtree(previous, ignore_errors=True)
+    for staging in folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"):
         shutil.rmtree(staging, ignore_errors=True)
 
 
@@ -166,9 +187,11 @@ def load_bundle(folder: Path, device: torch.device | None = None) -> Bundle:
     try:
         config = TrainConfig.model_validate(card["config"])
         threshold = float(card["threshold"]["value"])
+        if not 0.0 <= threshold <= 1.0:
+            raise ValueError(f"threshold.value must lie in [0, 1], found {threshold}")
         model = build_model(config.model, load_pretrained=False)
         model.load_state_dict(load_file(folder / WEIGHTS_FILE))
-    except (KeyError, TypeError, ValidationError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, ConfigError, SafetensorError) as error:
         raise BundleError(f"{folder}: the card does not describe the weights: {error}") from error
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(device).to(memory_format=torch.channels_last).eval()

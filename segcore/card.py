@@ -46,18 +46,24 @@ def verify_bundle(folder: Path) -> dict[str, Any]:
     """Checks every file's size and sha256 against the card, and returns the card.
 
     Raises:
-        BundleError: A file is missing or altered.
+        BundleError: A file is missing or altered, or the card does not vouch for the weights.
     """
     card = read_card(folder)
-    for name, expected in card.get("files", {}).items():
+    try:
+        hashes = {name: str(entry["sha256"]) for name, entry in card["files"].items()}
+        _ = hashes[WEIGHTS_FILE]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise BundleError(
+            f"{folder / CARD_FILE} has no sha256 of {WEIGHTS_FILE}, so the weights cannot be checked"
+        ) from error
+    for name, expected in hashes.items():
         path = folder / name
         if not path.is_file():
             raise BundleError(f"{folder}: {name} is missing; the model is incomplete")
         found = sha256(path)
-        if found != expected["sha256"]:
+        if found != expected:
             raise BundleError(
-                f"{path} was altered or is damaged: its sha256 is {found[:12]}..., the card says "
-                f"{expected['sha256'][:12]}..."
+                f"{path} was altered or is damaged: its sha256 is {found[:12]}..., the card says {expected[:12]}..."
             )
     return card
 
