@@ -4,7 +4,6 @@ W&B reports success for uploads that never arrived, so what counts here is what 
 artifact's state is COMMITTED and its digest, which covers every file, is the one that was worked out before sending.
 """
 
-import logging
 import os
 import re
 import threading
@@ -17,10 +16,10 @@ from search.callbacks.wandb_service import Service, find_service
 from search.errors import ExportError
 from search.export.target import Progress, Receipt, TrackingContext, card_last, digest_of, redact
 
-log = logging.getLogger(__name__)
-
 ARTIFACT_TYPE = "model"
 _NAME = re.compile(r"[A-Za-z0-9_.\-]{1,128}")
+_INIT_S = 20.0
+_FINISH_S = 30.0
 _OFF = {"offline", "dryrun", "disabled"}
 
 Result = TypeVar("Result")
@@ -83,16 +82,18 @@ class WandbArtifactTarget:
             for name, digest in digests.items():
                 progress(name, 0, digest["size"])
         try:
-            url = _bounded(limit_s, lambda: self._log(files, limit_s))
+            url = _bounded(_INIT_S + limit_s + _FINISH_S, lambda: self._log(files, limit_s))
         except ExportError:
             raise
         except TimeoutError as error:
             raise ExportError(
-                f"wandb_artifact:{self.location}: not confirmed by W&B within {limit_s:.0f} s; try again later"
+                f"wandb_artifact:{self.location}: W&B did not confirm it within {limit_s:.0f} s; try again later"
             ) from error
         except Exception as error:  # wandb raises errors of many kinds, some of them plain ValueError
             detail = redact(" ".join(str(error).split()))[:300]
-            raise ExportError(f"wandb_artifact:{self.location}: {type(error).__name__}: {detail}") from error
+            raise ExportError(
+                f"wandb_artifact:{self.location}: W&B did not take it: {type(error).__name__}: {detail}"
+            ) from error
         if progress is not None:
             for name, digest in digests.items():
                 progress(name, digest["size"], digest["size"])
@@ -133,8 +134,8 @@ class WandbArtifactTarget:
             settings=wandb.Settings(
                 silent=True,
                 console="off",
-                init_timeout=min(20.0, self._patience_s),
-                finish_timeout=min(30.0, self._patience_s),
+                init_timeout=min(_INIT_S, self._patience_s),
+                finish_timeout=min(_FINISH_S, self._patience_s),
                 x_disable_stats=True,
                 x_disable_meta=True,
                 disable_git=True,
@@ -148,10 +149,14 @@ class WandbArtifactTarget:
                 artifact.add_file(str(files[name]), name=name, policy="immutable", skip_cache=True)
             expected = artifact.digest
             logged = run.log_artifact(artifact)
-            logged.wait(timeout=max(1, int(limit_s)))
+            try:
+                logged.wait(timeout=max(1, int(limit_s)))
+            except wandb.Error as error:
+                raise TimeoutError if isinstance(error.__cause__, TimeoutError) else error from error.__cause__
             self._verify(logged, expected)
             committed = True
-            return _url(logged) or run.url
+            project_url = (run.url or "").partition("/runs/")[0]
+            return f"{project_url}/artifacts/{ARTIFACT_TYPE}/{self.location}/{logged.version}" if project_url else None
         finally:
             run.finish(exit_code=0 if committed else 1)
 
@@ -166,14 +171,6 @@ class WandbArtifactTarget:
                 f"wandb_artifact:{self.location}: W&B holds an artifact with digest {artifact.digest}, not the "
                 f"{expected} that was sent; try again"
             )
-
-
-def _url(artifact: Any) -> str | None:
-    try:
-        return str(artifact.url) or None
-    except Exception as error:  # a page for people is not worth failing a finished export for
-        log.debug("no page for the artifact: %s", error)
-        return None
 
 
 def _bounded(limit_s: float, work: Callable[[], Result]) -> Result:
