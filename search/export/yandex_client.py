@@ -58,16 +58,16 @@ class Timeouts:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """What the service says about one path; hash and size are None while it has not worked them out."""
+    """What the service says about one path; a field is None where it does not say, as a hash it still works out."""
 
     path: str
-    type: str
+    type: str | None
     size: int | None
     sha256: str | None
 
     def matches(self, digest: FileDigest) -> bool:
         """Whether it is a file of exactly this content."""
-        return self.type == "file" and self.size == digest["size"] and self.sha256 == digest["sha256"]
+        return self.type != "dir" and self.size == digest["size"] and self.sha256 == digest["sha256"]
 
 
 def read_token() -> str:
@@ -191,7 +191,7 @@ class DiskSession:
             )
         except yd.PathNotFoundError:
             return None
-        return RemoteFile(path, found.type or "file", found.size, found.sha256)
+        return RemoteFile(path, found.type, found.size, found.sha256)
 
     def await_file(
         self, path: str, digest: FileDigest, *, looks: int | None = None, is_new: bool = False
@@ -233,7 +233,7 @@ class DiskSession:
             for depth in range(1, len(parts) + 1):
                 self._make_folder(f"{scheme}/" + "/".join(parts[:depth]))
             found = self.look(path)
-        if found is not None and found.type != "dir":
+        if found is not None and found.type == "file":
             raise ExportError(f"Yandex Disk: {path} is a file, so no model can be put into it; choose another folder")
 
     def move(self, source: str, destination: str, digest: FileDigest) -> None:

@@ -68,15 +68,15 @@ def _fetch_model(disk: DiskSession, path: str, folder: Path, progress: Progress 
     here = disk.look(path)
     if here is None:
         raise BundleError(f"Yandex Disk: there is no folder {path} for this token")
-    card = disk.look(f"{path}/{CARD_FILE}") if here.type == "dir" else None
-    if card is None or card.type != "file":
+    card = disk.look(f"{path}/{CARD_FILE}") if here.type != "file" else None
+    if card is None or card.type == "dir":
         raise BundleError(f"Yandex Disk: {path} holds no sealed model: there is no {CARD_FILE} in it")
     folder.mkdir(parents=True, exist_ok=True)
     fetched = _fetch(disk, card, folder, progress)
     try:
         for name in _names_on(fetched, path):
             remote = disk.look(f"{path}/{name}")
-            if remote is None or remote.type != "file":
+            if remote is None or remote.type == "dir":
                 raise BundleError(f"Yandex Disk: {path} is incomplete: its card names {name}, which is not there")
             os.replace(_fetch(disk, remote, folder, progress), folder / name)
     except BaseException:
