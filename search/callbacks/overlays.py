@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 CURVE_FILE = "curve.json"
 OVERLAYS_FILE = "overlays.npz"
@@ -21,6 +22,9 @@ CLASS_LABELS = {0: "background", 1: "foreground"}
 MAX_IMAGES = 8
 MAX_PIXELS = 512 * 512
 """An image with more pixels is shown thinned; a panel shows it smaller than that anyway."""
+
+
+Image.init()  # wandb would load it lazily, and from two threads at once that leaves Pillow without its formats
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,10 @@ class OpenRun:
         try:
             self._run.summary.update(dict(ending.summary))
             if ending.checkpoint is not None:
-                self._log_checkpoint(ending.checkpoint, with_overlays=ending.with_overlays)
+                try:
+                    self._log_checkpoint(ending.checkpoint, with_overlays=ending.with_overlays)
+                except Exception as error:  # pictures are an extra; the run must still end as what it was
+                    log.info("W&B run %s goes without its curve or overlays: %s", self.run_id, error)
         finally:
             self._run.finish(exit_code=ending.exit_code)
 
@@ -159,12 +162,8 @@ class OpenRun:
         with checkpoint.as_directory() as path:
             folder = Path(path)
             self._run.summary.update(_read_best(folder))
-            try:
-                curve = read_curve(folder)
-                overlays = read_overlays(folder) if with_overlays else None
-            except (OSError, ValueError) as error:
-                log.info("W&B run %s goes without curve and overlays: %s", self.run_id, error)
-                return
+            curve = read_curve(folder)
+            overlays = read_overlays(folder) if with_overlays else None
         if overlays is not None:
             self._log({"overlays": overlay_images(overlays)}, self._last_step + 1)
         for row in curve.rows() if curve is not None else ():

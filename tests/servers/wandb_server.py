@@ -41,6 +41,11 @@ class ServerRun:
         """Rows of the history in their order on the server."""
         return [self.history[line] for line in sorted(self.history)]
 
+    @property
+    def epochs(self) -> list[dict[str, Any]]:
+        """The rows that are reports of the trial, without its curve and overlays."""
+        return [row for row in self.rows if "epoch" in row]
+
 
 class WandbServer:
     """A context manager; `url` is the base URL, `runs` what arrived, `fault` may change at any time.
@@ -86,16 +91,17 @@ class WandbServer:
         self._server.server_close()
         self._thread.join(5)
 
-    def wait_for(self, run: str, *, complete: bool = True, timeout_s: float = 10.0) -> ServerRun:
-        """The run once it is complete, or whatever is known of it after `timeout_s`."""
+    def wait_for_runs(self, number: int, timeout_s: float = 20.0) -> None:
+        """Returns once so many runs are known.
+
+        Raises:
+            TimeoutError: They are not after `timeout_s`.
+        """
         end = time.monotonic() + timeout_s
-        while time.monotonic() < end:
-            with self.lock:
-                found = self.runs.get(run)
-                if found is not None and found.complete >= complete:
-                    return found
+        while len(self.runs) < number:
+            if time.monotonic() > end:
+                raise TimeoutError(f"{len(self.runs)} of {number} runs after {timeout_s} s")
             time.sleep(0.05)
-        return self.runs.get(run, ServerRun(run))
 
     def hang(self) -> None:
         """Hold the calling request until the server ends."""
