@@ -4,22 +4,24 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from optuna.trial import FrozenTrial, TrialState
 
 from search.events import epochs_by_trial, errors_by_trial
-from search.study import PARAMS_ATTR, RAY_IDS_ATTR
 
-STATES: dict[TrialState, str] = {
-    TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-    TrialState.RUNNING: "running",
-    TrialState.WAITING: "waiting",
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+STATES: dict[str, str] = {
+    "COMPLETE": "complete",
+    "PRUNED": "pruned",
+    "FAIL": "failed",
+    "RUNNING": "running",
+    "WAITING": "waiting",
 }
+"""Optuna's name of a trial's state, and ours."""
 
 
 @dataclass(frozen=True)
@@ -30,27 +32,31 @@ class Tables:
     epochs: list[dict[str, Any]]
 
 
-def build_tables(trials: Sequence[FrozenTrial], events: list[dict[str, Any]], *, metric: str, mode: str) -> Tables:
+def build_tables(trials: Sequence["FrozenTrial"], events: list[dict[str, Any]], *, metric: str, mode: str) -> Tables:
     """Joins what the study and the journal know of each trial.
 
     A trial's `value` is the metric of its best epoch, which is also the epoch whose weights its checkpoint keeps,
     whatever its state: a trial that was stopped early may still hold the best model.
     """
+    # Imported here: the study brings Ray and Optuna, which reading a finished table does not need.
+    from search.study import PARAMS_ATTR, RAY_IDS_ATTR
+
     journal = epochs_by_trial(events)
     errors = errors_by_trial(events)
     trial_rows = []
     for trial in trials:
-        if trial.state == TrialState.WAITING:
+        state = STATES[trial.state.name]
+        if state == "waiting":
             continue
         rows = journal.get(trial.number, {})
         values = {epoch: float(row["metrics"][metric]) for epoch, row in rows.items()}
         best_epoch = _best_epoch(values, mode)
         best_metrics = rows[best_epoch]["metrics"] if best_epoch is not None else {}
-        error = errors.get(trial.number) if trial.state == TrialState.FAIL else None
+        error = errors.get(trial.number) if state == "failed" else None
         trial_rows.append(
             {
                 "number": trial.number,
-                "state": STATES[trial.state],
+                "state": state,
                 "value": values[best_epoch] if best_epoch is not None else None,
                 "best_epoch": best_epoch,
                 "epochs": max(values, default=0),
@@ -67,8 +73,11 @@ def build_tables(trials: Sequence[FrozenTrial], events: list[dict[str, Any]], *,
 
 
 def best_trial(trials: Sequence[dict[str, Any]], mode: str) -> dict[str, Any] | None:
-    """The row whose best epoch is the best of all; the earlier trial wins a tie. None when no trial reported."""
-    scored = [row for row in trials if row["value"] is not None]
+    """The row whose best epoch is the best of all; the earlier trial wins a tie. None when no trial has a value.
+
+    A trial that was stopped early may win, one that failed may not: what broke it may have bent its last epochs too.
+    """
+    scored = [row for row in trials if row["value"] is not None and row["state"] != "failed"]
     if not scored:
         return None
     sign = 1.0 if mode == "max" else -1.0
