@@ -4,8 +4,6 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,10 @@ from rich import box
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from search.errors import SegsearchError
+from search.terminal import counting_bar, transfer_bars
 
 log = logging.getLogger("segsearch")
 console = Console(stderr=True)
@@ -140,9 +138,10 @@ def evaluate(model: str, data: str, split: str | None, layout: str, results: Pat
     from search.models import evaluate_data, load_model
     from segcore.config import DataConfig
 
-    bundle = load_model(model, results)
+    with transfer_bars(console) as progress:
+        bundle = load_model(model, results, progress)
     section = {**bundle.config.data.model_dump(), "root": data, "layout": layout}
-    with _bar("scoring") as advance:
+    with counting_bar(console, "scoring") as advance:
         report = evaluate_data(bundle, DataConfig(**section), split, advance)
     if as_json:
         click.echo(json.dumps(report))
@@ -180,8 +179,9 @@ def predict(model: str, images: tuple[Path, ...], out: Path, size: str, results:
     from search.models import find_images, load_model, predict_images
 
     found = find_images(list(images))
-    bundle = load_model(model, results)
-    with _bar("predicting") as advance:
+    with transfer_bars(console) as progress:
+        bundle = load_model(model, results, progress)
+    with counting_bar(console, "predicting") as advance:
         predict_images(bundle, found, out, original_size=size == "original", progress=lambda n: advance(n, len(found)))
     output.print(f"{len(found)} masks in {out}", highlight=False)
 
@@ -235,20 +235,9 @@ def show(run_name: str, top: int, results: Path, as_json: bool) -> None:
 @RESULTS
 def export(run_name: str, targets: tuple[str, ...], results: Path) -> None:
     """Export a run's sealed model again, to the config's targets or to those given with --to."""
-    from search import job
+    from search.exporting import export_again
 
-    sys.exit(job.export_again(run_name, results, list(targets)))
-
-
-@contextmanager
-def _bar(text: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on a terminal; nothing in a log."""
-    with Progress(
-        TextColumn(text), BarColumn(), MofNCompleteColumn(), console=console, transient=True,
-        disable=not console.is_terminal,
-    ) as bar:  # fmt: skip
-        task = bar.add_task(text, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    sys.exit(export_again(run_name, results, list(targets), console))
 
 
 def _load(config: Path, overrides: tuple[str, ...], name: str | None) -> Any:

@@ -7,33 +7,30 @@ cut off.
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from search.callbacks.progress import ProgressCallback
 from search.config import SearchConfig
 from search.errors import ConfigError, RunError
 from search.events import EventLog, read_events
-from search.export import ExportOutcome, check_targets, export_all, parse_target
-from search.export.target import SpecLike
+from search.exporting import export_run, require_targets
 from search.paths import RunPaths, find_run, read_json
 from search.results import best_trial, build_tables, read_table, write_epochs
 from search.runs import create_run, stored_config, timed, update_run, working_on
 from search.space import apply
 from search.study import PARAMS_ATTR, stored_trials
-from segcore.card import CARD_FILE, verify_bundle
+from search.terminal import counting_bar
 from segcore.config import TrainConfig
 from segcore.data.cache import build_cache, open_cache
 from segcore.data.discovery import DatasetIndex, discover
 
 log = logging.getLogger("segsearch")
 
-EXIT_DONE, EXIT_EXPORT_FAILED, EXIT_INTERRUPTED = 0, 3, 130
+EXIT_DONE, EXIT_INTERRUPTED = 0, 130
 
 
 @dataclass(frozen=True)
@@ -94,7 +91,7 @@ def train(config: SearchConfig, console: Console) -> Outcome:
             card = seal(paths.best, best, config.train_config(), index, cache, origin, chosen_on=config.search.metric)
         log.info("sealed epoch %d in %s", best.epoch, paths.best)
         log.info("%s", headline(card))
-        exit_code = export_run(config, paths)
+        exit_code = export_run(config, paths, console)
     return Outcome(exit_code, paths, card)
 
 
@@ -128,21 +125,6 @@ def check(config: SearchConfig, console: Console) -> None:
     require_targets(config)
 
 
-def require_targets(config: SearchConfig) -> None:
-    """Refuses an export that could not work, before hours are spent.
-
-    Raises:
-        ConfigError: A target lacks its token, or something is in its way.
-    """
-    problems = check_targets(config.export.targets, **export_context(config, None))
-    if problems:
-        lines = "\n".join(f"  {problem}" for problem in problems)
-        raise ConfigError(
-            f"export.targets: not ready\n{lines}\nTo run without an export now: --set 'export.targets=[]', "
-            "and later: segsearch export RUN --to TARGET"
-        )
-
-
 def prepare_data(config: SearchConfig, console: Console) -> tuple[DatasetIndex, Path]:
     """Finds and checks the images and masks, and decodes them into the cache once.
 
@@ -150,14 +132,11 @@ def prepare_data(config: SearchConfig, console: Console) -> tuple[DatasetIndex, 
         DataError: With everything that is wrong with the data.
     """
     index = discover(config.data)
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=console, transient=True, disable=not console.is_terminal,
-    ) as bar:  # fmt: skip
-        task = bar.add_task("decoding images", total=len(index.samples))
-        cache_path = build_cache(index, config.data, lambda done, total: bar.update(task, completed=done, total=total))
-    for warning in index.warnings:
-        log.warning("data: %s", warning)
+    with counting_bar(console, "decoding images") as advance:
+        cache_path = build_cache(index, config.data, advance)
+    with open_cache(cache_path) as cache:
+        for warning in (*index.warnings, *cache.warnings):
+            log.warning("data: %s", warning)
     counts = ", ".join(f"{count} {split}" for split, count in index.counts().items() if count)
     height, width = config.data.image_hw
     log.info("data: %s images (layout %s) at %dx%d px from %s", counts, index.layout, width, height, index.root)
@@ -183,7 +162,7 @@ def _search_and_seal(
         log.info("sealed trial %d, epoch %d in %s", card["origin"]["trial"], card["origin"]["epoch"], paths.best)
         log.info("%s", headline(card))
         _track_summary(config, paths, card)
-        exit_code = export_run(config, paths)
+        exit_code = export_run(config, paths, console)
     return Outcome(exit_code, paths, card)
 
 
@@ -250,63 +229,3 @@ def trial_configs(config: SearchConfig, paths: RunPaths) -> dict[int, TrainConfi
         for trial in stored_trials(paths.storage_url, paths.name)
         if PARAMS_ATTR in trial.user_attrs
     }
-
-
-def export_run(config: SearchConfig, paths: RunPaths, targets: Sequence[SpecLike] | None = None) -> int:
-    """Exports the sealed model to the config's targets, or to those given; returns the exit code.
-
-    A target that fails leaves the sealed model and the other targets as they are.
-    """
-    specs = config.export.targets if targets is None else targets
-    if not specs:
-        update_run(paths, status="done")
-        return EXIT_DONE
-    with timed(paths, "export"):
-        outcomes = export_all(paths.best, specs, paths.export, context=export_context(config, paths))
-    failed = [outcome for outcome in outcomes if outcome.error]
-    for outcome in outcomes:
-        _log_outcome(outcome)
-    if not failed:
-        update_run(paths, status="done")
-        return EXIT_DONE
-    update_run(paths, status="export_failed", error="; ".join(f"{o.spec}: {o.error}" for o in failed))
-    log.error("the sealed model is safe in %s; try again with: segsearch export %s", paths.best, paths.name)
-    return EXIT_EXPORT_FAILED
-
-
-def export_again(name_or_path: str, results: Path, targets: list[str]) -> int:
-    """Exports a run's sealed model again, to the config's targets or to others; returns the exit code.
-
-    Raises:
-        RunError: No such run, or it has no sealed model.
-        ConfigError: A target cannot be parsed, or there is none.
-    """
-    paths = find_run(name_or_path, results)
-    if not (paths.best / CARD_FILE).is_file():
-        raise RunError(f"{paths.name!r} has no sealed model yet; go on with: segsearch resume {paths.name}")
-    config = stored_config(paths)
-    specs: Sequence[SpecLike] = [parse_target(text) for text in targets] or config.export.targets
-    if not specs:
-        raise ConfigError(f"{paths.config}: export.targets is empty; name one with --to, e.g. --to local:/models/birds")
-    verify_bundle(paths.best)
-    with working_on(paths):
-        return export_run(config, paths, specs)
-
-
-def export_context(config: SearchConfig, paths: RunPaths | None) -> dict[str, Any]:
-    """What a target may need to know of the run."""
-    wandb = config.tracking.wandb
-    return {
-        "project": wandb.project,
-        "entity": wandb.entity,
-        "group": wandb.group or config.name,
-        "mode": wandb.mode,
-        "run_dir": paths.root if paths else None,
-    }
-
-
-def _log_outcome(outcome: ExportOutcome) -> None:
-    if outcome.error:
-        log.error("export to %s failed: %s", outcome.spec, outcome.error)
-    else:
-        log.info("exported to %s", outcome.spec)

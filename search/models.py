@@ -20,19 +20,18 @@ from segcore.data.discovery import discover
 REMOTE_PREFIX = "yandex_disk:"
 
 
-def find_model(text: str, results: Path) -> Path:
+def find_model(text: str, results: Path, progress: Callable[[str, int, int], None] | None = None) -> Path:
     """The folder of a sealed model: a bundle, a run (its `best/`), or a copy of `yandex_disk:/path`.
 
     Raises:
         BundleError: There is no such model.
     """
     if text.startswith(REMOTE_PREFIX):
-        from search.export.yandex_disk import download
+        from search.export.yandex_download import download
 
         remote = text.removeprefix(REMOTE_PREFIX)
         folder = Path(user_cache_dir("segsearch")) / "models" / remote.strip("/").replace("/", "_")
-        download(remote, folder)
-        return folder
+        return download(remote, folder, progress=progress)
     folder = Path(text)
     if (folder / CARD_FILE).is_file():
         return folder
@@ -127,9 +126,9 @@ def evaluate_data(
     return {"split": split, "threshold": bundle.threshold, **summarize(rows), "images": images}
 
 
-def load_model(text: str, results: Path) -> Bundle:
+def load_model(text: str, results: Path, progress: Callable[[str, int, int], None] | None = None) -> Bundle:
     """`find_model`, then `load_bundle`."""
-    return load_bundle(find_model(text, results))
+    return load_bundle(find_model(text, results, progress))
 
 
 def _write_png(mask: np.ndarray, target: Path) -> None:

@@ -240,7 +240,7 @@ def test_train_evaluate_predict_show_and_export_agree(cli: Callable[..., Result]
     assert json.loads(cli("ls", "--json").stdout)[0]["iou"] == card["scores"]["test"]["iou"]
     assert json.loads(cli("show", "c", "--json").stdout)["card"]["scores"] == card["scores"]
 
-    data = next((tmp_path / "cache" / "segsearch").glob("synthetic-*"))
+    data = next(path for path in (tmp_path / "cache" / "segsearch").glob("synthetic-*") if path.is_dir())
     report = json.loads(cli("evaluate", "c", str(data), "--json").stdout)
     assert report["iou"] == card["scores"]["test"]["iou"]
 
