@@ -20,9 +20,9 @@ from search.events import EventLog, read_events
 from search.exporting import export_run, require_targets
 from search.paths import RunPaths, find_run, read_json
 from search.results import best_trial, build_tables, read_table, write_epochs
-from search.runs import create_run, stored_config, timed, update_run, working_on
-from search.space import apply
-from search.study import PARAMS_ATTR, stored_trials
+from search.runs import absolute_paths, create_run, stored_config, timed, update_run, working_on
+from search.space import apply, parse_space
+from search.study import PARAMS_ATTR, sample_space, stored_trials
 from search.terminal import counting_bar
 from segcore.config import TrainConfig
 from segcore.data.cache import build_cache, open_cache
@@ -31,6 +31,7 @@ from segcore.data.discovery import DatasetIndex, discover
 log = logging.getLogger("segsearch")
 
 EXIT_DONE, EXIT_INTERRUPTED = 0, 130
+SPACE_SAMPLES = 64
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,10 @@ def run(config: SearchConfig, console: Console) -> Outcome:
             f"space: {config.name} searches nothing, so all trials would be the same; name keys to search, e.g. "
             "--set 'space.optimizer.lr={loguniform: [1e-4, 1e-2]}', or train it once with: segsearch train"
         )
+    config = absolute_paths(config)
     require_targets(config)
     index, cache_path = prepare_data(config, console)
+    require_models(config)
     paths = create_run(config, "search")
     return _search_and_seal(config, paths, index, cache_path, console)
 
@@ -65,8 +68,10 @@ def train(config: SearchConfig, console: Console) -> Outcome:
     from search.sealing import headline, seal
     from segcore.training import fit
 
+    config = absolute_paths(config)
     require_targets(config)
     index, cache_path = prepare_data(config, console)
+    require_models(config)
     paths = create_run(config, "train")
     num_cpus = len(os.sched_getaffinity(0))
     torch.set_num_threads(num_cpus)
@@ -116,13 +121,35 @@ def resume(name_or_path: str, results: Path, console: Console) -> Outcome:
 
 
 def check(config: SearchConfig, console: Console) -> None:
-    """Everything that can be known to be wrong before training: data, export targets.
+    """Everything that can be known to be wrong before training: data, models, export targets.
 
     Raises:
         DataError, ConfigError: With all that is wrong.
     """
+    config = absolute_paths(config)
     prepare_data(config, console)
+    require_models(config)
     require_targets(config)
+
+
+def require_models(config: SearchConfig) -> None:
+    """Builds each encoder that the search may choose once, so that a wrong name or missing weights show now.
+
+    Weights from timm's hub are thereby downloaded once, before trials would all ask for them.
+
+    Raises:
+        ConfigError: With the key at fault.
+    """
+    from segcore.models import build_model
+
+    base = config.train_config()
+    candidates = [base, *(apply(base, flat) for flat in sample_space(parse_space(config.space, base), SPACE_SAMPLES))]
+    seen = set()
+    for model in (candidate.model for candidate in candidates):
+        key = (model.encoder, model.encoder_weights, model.decoder_channels, model.depth)
+        if key not in seen:
+            seen.add(key)
+            build_model(model)
 
 
 def prepare_data(config: SearchConfig, console: Console) -> tuple[DatasetIndex, Path]:

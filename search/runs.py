@@ -25,13 +25,13 @@ def create_run(config: SearchConfig, kind: str) -> RunPaths:
     """Makes `results/<name>/` with the resolved config and a first `run.json`.
 
     Args:
-        config: The config of the run.
+        config: The config of the run, its paths absolute.
         kind: `search` or `train`.
 
     Raises:
         RunError: A run of that name is there already, or the folder cannot be made.
     """
-    paths = RunPaths(Path(config.results).expanduser().resolve() / config.name)
+    paths = RunPaths(Path(config.results) / config.name)
     if paths.run.exists():
         status = read_json(paths.run).get("status")
         hint = f"segsearch resume {config.name}" if status != "done" else f"segsearch show {config.name}"
@@ -64,6 +64,52 @@ def create_run(config: SearchConfig, kind: str) -> RunPaths:
         },
     )
     return paths
+
+
+def absolute_paths(config: SearchConfig) -> SearchConfig:
+    """The config with every path made absolute, so that a worker, or a resume from elsewhere, finds the same files."""
+    model, data = config.model, config.data
+    targets = [
+        spec.model_copy(update={"local": _absolute(spec.location)}) if spec.kind == "local" else spec
+        for spec in config.export.targets
+    ]
+    return config.model_copy(
+        update={
+            "data": data.model_copy(
+                update={
+                    "root": data.root if data.root == "synthetic" else _absolute(data.root),
+                    "cache_dir": data.cache_dir and _absolute(data.cache_dir),
+                }
+            ),
+            "model": model.model_copy(update={"encoder_weights": _weights(model.encoder_weights)}),
+            "space": {key: _absolute_weights(value, key) for key, value in config.space.items()},
+            "export": config.export.model_copy(update={"targets": tuple(targets)}),
+            "results": _absolute(config.results),
+        }
+    )
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().resolve())
+
+
+def _weights(value: str) -> str:
+    return value if value in ("none", "imagenet") else _absolute(value)
+
+
+def _absolute_weights(tree: Any, key: str) -> Any:
+    """Makes the paths below any searched `encoder_weights` absolute."""
+    if isinstance(tree, dict):
+        is_weights = key.rpartition(".")[2] == "encoder_weights"
+        if is_weights and isinstance(tree.get("choice"), list):
+            return {
+                **tree,
+                "choice": [_weights(value) if isinstance(value, str) else value for value in tree["choice"]],
+            }
+        return {name: _absolute_weights(value, str(name)) for name, value in tree.items()}
+    if isinstance(tree, str) and key.rpartition(".")[2] == "encoder_weights":
+        return _weights(tree)
+    return tree
 
 
 def stored_config(paths: RunPaths) -> SearchConfig:

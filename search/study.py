@@ -13,6 +13,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
+from sqlalchemy.exc import SQLAlchemyError
 
 from search.errors import RunError
 from search.events import epochs_by_trial
@@ -40,8 +41,16 @@ def open_study(storage_url: str, name: str, *, mode: str, sampler: optuna.sample
             sampler=sampler,
             load_if_exists=True,
         )
-    except (RuntimeError, optuna.exceptions.StorageInternalError) as error:
-        raise RunError(f"{storage_url} cannot be opened as an Optuna study: {error}") from error
+    except _UNREADABLE as error:
+        raise _cannot_be_opened(storage_url, error) from error
+
+
+_UNREADABLE = (RuntimeError, SQLAlchemyError, optuna.exceptions.StorageInternalError)
+
+
+def _cannot_be_opened(storage_url: str, error: BaseException) -> RunError:
+    cause = getattr(error, "orig", None) or error.__cause__ or error
+    return RunError(f"{storage_url} cannot be opened as an Optuna study: {cause}")
 
 
 def best_value(values: Sequence[float], mode: str) -> float:
@@ -197,5 +206,21 @@ def history_of(study: optuna.Study) -> dict[int, dict[int, float]]:
 
 
 def stored_trials(storage_url: str, name: str) -> list[FrozenTrial]:
-    """The trials of a run's study as they stand, in order of their number."""
-    return optuna.load_study(storage=storage_url, study_name=name).get_trials(deepcopy=False)
+    """The trials of a run's study as they stand, in order of their number; none when it was never begun.
+
+    Raises:
+        RunError: The file is no Optuna storage that this version can read.
+    """
+    try:
+        return optuna.load_study(storage=storage_url, study_name=name).get_trials(deepcopy=False)
+    except KeyError:  # a process that died after it had made the file
+        return []
+    except _UNREADABLE as error:
+        raise _cannot_be_opened(storage_url, error) from error
+
+
+def sample_space(space: Space, count: int) -> list[dict[str, Any]]:
+    """Random points of a space, the same ones each time; none for an empty space."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    return [space.suggest(study.ask()) for _ in range(count if space else 0)]
