@@ -1,0 +1,384 @@
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+from ray.tune.search import Searcher
+
+from search.errors import RunError
+from search.events import EventLog, read_events
+from search.results import build_tables
+from search.sampler import build_sampler
+from search.space import parse_space
+from search.study import (
+    PARAMS_ATTR,
+    RAY_IDS_ATTR,
+    StudySearcher,
+    best_value,
+    end_running,
+    history_of,
+    open_study,
+    reconcile,
+    stored_trials,
+)
+from segcore.config import TrainConfig
+
+METRIC = "val/iou"
+BASE = TrainConfig()
+SPACE = parse_space(
+    {
+        "optimizer.lr": {"loguniform": [1e-5, 1e-1]},
+        "lr_scheduler": {"choice": {"plateau": {"patience": {"int": [1, 50]}}, "cosine": {}}},
+    },
+    BASE,
+)
+
+
+@pytest.fixture(scope="module")
+def empty_db(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A storage with its tables made, which takes longer than copying it."""
+    path = tmp_path_factory.mktemp("study") / "study.db"
+    open_study(f"sqlite:///{path}", "birds", mode="max", sampler=None)
+    return path
+
+
+@pytest.fixture
+def url(empty_db: Path, tmp_path: Path) -> str:
+    return f"sqlite:///{shutil.copy(empty_db, tmp_path / 'study.db')}"
+
+
+def reopen(url: str, seed: int = 0) -> optuna.Study:
+    """The study as a new process finds it."""
+    study = open_study(url, "birds", mode="max", sampler=None)
+    existing = len(study.get_trials(deepcopy=False))
+    study.sampler = build_sampler("random", seed=seed, num_samples=10, num_existing=existing)
+    return study
+
+
+def new_searcher(
+    study: optuna.Study, *, num_samples: int = 10, mode: str = "max", requeue: list[FrozenTrial] | None = None
+) -> StudySearcher:
+    return StudySearcher(
+        study, SPACE, lambda number, train: {"number": number, "train": train.model_dump(mode="json")},
+        base=BASE, metric=METRIC, mode=mode, num_samples=num_samples, requeue=requeue or [],
+    )  # fmt: skip
+
+
+def suggested(searcher: StudySearcher, trial_id: str) -> dict[str, Any]:
+    spec = searcher.suggest(trial_id)
+    assert isinstance(spec, dict)
+    return spec
+
+
+def result(epoch: int, value: float, *, finished: bool = False) -> dict[str, Any]:
+    return {"epoch": epoch, METRIC: value, "finished": finished}
+
+
+def report(searcher: StudySearcher, trial_id: str, *values: float) -> None:
+    for epoch, value in enumerate(values, start=1):
+        searcher.on_trial_result(trial_id, result(epoch, value))
+
+
+def stored(url: str) -> list[FrozenTrial]:
+    return stored_trials(url, "birds")
+
+
+def test_the_spec_is_the_base_with_the_suggested_keys(url: str) -> None:
+    searcher = new_searcher(reopen(url))
+    specs = [suggested(searcher, f"ray-{i}") for i in range(6)]
+    assert [spec["number"] for spec in specs] == list(range(6))
+    assert [searcher.number_of(f"ray-{i}") for i in range(6)] == list(range(6))
+    for spec, trial in zip(specs, stored(url), strict=True):
+        params = trial.user_attrs[PARAMS_ATTR]
+        assert spec["train"]["optimizer"]["lr"] == params["optimizer.lr"] == trial.params["optimizer.lr"]
+        assert spec["train"]["lr_scheduler"]["name"] == params["lr_scheduler.name"]
+        if params["lr_scheduler.name"] == "plateau":
+            assert spec["train"]["lr_scheduler"]["patience"] == params["lr_scheduler.patience"]
+        else:
+            assert "lr_scheduler.patience" not in params
+        assert trial.user_attrs[RAY_IDS_ATTR] == [f"ray-{trial.number}"]
+        assert trial.state == TrialState.RUNNING
+    assert {spec["train"]["lr_scheduler"]["name"] for spec in specs} == {"plateau", "cosine"}
+
+
+def test_a_complete_trial_is_told_its_best_epoch(url: str) -> None:
+    searcher = new_searcher(reopen(url))
+    searcher.suggest("a")
+    report(searcher, "a", 0.2, 0.72)
+    searcher.on_trial_complete("a", result(3, 0.18, finished=True))
+    (trial,) = stored(url)
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.72)
+    assert trial.intermediate_values == {1: 0.2, 2: 0.72, 3: 0.18}
+
+
+def test_in_mode_min_the_best_epoch_is_the_lowest(url: str) -> None:
+    study = optuna.create_study(storage=url, study_name="low", direction="minimize")
+    searcher = new_searcher(study, mode="min")
+    searcher.suggest("a")
+    report(searcher, "a", 0.5, 0.2)
+    searcher.on_trial_complete("a", result(3, 0.4, finished=True))
+    assert study.trials[0].value == 0.2
+
+
+def test_a_stopped_trial_is_pruned_and_keeps_every_report(url: str) -> None:
+    """The report that it is stopped at reaches the searcher with the end alone, as Ray tells it."""
+    searcher = new_searcher(reopen(url))
+    searcher.suggest("a")
+    report(searcher, "a", 0.2)
+    searcher.on_trial_complete("a", result(2, 0.3))
+    (trial,) = stored(url)
+    assert trial.state == TrialState.PRUNED
+    assert trial.intermediate_values == {1: 0.2, 2: 0.3}
+
+
+def test_a_trial_with_an_error_fails_whatever_it_reported(url: str) -> None:
+    searcher = new_searcher(reopen(url))
+    searcher.suggest("a")
+    report(searcher, "a", 0.2, 0.3)
+    searcher.on_trial_complete("a", None, error=True)
+    searcher.suggest("b")
+    searcher.on_trial_complete("b", None, error=True)
+    searcher.suggest("c")
+    searcher.on_trial_complete("c", result(1, 0.9, finished=True), error=True)
+    assert [trial.state for trial in stored(url)] == [TrialState.FAIL] * 3
+    assert stored(url)[0].intermediate_values == {1: 0.2, 2: 0.3}
+
+
+@pytest.mark.parametrize("last", [None, {}, {"trial_id": "a", "done": True}])
+def test_a_trial_that_ends_without_a_report_fails(url: str, last: dict[str, Any] | None) -> None:
+    searcher = new_searcher(reopen(url))
+    searcher.suggest("a")
+    searcher.on_trial_complete("a", last)
+    assert stored(url)[0].state == TrialState.FAIL
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_an_end_that_is_told_twice_counts_once(url: str, finished: bool) -> None:
+    searcher = new_searcher(reopen(url))
+    searcher.suggest("a")
+    report(searcher, "a", 0.2)
+    end = result(2, 0.3, finished=finished)
+    searcher.on_trial_complete("a", end)
+    first = stored(url)
+    searcher.on_trial_complete("a", end)
+    searcher.on_trial_complete("a", None, error=True)
+    assert [(t.state, t.value, t.intermediate_values) for t in stored(url)] == [
+        (t.state, t.value, t.intermediate_values) for t in first
+    ]
+
+
+def test_a_report_that_is_told_twice_counts_once(url: str) -> None:
+    searcher = new_searcher(reopen(url))
+    searcher.suggest("a")
+    report(searcher, "a", 0.2, 0.3)
+    report(searcher, "a", 0.2, 0.3)
+    assert stored(url)[0].intermediate_values == {1: 0.2, 2: 0.3}
+
+
+def test_no_more_than_num_samples_are_suggested(url: str) -> None:
+    searcher = new_searcher(reopen(url), num_samples=3)
+    for i in range(3):
+        suggested(searcher, f"ray-{i}")
+    assert searcher.suggest("one more") == Searcher.FINISHED
+    assert searcher.suggest("and another") == Searcher.FINISHED
+    assert len(stored(url)) == 3
+
+
+def test_trials_of_earlier_sessions_count(url: str) -> None:
+    first = new_searcher(reopen(url), num_samples=2)
+    for i in range(2):
+        suggested(first, f"ray-{i}")
+        first.on_trial_complete(f"ray-{i}", result(1, 0.5, finished=True))
+    assert new_searcher(reopen(url), num_samples=2).suggest("x") == Searcher.FINISHED
+    second = new_searcher(reopen(url), num_samples=3)
+    assert suggested(second, "x")["number"] == 2
+    assert second.suggest("y") == Searcher.FINISHED
+
+
+def test_an_enqueued_trial_is_the_first_and_is_counted_once(url: str) -> None:
+    study = reopen(url)
+    study.enqueue_trial(SPACE.to_params({"optimizer.lr": 0.01, "lr_scheduler.name": "cosine"}))
+    searcher = new_searcher(study, num_samples=2)
+    spec = suggested(searcher, "a")
+    assert (spec["number"], spec["train"]["optimizer"]["lr"]) == (0, 0.01)
+    assert suggested(searcher, "b")["number"] == 1
+    assert searcher.suggest("c") == Searcher.FINISHED
+
+
+def test_the_same_seed_suggests_the_same_and_a_continued_study_nothing_twice(url: str, tmp_path: Path) -> None:
+    other = f"sqlite:///{shutil.copy(tmp_path / 'study.db', tmp_path / 'other.db')}"
+    rates: list[list[float]] = []
+    for storage in (url, other):
+        rates.append([])
+        for session in range(2):
+            searcher = new_searcher(reopen(storage), num_samples=20)
+            for i in range(3):
+                spec = suggested(searcher, f"{session}-{i}")
+                searcher.on_trial_complete(f"{session}-{i}", result(1, 0.5, finished=True))
+                rates[-1].append(spec["train"]["optimizer"]["lr"])
+    assert rates[0] == rates[1]
+    assert len(set(rates[0])) == 6
+
+
+def killed_in_the_middle(url: str, journal: Path) -> None:
+    """Leaves behind what a driver that was killed leaves: six trials, the journal ahead of the study.
+
+    0 complete. 1 running, with an epoch that only the journal has. 2 running, its last epoch only in the journal.
+    3 running, no report. 4 asked for, without parameters. 5 running, and never told its end by the study.
+    """
+    study = reopen(url)
+    searcher = new_searcher(study)
+    log = EventLog(journal)
+    for i in range(4):
+        searcher.suggest(f"ray-{i}")
+    study.ask()
+    searcher.suggest("ray-5")
+    for number, epoch, value in [(0, 1, 0.4), (1, 1, 0.3), (1, 2, 0.5), (2, 1, 0.8), (5, 1, 0.1)]:
+        log.epoch(number, epoch, result(epoch, value))
+        searcher.on_trial_result(f"ray-{number}", result(epoch, value))
+    log.epoch(0, 2, result(2, 0.3, finished=True))
+    searcher.on_trial_complete("ray-0", result(2, 0.3, finished=True))
+    log.epoch(1, 3, result(3, 0.6))
+    log.epoch(2, 2, result(2, 0.7, finished=True))
+    searcher.on_trial_result("ray-5", result(2, 0.2, finished=True))
+    log.epoch(5, 2, result(2, 0.2, finished=True))
+    log.close()
+
+
+def test_after_a_kill_the_study_is_brought_up_to_the_journal(url: str, tmp_path: Path) -> None:
+    killed_in_the_middle(url, tmp_path / "events.jsonl")
+    study = reopen(url)
+    requeue = reconcile(study, read_events(tmp_path / "events.jsonl"), metric=METRIC, mode="max")
+    assert [trial.number for trial in requeue] == [1, 3]
+    assert requeue[0].intermediate_values == {1: 0.3, 2: 0.5, 3: 0.6}
+    trials = stored(url)
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "RUNNING", "COMPLETE", "RUNNING", "FAIL", "COMPLETE"]
+    assert [trials[n].value for n in (0, 2, 5)] == [0.4, 0.8, 0.2]
+    assert trials[2].intermediate_values == {1: 0.8, 2: 0.7}
+    assert history_of(study) == {
+        0: {1: 0.4, 2: 0.3},
+        1: {1: 0.3, 2: 0.5, 3: 0.6},
+        2: {1: 0.8, 2: 0.7},
+        5: {1: 0.1, 2: 0.2},
+    }
+
+
+def test_to_reconcile_again_changes_nothing(url: str, tmp_path: Path) -> None:
+    killed_in_the_middle(url, tmp_path / "events.jsonl")
+    events = read_events(tmp_path / "events.jsonl")
+    reconcile(reopen(url), events, metric=METRIC, mode="max")
+    first = [(t.state, t.value, t.intermediate_values) for t in stored(url)]
+    assert [t.number for t in reconcile(reopen(url), events, metric=METRIC, mode="max")] == [1, 3]
+    assert [(t.state, t.value, t.intermediate_values) for t in stored(url)] == first
+
+
+def test_trials_that_go_on_come_first_under_their_number_and_with_what_they_were(url: str, tmp_path: Path) -> None:
+    killed_in_the_middle(url, tmp_path / "events.jsonl")
+    before = stored(url)
+    study = reopen(url)
+    events = read_events(tmp_path / "events.jsonl")
+    requeue = reconcile(study, events, metric=METRIC, mode="max")
+    searcher = new_searcher(study, num_samples=7, requeue=requeue)
+    specs = [suggested(searcher, f"again-{i}") for i in range(3)]
+    assert [spec["number"] for spec in specs] == [1, 3, 6]
+    assert searcher.suggest("again-3") == Searcher.FINISHED
+    for spec in specs[:2]:
+        params = before[spec["number"]].user_attrs[PARAMS_ATTR]
+        assert spec["train"]["optimizer"]["lr"] == params["optimizer.lr"]
+    assert stored(url)[1].user_attrs[RAY_IDS_ATTR] == ["ray-1", "again-0"]
+
+    # Trial 1 goes on from its checkpoint of epoch 2: epoch 3 is trained and told again.
+    searcher.on_trial_result("again-0", result(3, 0.6))
+    searcher.on_trial_complete("again-0", result(4, 0.55, finished=True))
+    searcher.on_trial_complete("again-1", result(1, 0.2))
+    searcher.on_trial_complete("again-2", None, error=True)
+    trials = stored(url)
+    assert [trial.state.name for trial in trials] == [
+        "COMPLETE", "COMPLETE", "COMPLETE", "PRUNED", "FAIL", "COMPLETE", "FAIL"
+    ]  # fmt: skip
+    assert trials[1].value == 0.6
+    assert trials[1].intermediate_values == {1: 0.3, 2: 0.5, 3: 0.6, 4: 0.55}
+
+
+def test_a_kill_at_any_moment_leaves_a_study_that_can_go_on(url: str, tmp_path: Path) -> None:
+    """A real process that is killed while it reports."""
+    code = (
+        "import os, sys, pathlib\n"
+        "sys.path.insert(0, sys.argv[3])\n"
+        "import importlib.util\n"
+        "spec = importlib.util.spec_from_file_location('test_study', sys.argv[4])\n"
+        "module = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(module)\n"
+        "module.killed_in_the_middle(sys.argv[1], pathlib.Path(sys.argv[2]))\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    arguments = [url, str(tmp_path / "events.jsonl"), str(root), __file__]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=root, check=False)
+    assert done.returncode == -9
+    events = read_events(tmp_path / "events.jsonl")
+    study = reopen(url)
+    assert [t.number for t in reconcile(study, events, metric=METRIC, mode="max")] == [1, 3]
+    tables = build_tables(stored(url), events, metric=METRIC, mode="max")
+    assert [row["number"] for row in tables.trials] == [0, 1, 2, 3, 4, 5]
+    assert len(tables.epochs) == 9
+
+
+def test_a_time_budget_ends_what_is_running(url: str) -> None:
+    study = reopen(url)
+    searcher = new_searcher(study)
+    for trial_id in ("a", "b", "c"):
+        searcher.suggest(trial_id)
+    searcher.on_trial_complete("a", result(1, 0.5, finished=True))
+    searcher.on_trial_result("b", result(1, 0.4))
+    assert end_running(study, mode="max") == 2
+    assert [trial.state.name for trial in stored(url)] == ["COMPLETE", "PRUNED", "FAIL"]
+    assert end_running(study, mode="max") == 0
+
+
+def test_best_value_follows_the_mode() -> None:
+    assert best_value([0.2, 0.7, 0.1], "max") == 0.7
+    assert best_value([0.2, 0.7, 0.1], "min") == 0.1
+
+
+def test_the_study_goes_on_in_the_same_file(url: str, tmp_path: Path) -> None:
+    study = reopen(url)
+    study.ask()
+    assert len(open_study(url, "birds", mode="max", sampler=None).trials) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["study.db"]
+
+
+def test_a_file_that_is_no_study_is_told(tmp_path: Path) -> None:
+    (tmp_path / "study.db").write_text("not a database, whatever its name says" * 50)
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    with pytest.raises(RunError, match=r"study\.db cannot be opened as an Optuna study: file is not a database$"):
+        open_study(url, "birds", mode="max", sampler=None)
+    with pytest.raises(RunError, match=r"study\.db cannot be opened as an Optuna study: file is not a database$"):
+        stored_trials(url, "birds")
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"cannot be opened as an Optuna study: unable to open database file$"):
+        open_study(f"sqlite:///{tmp_path / 'absent' / 'study.db'}", "birds", mode="max", sampler=None)
+
+
+@pytest.mark.parametrize("begun", ["empty file", "tables, no study"])
+def test_a_study_that_was_never_begun_has_no_trials(tmp_path: Path, begun: str) -> None:
+    """Killed while the file was being made; the next session opens it as if it were new."""
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    (tmp_path / "study.db").touch()
+    if begun == "tables, no study":
+        optuna.storages.RDBStorage(url)
+    assert stored_trials(url, "birds") == []
+    assert open_study(url, "birds", mode="max", sampler=None).trials == []
+
+
+def test_the_searcher_has_nothing_to_save(url: str, tmp_path: Path) -> None:
+    searcher = new_searcher(reopen(url))
+    searcher.save(str(tmp_path / "state"))
+    searcher.restore(str(tmp_path / "state"))
+    assert suggested(searcher, "a")["number"] == 0
