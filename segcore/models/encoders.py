@@ -105,6 +105,7 @@ def build_timm_encoder(name: str, weights: str) -> TimmEncoder:
     elif weights != "none":
         _load_local_weights(backbone, name, Path(weights).expanduser())
 
+    _subsample_before_narrow_pointwise(backbone)
     reductions: list[int] = backbone.feature_info.reduction()
     channels: list[int] = backbone.feature_info.channels()
     # Keep the last (most processed) feature of each reduction, finest first.
@@ -133,8 +134,9 @@ def _create_for_any_size(name: str) -> tuple[Any, list[Tensor]]:
         except TypeError:
             continue  # this family does not know the option
         except (RuntimeError, AttributeError, AssertionError, NotImplementedError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ConfigError(f"model.encoder: timm cannot build {name!r} as a feature extractor: {reason}") from error
+            raise ConfigError(
+                f"model.encoder: timm cannot build {name!r} as a feature extractor: {_first_line(error)}"
+            ) from error
         reductions = backbone.feature_info.reduction()
         if any(reduction < 1 or reduction & (reduction - 1) for reduction in reductions):
             raise ConfigError(
@@ -145,14 +147,40 @@ def _create_for_any_size(name: str) -> tuple[Any, list[Tensor]]:
         try:
             features = _probe(backbone, side)
         except (RuntimeError, AssertionError, ValueError) as error:
-            problem = str(error).strip().splitlines()[0]
+            problem = _first_line(error)
             continue
-        found = [max(side // f.shape[2], side // f.shape[1]) if f.shape[2] else 0 for f in features]
-        if not all(side // reduction in f.shape[1:3] for f, reduction in zip(features, reductions, strict=True)):
-            problem = f"a {side} px image gives features reduced by {found} instead of {reductions}"
+        if not all(side // r in f.shape[1:3] for f, r in zip(features, reductions, strict=True)):
+            shapes = [tuple(f.shape[1:]) for f in features]
+            problem = f"features of a {side} x {2 * side} px image have shapes {shapes}, not reduced by {reductions}"
             continue
         return backbone, features
     raise ConfigError(f"model.encoder: timm:{name} does not take images of any size ({problem})")
+
+
+def _subsample_before_narrow_pointwise(backbone: nn.Module) -> None:
+    """Let strided 1x1 convolutions of few channels drop pixels first and then run unstrided: the same numbers.
+
+    On CPUs with AVX-512 the weight gradient of such a convolution in channels_last (oneDNN, torch 2.15, fewer
+    than 16 input channels) writes out of bounds and ends the process. The stems of MobileOne and FastViT have one.
+    """
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.padding == (0, 0):
+            down, across = module.stride
+            if max(down, across) > 1 and module.in_channels < 16:
+                module.stride = (1, 1)
+                module.register_forward_pre_hook(_Subsample(down, across))
+
+
+class _Subsample:
+    """Forward pre-hook that keeps every `down`-th row and every `across`-th column of its `(N, C, H, W)` input."""
+
+    def __init__(self, down: int, across: int) -> None:
+        self.down = down
+        self.across = across
+
+    def __call__(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        memory_format = torch.channels_last
+        return (args[0][:, :, :: self.down, :: self.across].contiguous(memory_format=memory_format), *args[1:])
 
 
 def _probe(backbone: nn.Module, side: int) -> list[Tensor]:
@@ -173,25 +201,34 @@ def _is_nhwc(features: Sequence[Tensor], channels: Sequence[int]) -> bool:
 
 
 def _create_with_hub_weights(name: str, built: Any) -> Any:
-    """Return the backbone with the weights of timm's hub."""
+    """Return the backbone with the weights of timm's hub, without the network where they were fetched before."""
     import timm
+    from huggingface_hub import try_to_load_from_cache
 
-    last_error: Exception | None = None
+    cfg = timm.get_pretrained_cfg(name)
+    cached = try_to_load_from_cache(cfg.hf_hub_id, "model.safetensors") if cfg.hf_hub_id else None
+    overlay = {"file": cached} if isinstance(cached, str) else None
+    reason = "it has none"
     for options in _SIZE_OPTIONS:
         try:
-            backbone = timm.create_model(name, features_only=True, pretrained=True, **options)
+            backbone = timm.create_model(
+                name, features_only=True, pretrained=True, pretrained_cfg_overlay=overlay, **options
+            )
         except TypeError:
-            continue
+            continue  # this family does not know the option
         except Exception as error:  # the hub's client raises OSError, RuntimeError and several HTTP types
-            last_error = error
-            break
-        if [tuple(p.shape) for p in backbone.parameters()] == [tuple(p.shape) for p in built.parameters()]:
+            raise SegsearchError(_no_hub_weights_message(name, _first_line(error))) from error
+        if [p.shape for p in backbone.parameters()] == [p.shape for p in built.parameters()]:
             return backbone
-    reason = str(last_error).strip().splitlines()[0] if str(last_error).strip() else type(last_error).__name__
-    raise SegsearchError(
-        f"model.encoder_weights: the pretrained weights of timm:{name} could not be fetched from timm's hub "
-        f"({reason}); check the network, or set a local .safetensors file or 'none'"
-    ) from last_error
+        reason = "they do not fit the model"
+    raise SegsearchError(_no_hub_weights_message(name, reason))
+
+
+def _no_hub_weights_message(name: str, reason: str) -> str:
+    return (
+        f"model.encoder_weights: no pretrained weights of timm:{name} from timm's hub: {reason.rstrip('.')}; "
+        "check the network, or set the path of a .safetensors file, or 'none'"
+    )
 
 
 def _load_local_weights(backbone: nn.Module, name: str, path: Path) -> None:
@@ -249,6 +286,11 @@ def _unknown_encoder_message(name: str) -> str:
     close = difflib.get_close_matches(base, names, n=5, cutoff=0.5)
     hint = f"; nearest: {', '.join(TIMM_PREFIX + near for near in close)}" if close else ""
     return f"model.encoder: timm has no model {name!r}{hint} (`none` is the plain encoder)"
+
+
+def _first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its type where it has none."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _rgb(values: Sequence[float]) -> tuple[float, float, float]:
