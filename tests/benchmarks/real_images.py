@@ -2,8 +2,8 @@
 
     make bench NAME=real_images ARGS="--data DIR --weights FILE"
 
-DIR holds `horses/` and `nuclei/`, each `{train,val}/images/CLASS` + `gt/CLASS`; FILE is an EfficientNet-Lite0 with timm's
-key names. A run that is in the results folder already is reported, not repeated. The score in the last column is
+DIR holds `horses/` and `nuclei/`, each `{train,val}/images/CLASS` + `gt/CLASS`; FILE is an EfficientNet-Lite0 with
+timm's key names. A run that is in the results folder already is reported, not repeated. The score in the last column is
 computed here, from the masks that `segsearch predict` writes, with PIL and numpy alone.
 """
 
@@ -115,12 +115,13 @@ def render(reports: dict[str, dict[str, Any]]) -> str:
         'Made by `make bench NAME=real_images ARGS="--data DIR --weights FILE"`, which runs, for each data set,',
         f"`segsearch run configs/attention.yaml --set data.root=DIR/NAME --set model.encoder_weights=FILE {sets}`.",
         "",
-        f"{time.strftime('%Y-%m-%d')}, {host['cpus']} CPU cores, no GPU, Python {platform.python_version()}, {versions}.",
+        f"{time.strftime('%Y-%m-%d')}, {host['cpus']} CPU cores, no GPU, Python {platform.python_version()}, "
+        f"{versions}.",
         "",
-        "Mean IoU per image on val, which also chose the epoch, the threshold and the winner: there is no test split here.",
+        "Mean IoU per image on val, which also chose the epoch, the threshold and the winner; there is no test split.",
         "",
         "| data | IoU, card | 95% interval | IoU, own script | goal | Dice | minutes | trials | threshold |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| --- " * 9 + "|",
     ]
     for name, report in reports.items():
         val = report["card"]["scores"]["val"]
