@@ -33,7 +33,12 @@ def run_details(name_or_path: str, results: Path) -> dict[str, Any]:
     mode = _mode(paths)
     best = best_trial(trials, mode)
     sign = 1.0 if mode == "max" else -1.0
-    ranked = sorted(trials, key=lambda row: (row["value"] is None, -sign * (row["value"] or 0.0), row["number"]))
+    ranked = sorted(
+        trials,
+        key=lambda row: (
+            row["value"] is None, row["state"] == "failed", -sign * (row["value"] or 0.0), row["number"],
+        ),
+    )  # fmt: skip
     return {
         "run": {**read_json(paths.run), **_run_row(paths), "folder": str(paths.root)},
         "states": dict(Counter(row["state"] for row in trials)),
@@ -96,7 +101,7 @@ def _trial_table(details: dict[str, Any], top: int) -> Table:
         table.add_row(
             str(row["number"]), row["state"], _number(row.get("val/iou")), _number(row.get("val/dice")),
             _number(row.get("val/threshold"), 3), f"{row['best_epoch'] or '-'}/{row['epochs']}",
-            row["error"] or "  ".join(f"{key}={_cell(value)}" for key, value in settings.items() if value is not None),
+            Text(row["error"] or "  ".join(f"{key}={_cell(v)}" for key, v in settings.items() if v is not None)),
         )  # fmt: skip
     return table
 
