@@ -1,0 +1,210 @@
+import io
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+from rich.console import Console
+
+from search.config import SearchConfig
+from search.errors import RunError
+from search.paths import RunPaths, write_json
+from search.results import Tables, write_tables
+from search.runs import create_run, update_run
+from search.show import render_run, run_details, run_rows, short_names
+
+
+def new_run(tmp_path: Path, name: str = "birds", *, kind: str = "search", mode: str = "max") -> RunPaths:
+    metric = "val/iou" if mode == "max" else "val/loss"
+    search = {"mode": mode, "metric": metric}
+    config = SearchConfig.model_validate({"name": name, "results": str(tmp_path), "search": search})
+    return create_run(config, kind)
+
+
+def trial(number: int, value: float | None, state: str = "complete", **columns: Any) -> dict[str, Any]:
+    return {
+        "number": number, "state": state, "value": value, "best_epoch": 2 if value is not None else None,
+        "epochs": 3 if value is not None else 0, "val/iou": value, "val/dice": value, "val/threshold": 0.25,
+        "error": None, "ray_trial_ids": [f"ray-{number}"], **columns,
+    }  # fmt: skip
+
+
+def write_trials(paths: RunPaths, *rows: dict[str, Any]) -> None:
+    write_tables(Tables(list(rows), []), paths.trials, paths.epochs)
+
+
+def split_score(iou: float, *, chose: list[str]) -> dict[str, Any]:
+    return {
+        "num_images": 12, "iou": iou, "iou_interval": [iou - 0.05, iou + 0.05], "dice": iou + 0.01,
+        "iou_pooled": iou + 0.02, "chose": chose,
+    }  # fmt: skip
+
+
+def write_card(paths: RunPaths, origin: dict[str, Any], **scores: dict[str, Any]) -> None:
+    paths.best.mkdir()
+    threshold = {"value": 0.25, "chosen_by": "config", "auto_would_be": 0.375, "val_iou_at_auto": 0.8125}
+    write_json(paths.best / "card.json", {"format": 1, "origin": origin, "threshold": threshold, "scores": scores})
+
+
+def printed(details: dict[str, Any], top: int = 10, width: int = 160) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
+    for part in render_run(details, top):
+        console.print(part, highlight=False)
+    return console.export_text()
+
+
+def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
+    paths = new_run(tmp_path)
+    with FileLock(paths.lock):
+        (row,) = run_rows(tmp_path)
+        details = run_details("birds", tmp_path)
+    assert row == {
+        "name": "birds", "kind": "search", "status": "running", "created": row["created"], "seconds": 0.0,
+        "trials": None, "iou": None, "split": None,
+    }  # fmt: skip
+    time.strptime(row["created"], "%Y-%m-%d %H:%M")
+    assert (details["best_trial"], details["trials"], details["card"], details["exports"]) == (None, [], None, [])
+    assert details["dashboard"] is None
+    text = printed(details)
+    assert "run birds: running, 0.0 minutes" in text
+    assert "resume" not in text
+
+
+def test_a_run_that_nobody_works_on_any_more_has_stopped(tmp_path: Path) -> None:
+    new_run(tmp_path)
+    assert run_rows(tmp_path)[0]["status"] == "stopped"
+    assert "go on with: segsearch resume birds" in printed(run_details("birds", tmp_path))
+
+
+@pytest.mark.parametrize("status", ["interrupted", "failed"])
+def test_a_run_that_can_go_on_says_how(tmp_path: Path, status: str) -> None:
+    paths = new_run(tmp_path)
+    update_run(paths, status=status, error="ResourceError: no node can run a trial [/tmp/x]")
+    text = printed(run_details("birds", tmp_path))
+    assert "go on with: segsearch resume birds" in text
+    assert ("error: ResourceError: no node can run a trial [/tmp/x]" in text) == (status == "failed")
+
+
+def test_trials_are_listed_best_first_with_what_was_searched(tmp_path: Path) -> None:
+    paths = new_run(tmp_path)
+    update_run(paths, status="done", timings={"total_s": 90.0})
+    write_trials(
+        paths,
+        trial(0, 0.5, **{"param/optimizer.lr": 0.00123456, "param/lr_scheduler.name": "cosine"}),
+        trial(1, None, "failed", error="out of memory: tried to allocate 2 GiB"),
+        trial(2, 0.75, "pruned", **{"param/optimizer.lr": 0.1, "param/lr_scheduler.name": "plateau"}),
+        trial(3, 0.5),
+        trial(4, 0.875, "failed", error="NonFiniteLossError: epoch 3"),
+    )
+    details = run_details("birds", tmp_path)
+    assert details["best_trial"] == 2
+    assert details["states"] == {"complete": 2, "failed": 2, "pruned": 1}
+    assert [row["number"] for row in details["trials"]] == [2, 0, 3, 4, 1]
+    text = printed(details)
+    assert "1.5 minutes" in text
+    assert "2 complete, 2 failed, 1 pruned" in text
+    lines = [line.split() for line in text.splitlines()]
+    assert ["2", "pruned", "0.7500", "0.7500", "0.250", "2/3", "lr=0.1", "lr_scheduler.name=plateau"] in lines
+    assert any("lr=0.001235" in line for line in lines)
+    assert "out of memory: tried to allocate 2 GiB" in text
+    only = printed(details, top=1)
+    assert only.count("complete") == 1  # in the title alone
+    json.dumps(details)
+
+
+def test_in_mode_min_the_lowest_is_the_best(tmp_path: Path) -> None:
+    paths = new_run(tmp_path, mode="min")
+    write_trials(paths, trial(0, 0.5), trial(1, 0.25), trial(2, None, "failed"), trial(3, 0.75))
+    details = run_details("birds", tmp_path)
+    assert details["best_trial"] == 1
+    assert [row["number"] for row in details["trials"]] == [1, 0, 3, 2]
+
+
+def test_words_in_brackets_are_words_not_markup(tmp_path: Path) -> None:
+    paths = new_run(tmp_path)
+    write_trials(
+        paths,
+        trial(0, None, "failed", error="OSError: [/data/x] and [bold] cannot be read"),
+        trial(
+            1, 0.5, **{"param/model.encoder_weights": "/w/[/b].safetensors", "param/model.decoder_channels": "[red]"}
+        ),
+    )
+    text = printed(run_details("birds", tmp_path), width=250)
+    assert "OSError: [/data/x] and [bold] cannot be read" in text
+    assert "encoder_weights=/w/[/b].safetensors  decoder_channels=[red]" in text
+
+
+def test_the_score_to_quote_is_that_of_test_where_there_is_one(tmp_path: Path) -> None:
+    paths = new_run(tmp_path)
+    val = split_score(0.8, chose=["epoch", "threshold", "winner"])
+    write_card(paths, {"run": "birds", "trial": 3, "epoch": 7}, val=val)
+    row = run_rows(tmp_path)[0]
+    assert (row["iou"], row["split"]) == (0.8, "val")
+    write_json(paths.best / "card.json", {**run_details("birds", tmp_path)["card"], "scores": {
+        "val": val, "test": split_score(0.7, chose=[])
+    }})  # fmt: skip
+    row = run_rows(tmp_path)[0]
+    assert (row["iou"], row["split"]) == (0.7, "test")
+    text = printed(run_details("birds", tmp_path))
+    assert "sealed model: trial 3, epoch 7" in text
+    lines = [line.split() for line in text.splitlines()]
+    assert ["test", "12", "0.7000", "0.6500", "-", "0.7500", "0.7100", "0.7200", "nothing"] in lines
+    assert [
+        "val",
+        "12",
+        "0.8000",
+        "0.7500",
+        "-",
+        "0.8500",
+        "0.8100",
+        "0.8200",
+        "epoch,",
+        "threshold,",
+        "winner",
+    ] in lines
+    assert "threshold 0.2500 (config); auto gives 0.3750 with val IoU 0.8125" in " ".join(text.split())
+
+
+def test_a_single_training_run_has_no_trial(tmp_path: Path) -> None:
+    paths = new_run(tmp_path, kind="train")
+    update_run(paths, status="failed", error="x")
+    write_card(paths, {"run": "birds", "epoch": 4}, val=split_score(0.8, chose=["epoch"]))
+    text = printed(run_details("birds", tmp_path))
+    assert "sealed model: epoch 4" in text
+    assert "resume" not in text
+
+
+def test_exports_are_listed_with_how_they_ended(tmp_path: Path) -> None:
+    paths = new_run(tmp_path)
+    targets = [
+        {"target": "local", "location": "/models/[a]", "error": None},
+        {"target": "yandex_disk", "location": "/models", "error": "no space [/left]"},
+    ]
+    write_json(paths.export, {"targets": targets})
+    details = run_details("birds", tmp_path)
+    assert details["exports"] == targets
+    text = printed(details)
+    assert "export local:/models/[a]  ok" in text
+    assert "export yandex_disk:/models  FAILED: no space [/left]" in text
+
+
+def test_runs_are_listed_newest_first(tmp_path: Path) -> None:
+    for age, name in enumerate(["old", "middle", "new"]):
+        paths = new_run(tmp_path, name)
+        os.utime(paths.run, (age, age))
+    assert [row["name"] for row in run_rows(tmp_path)] == ["new", "middle", "old"]
+    assert run_rows(tmp_path / "absent") == []
+
+
+def test_no_such_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no run 'birds'"):
+        run_details("birds", tmp_path)
+
+
+def test_keys_are_shortened_where_that_is_enough() -> None:
+    long = {"optimizer.lr": 1, "lr_scheduler.name": 2, "optimizer.name": 3, "loss.smooth": 4, "threshold": 5}
+    assert short_names(long) == {"lr": 1, "lr_scheduler.name": 2, "optimizer.name": 3, "smooth": 4, "threshold": 5}
+    assert short_names({"a.x": 1, "b.x": 2}) == {"a.x": 1, "b.x": 2}
