@@ -48,7 +48,7 @@ def find_model(text: str, results: Path, progress: Callable[[str, int, int], Non
 
 
 def find_images(inputs: list[Path]) -> list[tuple[str, Path]]:
-    """`(relative name without suffix, path)` of every image given, folders searched to any depth.
+    """`(relative name without suffix, path)` of every image given, folders searched to any depth, hidden files not.
 
     Raises:
         DataError: A path does not exist, a folder holds no image, or two images would write the same mask.
@@ -62,6 +62,7 @@ def find_images(inputs: list[Path]) -> list[tuple[str, Path]]:
         else:
             files = sorted(path for path in given.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
             items = [(path.relative_to(given), path) for path in files]
+            items = [item for item in items if not any(part.startswith(".") for part in item[0].parts)]
             if not items:
                 raise DataError(f"{given} holds no image (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
         for relative, path in items:
