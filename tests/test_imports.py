@@ -238,7 +238,10 @@ def test_a_command_that_only_reads_loads_nothing_heavy(arguments: list[str], tmp
     assert loaded_by_command(arguments, tmp_path) & HEAVY == set()
 
 
-@pytest.mark.parametrize("command", ["run", "train", "check"])
+@pytest.mark.parametrize(
+    "command",
+    ["run", pytest.param("train", marks=pytest.mark.slow), pytest.param("check", marks=pytest.mark.slow)],
+)
 def test_a_wrong_config_is_told_before_the_slowest_imports(command: str, tmp_path: Path) -> None:
     loaded = loaded_by_command([command, "{tmp}/wrong.yaml"], tmp_path)
     assert loaded & {"torch", "timm", "wandb", "albumentations", "yadisk"} == set()

@@ -304,7 +304,8 @@ def test_trials_that_go_on_come_first_under_their_number_and_with_what_they_were
     assert trials[1].intermediate_values == {1: 0.3, 2: 0.5, 3: 0.6, 4: 0.55}
 
 
-def test_a_kill_at_any_moment_leaves_a_study_that_can_go_on(url: str, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_killed_process_leaves_a_study_that_can_go_on(url: str, tmp_path: Path) -> None:
     """A real process that is killed while it reports."""
     code = (
         "import os, sys, pathlib\n"
