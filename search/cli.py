@@ -83,11 +83,10 @@ def main(verbose: bool) -> None:
 @click.option("--local", is_flag=True, help="One trial at a time in a small Ray of its own; for trying a config out.")
 def run(config: Path, overrides: tuple[str, ...], name: str | None, local: bool) -> None:
     """Search CONFIG's space and hand over the best model: check, cache, search, seal, export."""
+    alone = ("search.max_concurrent=1", "resources.address=null") if local else ()
+    loaded = _load(config, (*overrides, *alone), name)
     from search import job
 
-    loaded = _load(config, overrides, name)
-    if local:
-        loaded = _load(config, (*overrides, "search.max_concurrent=1", "resources.address=null"), name)
     sys.exit(_finish(job.run(loaded, console)))
 
 
@@ -96,9 +95,12 @@ def run(config: Path, overrides: tuple[str, ...], name: str | None, local: bool)
 @RESULTS
 def resume(run_name: str, results: Path) -> None:
     """Go on with a search that was stopped, by Ctrl-C, a crash or a kill."""
+    from search.paths import find_run
+
+    paths = find_run(run_name, results)
     from search import job
 
-    sys.exit(_finish(job.resume(run_name, results, console)))
+    sys.exit(_finish(job.resume(paths, console)))
 
 
 @main.command()
@@ -107,9 +109,10 @@ def resume(run_name: str, results: Path) -> None:
 @NAME
 def train(config: Path, overrides: tuple[str, ...], name: str | None) -> None:
     """Train CONFIG once as it stands, without a search, and seal the result."""
+    loaded = _load(config, overrides, name)
     from search import job
 
-    sys.exit(_finish(job.train(_load(config, overrides, name), console)))
+    sys.exit(_finish(job.train(loaded, console)))
 
 
 @main.command()
@@ -117,9 +120,9 @@ def train(config: Path, overrides: tuple[str, ...], name: str | None) -> None:
 @SET
 def check(config: Path, overrides: tuple[str, ...]) -> None:
     """Validate CONFIG and its data: every file is decoded, everything wrong is listed, nothing is trained."""
+    loaded = _load(config, overrides, None)
     from search import job
 
-    loaded = _load(config, overrides, None)
     job.check(loaded, console)
     output.print(f"{config}: config and data are fit for a run", highlight=False)
 
@@ -159,7 +162,7 @@ def evaluate(model: str, data: str, split: str | None, layout: str, results: Pat
     table.add_row("Dice, pooled", f"{report['dice_pooled']:.4f}")
     table.add_row("threshold", f"{report['threshold']:.4f}")
     for row in sorted(report["images"], key=lambda row: float(row["iou"]))[:3]:
-        table.add_row("worst images", f"{row['iou']:.4f}  {row['name']}")
+        table.add_row("worst images", f"{row['iou']:.4f}  {escape(row['name'])}")
     output.print(table)
 
 

@@ -18,7 +18,7 @@ from search.config import SearchConfig
 from search.errors import ConfigError, RunError
 from search.events import EventLog, read_events
 from search.exporting import export_run, require_targets
-from search.paths import RunPaths, find_run, read_json
+from search.paths import RunPaths, read_json
 from search.results import best_trial, build_tables, read_table, write_epochs
 from search.runs import absolute_paths, create_run, stored_config, timed, update_run, working_on
 from search.space import apply, parse_space
@@ -100,13 +100,12 @@ def train(config: SearchConfig, console: Console) -> Outcome:
     return Outcome(exit_code, paths, card)
 
 
-def resume(name_or_path: str, results: Path, console: Console) -> Outcome:
+def resume(paths: RunPaths, console: Console) -> Outcome:
     """Goes on with a run that was stopped, whatever stopped it.
 
     Raises:
-        RunError: No such run, or another process works on it.
+        RunError: Another process works on it, or it is no search.
     """
-    paths = find_run(name_or_path, results)
     record = read_json(paths.run)
     if record.get("kind") != "search":
         raise RunError(

@@ -75,13 +75,13 @@ def build_tables(trials: Sequence["FrozenTrial"], events: list[dict[str, Any]], 
 def best_trial(trials: Sequence[dict[str, Any]], mode: str) -> dict[str, Any] | None:
     """The row whose best epoch is the best of all; the earlier trial wins a tie. None when no trial has a value.
 
-    A trial that was stopped early may win, one that failed may not: what broke it may have bent its last epochs too.
+    A trial that was stopped early may win. One that failed may win only where all that reported failed: what broke it
+    may have bent its last epochs too, but its best checkpoint is better than nothing.
     """
-    scored = [row for row in trials if row["value"] is not None and row["state"] != "failed"]
-    if not scored:
-        return None
+    scored = [row for row in trials if row["value"] is not None]
+    sound = [row for row in scored if row["state"] != "failed"]
     sign = 1.0 if mode == "max" else -1.0
-    return max(scored, key=lambda row: (sign * row["value"], -row["number"]))
+    return max(sound or scored, key=lambda row: (sign * row["value"], -row["number"]), default=None)
 
 
 def write_tables(tables: Tables, trials_path: Path, epochs_path: Path) -> None:

@@ -3,6 +3,7 @@
 import logging
 import os
 import platform
+import shutil
 import socket
 import sys
 import time
@@ -15,10 +16,13 @@ from filelock import FileLock, Timeout
 
 from search.config import SearchConfig, dump_config, load_config
 from search.errors import RunError
+from search.events import read_events
 from search.paths import RunPaths, read_json, write_json, write_text
 from segcore.card import installed_versions
 
 log = logging.getLogger("segsearch")
+
+RESUMABLE = ("stopped", "interrupted", "failed")
 
 
 def create_run(config: SearchConfig, kind: str) -> RunPaths:
@@ -33,12 +37,15 @@ def create_run(config: SearchConfig, kind: str) -> RunPaths:
     """
     paths = RunPaths(Path(config.results) / config.name)
     if paths.run.exists():
-        status = read_json(paths.run).get("status")
-        hint = f"segsearch resume {config.name}" if status != "done" else f"segsearch show {config.name}"
-        raise RunError(
-            f"the run {config.name!r} is there already ({paths.root}, status: {status}); "
-            f"see it with `{hint}`, or give this one another name with --name"
-        )
+        status = status_now(read_json(paths.run))
+        if status in ("running", "done", "export_failed") or read_events(paths.events):
+            hint = f"segsearch resume {config.name}" if status in RESUMABLE else f"segsearch show {config.name}"
+            raise RunError(
+                f"the run {config.name!r} is there already ({paths.root}, status: {status}); "
+                f"see `{hint}`, or give this one another name with --name"
+            )
+        log.info("an earlier %s in %s never came to its first report; starting anew", config.name, paths.root)
+        shutil.rmtree(paths.root)
     try:
         paths.root.mkdir(parents=True, exist_ok=True)
         write_text(paths.config, dump_config(config))
@@ -50,6 +57,7 @@ def create_run(config: SearchConfig, kind: str) -> RunPaths:
             "name": config.name,
             "kind": kind,
             "status": "running",
+            "worker": _this_process(),
             "created": time.time(),
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
             "host": {
@@ -134,7 +142,7 @@ def working_on(paths: RunPaths) -> Iterator[None]:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     try:
-        update_run(paths, status="running", pid=os.getpid())
+        update_run(paths, status="running", worker=_this_process())
         yield
     except KeyboardInterrupt:
         update_run(paths, status="interrupted")
@@ -143,12 +151,39 @@ def working_on(paths: RunPaths) -> Iterator[None]:
         update_run(paths, status="failed", error=f"{type(error).__name__}: {error}")
         raise
     finally:
-        record = read_json(paths.run)
-        total = record["timings"].get("total_s", 0.0) + time.time() - started
-        update_run(paths, timings={**record["timings"], "total_s": round(total, 3)})
-        log.removeHandler(handler)
-        handler.close()
-        lock.release()
+        try:
+            timings = read_json(paths.run)["timings"]
+            total = timings.get("total_s", 0.0) + time.time() - started
+            update_run(paths, timings={**timings, "total_s": round(total, 3)})
+        finally:
+            log.removeHandler(handler)
+            handler.close()
+            lock.release()
+
+
+def status_now(record: dict[str, Any]) -> str:
+    """The recorded status, or `stopped` for a run that claims to be running while its process is gone.
+
+    Of a process on another host nothing is known; its word is taken.
+    """
+    status, worker = str(record["status"]), record.get("worker")
+    if status != "running":
+        return status
+    if worker is None:
+        return "stopped"
+    if worker["host"] != socket.gethostname():
+        return status
+    try:
+        os.kill(worker["pid"], 0)
+    except ProcessLookupError:
+        return "stopped"
+    except PermissionError:
+        pass
+    return status
+
+
+def _this_process() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "pid": os.getpid()}
 
 
 def update_run(paths: RunPaths, **changes: Any) -> None:

@@ -5,20 +5,21 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from search.errors import SegsearchError
 from search.paths import RunPaths, find_run, list_runs, read_json
 from search.results import best_trial, read_table
+from search.runs import RESUMABLE, status_now
 from segcore.card import CARD_FILE, read_card
 
 
 def run_rows(results: Path) -> list[dict[str, Any]]:
     """One record a run, newest first."""
-    return [_run_row(paths) for paths in list_runs(results)]
+    return [_run_row_or_error(paths) for paths in list_runs(results)]
 
 
 def run_details(name_or_path: str, results: Path) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def render_run(details: dict[str, Any], top: int) -> list[RenderableType]:
     lines = [f"run {run['name']}: {run['status']}, {run['seconds'] / 60:.1f} minutes, in {run['folder']}"]
     if run.get("error"):
         lines.append(f"error: {run['error']}")
-    if run["status"] in ("interrupted", "failed", "stopped") and run["kind"] == "search":
+    if run["status"] in RESUMABLE and run["kind"] == "search":
         lines.append(f"go on with: segsearch resume {run['name']}")
     if details["dashboard"]:
         lines.append(f"all trials: {details['dashboard']}")
@@ -69,17 +70,6 @@ def render_run(details: dict[str, Any], top: int) -> list[RenderableType]:
         state = "ok" if not export.get("error") else f"FAILED: {export['error']}"
         parts.append(Text(f"export {export['target']}:{export['location']}  {state}"))
     return parts
-
-
-def status_now(paths: RunPaths, recorded: str) -> str:
-    """The recorded status, or `stopped` for a run that claims to be running while no process holds its lock."""
-    if recorded != "running":
-        return recorded
-    try:
-        with FileLock(paths.lock, timeout=0):
-            return "stopped"
-    except Timeout:
-        return recorded
 
 
 def short_names(values: dict[str, Any]) -> dict[str, Any]:
@@ -127,6 +117,18 @@ def _card_table(card: dict[str, Any]) -> Table:
     return table
 
 
+def _run_row_or_error(paths: RunPaths) -> dict[str, Any]:
+    """One damaged run must not hide the others."""
+    try:
+        return _run_row(paths)
+    except (SegsearchError, OSError, ValueError, KeyError) as error:
+        unknown: dict[str, Any] = dict.fromkeys(("kind", "created"), "?")
+        return {
+            **unknown, "name": paths.name, "status": f"unreadable: {error}", "seconds": 0.0,
+            "trials": None, "iou": None, "split": None,
+        }  # fmt: skip
+
+
 def _run_row(paths: RunPaths) -> dict[str, Any]:
     record = read_json(paths.run)
     card = _card(paths)
@@ -135,7 +137,7 @@ def _run_row(paths: RunPaths) -> dict[str, Any]:
     return {
         "name": paths.name,
         "kind": record.get("kind", "search"),
-        "status": status_now(paths, record["status"]),
+        "status": status_now(record),
         "created": time.strftime("%Y-%m-%d %H:%M", time.localtime(record["created"])),
         "seconds": record.get("timings", {}).get("total_s", 0.0),
         "trials": len(read_table(paths.trials)) if paths.trials.exists() else None,

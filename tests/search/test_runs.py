@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from search.config import SearchConfig
 from search.errors import DataError, RunError
+from search.events import EventLog
 from search.paths import RunPaths, read_json
 from search.runs import absolute_paths, create_run, stored_config, timed, update_run, working_on
 
@@ -51,11 +52,25 @@ def test_a_new_run_has_its_config_and_a_first_record(tmp_path: Path) -> None:
 def test_a_name_that_is_taken_is_told_with_what_to_do(tmp_path: Path, ended: str, hint: str) -> None:
     paths = create_run(new_config(tmp_path), "search")
     update_run(paths, status=ended)
+    EventLog(paths.events).epoch(0, 1, {"val/iou": 0.5})
     before = paths.run.read_bytes(), paths.config.read_bytes()
-    match = rf"the run 'birds' is there already \(.*birds, status: {ended}\); see it with `{hint}`, or .* --name"
+    match = rf"the run 'birds' is there already \(.*birds, status: {ended}\); see `{hint}`, or .* --name"
     with pytest.raises(RunError, match=match):
         create_run(new_config(tmp_path, train={"epochs": 1}), "search")
     assert (paths.run.read_bytes(), paths.config.read_bytes()) == before
+
+
+def test_a_run_that_never_came_to_a_report_is_no_obstacle(tmp_path: Path) -> None:
+    """Its trials could not start, say; there is nothing in it to lose."""
+    paths = create_run(new_config(tmp_path), "search")
+    with pytest.raises(RunError, match="status: running"):
+        create_run(new_config(tmp_path), "search")
+    update_run(paths, status="failed", error="no node can run a trial")
+    paths.study.write_text("of the earlier attempt")
+    again = create_run(new_config(tmp_path, train={"epochs": 1}), "search")
+    assert again == paths
+    assert not paths.study.exists()
+    assert read_json(paths.run)["status"] == "running"
 
 
 def test_a_folder_without_a_run_in_it_may_be_taken(tmp_path: Path) -> None:
@@ -138,7 +153,7 @@ def test_another_process_keeps_this_one_out_until_it_dies(paths: RunPaths) -> No
     try:
         assert other.stdout is not None
         assert other.stdout.readline() == "working\n"
-        assert read_json(paths.run)["pid"] == other.pid
+        assert read_json(paths.run)["worker"]["pid"] == other.pid
         with pytest.raises(RunError, match="being worked on by another process"), working_on(paths):
             pass
         assert status(paths) == "running"
@@ -146,7 +161,7 @@ def test_another_process_keeps_this_one_out_until_it_dies(paths: RunPaths) -> No
         other.kill()
         other.wait()
     with working_on(paths):
-        assert read_json(paths.run)["pid"] == os.getpid()
+        assert read_json(paths.run)["worker"]["pid"] == os.getpid()
 
 
 def test_how_the_work_ended_is_recorded(paths: RunPaths) -> None:

@@ -1,12 +1,14 @@
 import io
 import json
 import os
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 from rich.console import Console
 
 from search.config import SearchConfig
@@ -57,10 +59,9 @@ def printed(details: dict[str, Any], top: int = 10, width: int = 160) -> str:
 
 
 def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
-    paths = new_run(tmp_path)
-    with FileLock(paths.lock):
-        (row,) = run_rows(tmp_path)
-        details = run_details("birds", tmp_path)
+    new_run(tmp_path)
+    (row,) = run_rows(tmp_path)
+    details = run_details("birds", tmp_path)
     assert row == {
         "name": "birds", "kind": "search", "status": "running", "created": row["created"], "seconds": 0.0,
         "trials": None, "iou": None, "split": None,
@@ -74,7 +75,10 @@ def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
 
 
 def test_a_run_that_nobody_works_on_any_more_has_stopped(tmp_path: Path) -> None:
-    new_run(tmp_path)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    paths = new_run(tmp_path)
+    update_run(paths, worker={"host": socket.gethostname(), "pid": gone.pid})
     assert run_rows(tmp_path)[0]["status"] == "stopped"
     assert "go on with: segsearch resume birds" in printed(run_details("birds", tmp_path))
 
