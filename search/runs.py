@@ -138,6 +138,7 @@ def working_on(paths: RunPaths) -> Iterator[None]:
     except Timeout as error:
         raise RunError(f"the run {paths.name!r} is being worked on by another process; wait for it to end") from error
     started = time.time()
+    lost = _seconds_before_kill(paths)
     handler = logging.FileHandler(paths.log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
@@ -153,7 +154,7 @@ def working_on(paths: RunPaths) -> Iterator[None]:
     finally:
         try:
             timings = read_json(paths.run)["timings"]
-            total = timings.get("total_s", 0.0) + time.time() - started
+            total = timings.get("total_s", 0.0) + lost + time.time() - started
             update_run(paths, timings={**timings, "total_s": round(total, 3)})
         finally:
             log.removeHandler(handler)
@@ -183,7 +184,15 @@ def status_now(record: dict[str, Any]) -> str:
 
 
 def _this_process() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "pid": os.getpid()}
+    return {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
+
+
+def _seconds_before_kill(paths: RunPaths) -> float:
+    """Seconds that a session worked which was killed before it could record them: up to its last report."""
+    record = read_json(paths.run)
+    if record["status"] != "running" or not paths.events.exists():
+        return 0.0
+    return max(0.0, paths.events.stat().st_mtime - float(record["worker"]["since"]))
 
 
 def update_run(paths: RunPaths, **changes: Any) -> None:
