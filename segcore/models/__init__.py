@@ -73,14 +73,17 @@ def build_model(config: ModelConfig, load_pretrained: bool = True) -> Segmentati
 def default_decoder_channels(channels: Sequence[int], reductions: Sequence[int]) -> tuple[int, ...]:
     """Choose the decoder's widths, deepest first, from the encoder's features (finest first).
 
-    An encoder with a feature at full resolution is mirrored. Otherwise the widths halve from
-    256 at 1/16 to 16 at full resolution, and start at half the deepest feature's width where that is less.
+    An encoder with a feature at full resolution is mirrored. Otherwise the widths halve at each stage, from half
+    the deepest feature's width but at most 256, 128, 64, 32, 16 for stages that end at 1/16, 1/8, 1/4, 1/2, 1/1.
+    They are rounded up to multiples of 16, which is what the CPU's convolutions are fast at.
     """
     num_stages = reductions[-1].bit_length() - 1
     width_at = dict(zip(reductions, channels, strict=True))
     if all(2**level in width_at for level in range(num_stages)):
         return tuple(width_at[2**level] for level in reversed(range(num_stages)))
     widths: list[int] = []
-    for level in reversed(range(num_stages)):
-        widths.append(max(16, min(16 * 2**level, channels[-1] // 2 >> (num_stages - 1 - level))))
+    for stage in range(num_stages):
+        halved = channels[-1] // 2 >> stage
+        widest = 16 * 2 ** (num_stages - 1 - stage)
+        widths.append(min(widest, max(16, -(-halved // 16) * 16)))
     return tuple(widths)

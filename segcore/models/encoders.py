@@ -201,14 +201,11 @@ def _is_nhwc(features: Sequence[Tensor], channels: Sequence[int]) -> bool:
 
 
 def _create_with_hub_weights(name: str, built: Any) -> Any:
-    """Return the backbone with the weights of timm's hub, without the network where they were fetched before."""
+    """Return the backbone with the weights of timm's hub."""
     import timm
-    from huggingface_hub import try_to_load_from_cache
 
-    cfg = timm.get_pretrained_cfg(name)
-    cached = try_to_load_from_cache(cfg.hf_hub_id, "model.safetensors") if cfg.hf_hub_id else None
-    overlay = {"file": cached} if isinstance(cached, str) else None
-    reason = "it has none"
+    overlay = {"file": _hub_file(name)}
+    reason = "its weights do not fit"
     for options in _SIZE_OPTIONS:
         try:
             backbone = timm.create_model(
@@ -216,12 +213,29 @@ def _create_with_hub_weights(name: str, built: Any) -> Any:
             )
         except TypeError:
             continue  # this family does not know the option
-        except Exception as error:  # the hub's client raises OSError, RuntimeError and several HTTP types
-            raise SegsearchError(_no_hub_weights_message(name, _first_line(error))) from error
+        except RuntimeError as error:
+            reason = _first_line(error)
+            continue
         if [p.shape for p in backbone.parameters()] == [p.shape for p in built.parameters()]:
             return backbone
-        reason = "they do not fit the model"
     raise SegsearchError(_no_hub_weights_message(name, reason))
+
+
+def _hub_file(name: str) -> str:
+    """Fetch the model's .safetensors from timm's hub once; later calls need no network. Never a pickle."""
+    import timm
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    repo, _, revision = (timm.get_pretrained_cfg(name).hf_hub_id or "").partition("@")
+    if not repo:
+        raise SegsearchError(_no_hub_weights_message(name, "it has none there"))
+    cached = try_to_load_from_cache(repo, "model.safetensors", revision=revision or None)
+    if isinstance(cached, str):
+        return cached
+    try:
+        return hf_hub_download(repo, "model.safetensors", revision=revision or None)
+    except Exception as error:  # the hub's client raises OSError, ValueError and several HTTP types
+        raise SegsearchError(_no_hub_weights_message(name, _first_line(error))) from error
 
 
 def _no_hub_weights_message(name: str, reason: str) -> str:
