@@ -32,7 +32,9 @@ SETTINGS = {
     "train.epochs": "10",
     "train.batch_size": "8",
     "optimizer.lr": "3e-3",
+    "model.decoder_channels": "[256,128,64,32,16]",
     "search.num_samples": "12",
+    "search.scheduler.grace_period": "4",
 }
 QUICK = {"train.epochs": "1", "search.num_samples": "2", "data.image_size": "32", "search.scheduler.grace_period": "1"}
 

@@ -15,20 +15,20 @@ SMALL = {"base_channels": 4, "depth": 3}
 NUM_PARAMETERS = {
     ("unet", "none"): 30_849,
     ("unet", "timm:resnet18"): 14_328_081,
-    ("unet", "timm:tf_efficientnet_lite0"): 4_114_513,
-    ("unet", "timm:mobilenetv3_small_050"): 1_130_673,
+    ("unet", "timm:tf_efficientnet_lite0"): 5_198_033,
+    ("unet", "timm:mobilenetv3_small_050"): 2_198_129,
     ("residual_unet", "none"): 32_717,
     ("residual_unet", "timm:resnet18"): 14_591_729,
-    ("residual_unet", "timm:tf_efficientnet_lite0"): 4_207_857,
-    ("residual_unet", "timm:mobilenetv3_small_050"): 1_195_825,
+    ("residual_unet", "timm:tf_efficientnet_lite0"): 5_360_305,
+    ("residual_unet", "timm:mobilenetv3_small_050"): 2_325_585,
     ("attention_unet", "none"): 32_244,
     ("attention_unet", "timm:resnet18"): 14_596_885,
-    ("attention_unet", "timm:tf_efficientnet_lite0"): 4_167_125,
-    ("attention_unet", "timm:mobilenetv3_small_050"): 1_138_813,
+    ("attention_unet", "timm:tf_efficientnet_lite0"): 5_253_269,
+    ("attention_unet", "timm:mobilenetv3_small_050"): 2_207_677,
     ("residual_attention_unet", "none"): 34_112,
     ("residual_attention_unet", "timm:resnet18"): 14_860_533,
-    ("residual_attention_unet", "timm:tf_efficientnet_lite0"): 4_260_469,
-    ("residual_attention_unet", "timm:mobilenetv3_small_050"): 1_203_965,
+    ("residual_attention_unet", "timm:tf_efficientnet_lite0"): 5_415_541,
+    ("residual_attention_unet", "timm:mobilenetv3_small_050"): 2_335_133,
 }
 
 
@@ -221,9 +221,9 @@ def test_decoder_widths_of_the_config_are_used():
     ("channels", "reductions", "expected"),
     [
         ((64, 256, 512, 1024, 2048), (2, 4, 8, 16, 32), (256, 128, 64, 32, 16)),  # resnet50
-        ((16, 24, 40, 112, 320), (2, 4, 8, 16, 32), (160, 80, 48, 32, 16)),  # efficientnet lite0
-        ((40, 80, 160, 320), (4, 8, 16, 32), (160, 80, 48, 32, 16)),  # convnext atto
-        ((192,), (16,), (96, 48, 32, 16)),  # vit tiny
+        ((16, 24, 40, 112, 320), (2, 4, 8, 16, 32), (256, 128, 64, 32, 16)),  # efficientnet lite0
+        ((40, 80, 160, 320), (4, 8, 16, 32), (256, 128, 64, 32, 16)),  # convnext atto
+        ((192,), (16,), (128, 64, 32, 16)),  # vit tiny
         ((8, 16, 32), (1, 2, 4), (16, 8)),  # plain: mirrored
     ],
 )
