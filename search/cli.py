@@ -59,6 +59,7 @@ class Commands(click.Group):
 def main(verbose: bool) -> None:
     """Find the best segmentation model for a folder of images and masks."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve each other on a busy machine
     handler: logging.Handler
     if console.is_terminal:
         handler = RichHandler(console=console, show_path=False, show_level=False, log_time_format="[%X]", markup=False)
