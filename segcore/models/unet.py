@@ -131,7 +131,7 @@ class SegmentationModel(nn.Module):
         height, width = images.shape[2:]
         x = (images.to(self.mean.dtype) - 255.0 * self.mean) / (255.0 * self.std)
         pad_height, pad_width = -height % self._multiple, -width % self._multiple
-        if pad_height or pad_width:
+        if torch.compiler.is_exporting() or pad_height or pad_width:  # an export must hold for any size
             x = F.pad(x, (0, pad_width, 0, pad_height), mode="replicate")
         x = self.decoder(self.encoder(x))
         logits: Tensor = self.segmentation_head(self.dropout(x))
