@@ -296,3 +296,13 @@ def test_a_checkpoint_of_another_config_is_refused(cache: SampleCache, tmp_path:
     save_checkpoint(tmp_path, train(config(train__epochs=1), cache)[-1].state)
     with pytest.raises(TrainingError, match="cannot be read"):
         train(config(model__base_channels=8), cache, checkpoint=tmp_path)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_gpu_learns_as_a_cpu_does(cache: SampleCache, precision: str) -> None:
+    gpu = list(fit(config(train__precision=precision), cache, device=torch.device("cuda")))
+    cpu = train(config(), cache)
+    assert gpu[-1].metrics["train/loss"] < gpu[0].metrics["train/loss"]
+    assert gpu[-1].metrics["train/loss"] == pytest.approx(cpu[-1].metrics["train/loss"], rel=0.25)
