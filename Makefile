@@ -22,11 +22,11 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/segsearch run configs/quickstart.yaml --name demo-$$(date +%Y%m%d-%H%M%S)
 
-test: $(STAMP)
-	$(BIN)/python -m pytest
+test: quick
+	$(BIN)/python -m pytest -m slow
 
 quick: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -64,6 +64,7 @@ def test_groups_hold_every_parameter_once_and_decay_only_kernels():
     assert any(p is model.segmentation_head.weight for p in groups["decoder/decay"]["params"])
 
 
+@pytest.mark.slow
 def test_a_factor_of_0_freezes_a_timm_encoder():
     model = build_model(TIMM)
     optimizer = build_optimizer(model, OptimizerConfig(encoder_lr_factor=0.0))

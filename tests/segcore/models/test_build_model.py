@@ -1,4 +1,5 @@
 import copy
+import itertools
 
 import pytest
 import torch
@@ -41,7 +42,16 @@ def _images(*shape, seed=0):
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.fixture(scope="module", params=[(arch, encoder) for arch in MODELS for encoder in ENCODERS], ids=str)
+QUICK = [*((arch, "none") for arch in MODELS), ("attention_unet", "timm:mobilenetv3_small_050")]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(case, id=" ".join(case), marks=() if case in QUICK else pytest.mark.slow)
+        for case in itertools.product(MODELS, ENCODERS)
+    ],
+)
 def case(request):
     arch, encoder = request.param
     return arch, encoder, _model(arch, encoder)

@@ -23,6 +23,7 @@ def test_plain_encoder_doubles_channels_and_halves_resolution():
     assert encoder.mean == encoder.std == (0.5, 0.5, 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "reductions", "mean_of_red"),
     [
@@ -49,6 +50,7 @@ def test_features_with_channels_last_are_turned():
     assert encoder(torch.randn(1, 3, 64, 384))[0].shape == (1, 96, 16, 96)
 
 
+@pytest.mark.slow
 def test_strided_pointwise_stem_convolution_keeps_its_numbers():
     import timm
 
