@@ -76,8 +76,8 @@ def default_decoder_channels(channels: Sequence[int], reductions: Sequence[int])
     An encoder with a feature at full resolution is mirrored. Otherwise the widths halve at each stage, from the
     deepest feature's width but at most 256, 128, 64, 32, 16 for stages that end at 1/16, 1/8, 1/4, 1/2, 1/1 (for most
     encoders those of segmentation_models_pytorch). They are rounded up to multiples of 16, which is what the CPU's
-    convolutions are fast at. On horses at 96 px with EfficientNet-Lite0, half of these widths took 0.7 of the time
-    and lost 0.02 IoU.
+    convolutions are fast at. With EfficientNet-Lite0 at 96 px, half of these widths take 0.7 of the time; they cost
+    0.02 IoU on a small data set at a learning rate of 1e-3, and nothing that one seed could show at 3e-3.
     """
     num_stages = reductions[-1].bit_length() - 1
     width_at = dict(zip(reductions, channels, strict=True))
