@@ -5,7 +5,6 @@ cut off.
 """
 
 import logging
-import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,11 @@ from rich.console import Console
 
 from search.callbacks.progress import ProgressCallback
 from search.config import SearchConfig
-from search.errors import ConfigError, RunError
-from search.events import EventLog, read_events
+from search.errors import ConfigError
+from search.events import read_events
 from search.exporting import export_run, require_targets
 from search.paths import RunPaths, read_json
-from search.results import best_trial, build_tables, read_table, write_epochs
+from search.results import best_trial, build_tables, read_table
 from search.runs import absolute_paths, create_run, stored_config, timed, update_run, working_on
 from search.space import apply, parse_space
 from search.study import PARAMS_ATTR, sample_space, stored_trials
@@ -62,61 +61,29 @@ def run(config: SearchConfig, console: Console) -> Outcome:
 
 
 def train(config: SearchConfig, console: Console) -> Outcome:
-    """One training run of the config as it stands: no search, no Ray; the same loop, the same sealed model."""
-    import torch
-
-    from search.sealing import headline, seal
-    from segcore.training import fit
-
+    """One training run of the config as it stands, sealed and exported like a search's winner."""
     config = absolute_paths(config)
     require_targets(config)
     index, cache_path = prepare_data(config, console)
     require_models(config)
     paths = create_run(config, "train")
-    num_cpus = len(os.sched_getaffinity(0))
-    torch.set_num_threads(num_cpus)
-    with working_on(paths), open_cache(cache_path) as cache:
-        events = EventLog(paths.events)
-        best = None
-        with timed(paths, "train"):
-            for result in fit(config.train_config(), cache, metric=config.search.metric, num_cpus=num_cpus):
-                best = result.state.best
-                events.epoch(0, result.epoch, {**result.metrics, "finished": result.is_last})
-                log.info(
-                    "epoch %d/%d  %s %.4f  threshold %.3f  train/loss %.4f%s",
-                    result.epoch, config.train.epochs, config.search.metric, result.metrics[config.search.metric],
-                    result.metrics["val/threshold"], result.metrics["train/loss"], "  best" if result.is_best else "",
-                )  # fmt: skip
-                write_epochs(read_events(paths.events), paths.epochs)
-        events.close()
-        if best is None:
-            raise RunError("train.epochs: nothing was trained")
-        origin = {"run": paths.name, "epoch": best.epoch}
-        with timed(paths, "seal"):
-            card = seal(paths.best, best, config.train_config(), index, cache, origin, chosen_on=config.search.metric)
-        log.info("sealed epoch %d in %s", best.epoch, paths.best)
-        log.info("%s", headline(card))
-        exit_code = export_run(config, paths, console)
-    return Outcome(exit_code, paths, card)
+    return _train_and_seal(config, paths, index, cache_path, console)
 
 
 def resume(paths: RunPaths, console: Console) -> Outcome:
     """Goes on with a run that was stopped, whatever stopped it.
 
     Raises:
-        RunError: Another process works on it, or it is no search.
+        RunError: Another process works on it.
     """
     record = read_json(paths.run)
-    if record.get("kind") != "search":
-        raise RunError(
-            f"{paths.name!r} is a single training run; only searches are resumed. Start it again with --name"
-        )
-    config = stored_config(paths)
-    if record.get("status") == "done":
+    if record["status"] == "done":
         log.info("%s is done already; nothing to resume", paths.name)
         return Outcome(EXIT_DONE, paths)
+    config = stored_config(paths)
     index, cache_path = prepare_data(config, console)
-    return _search_and_seal(config, paths, index, cache_path, console)
+    go_on = _search_and_seal if record["kind"] == "search" else _train_and_seal
+    return go_on(config, paths, index, cache_path, console)
 
 
 def check(config: SearchConfig, console: Console) -> None:
@@ -189,6 +156,30 @@ def _search_and_seal(
         log.info("%s", headline(card))
         _track_summary(config, paths, card)
         exit_code = export_run(config, paths, console)
+    return Outcome(exit_code, paths, card)
+
+
+def _train_and_seal(
+    config: SearchConfig, paths: RunPaths, index: DatasetIndex, cache_path: Path, console: Console
+) -> Outcome:
+    from search.sealing import headline, seal
+    from search.training_run import train_run
+
+    try:
+        with working_on(paths):
+            log.info("run %s in %s", paths.name, paths.root)
+            best = train_run(config, paths, cache_path)
+            origin = {"run": paths.name, "epoch": best.epoch}
+            with timed(paths, "seal"), open_cache(cache_path) as cache:
+                card = seal(
+                    paths.best, best, config.train_config(), index, cache, origin, chosen_on=config.search.metric
+                )
+            log.info("sealed epoch %d in %s", best.epoch, paths.best)
+            log.info("%s", headline(card))
+            exit_code = export_run(config, paths, console)
+    except KeyboardInterrupt:
+        log.warning("interrupted; nothing is lost. Go on with: segsearch resume %s", paths.name)
+        return Outcome(EXIT_INTERRUPTED, paths)
     return Outcome(exit_code, paths, card)
 
 

@@ -57,7 +57,7 @@ def render_run(details: dict[str, Any], top: int) -> list[RenderableType]:
     lines = [f"run {run['name']}: {run['status']}, {run['seconds'] / 60:.1f} minutes, in {run['folder']}"]
     if run.get("error"):
         lines.append(f"error: {run['error']}")
-    if run["status"] in RESUMABLE and run["kind"] == "search":
+    if run["status"] in RESUMABLE:
         lines.append(f"go on with: segsearch resume {run['name']}")
     if details["dashboard"]:
         lines.append(f"all trials: {details['dashboard']}")

@@ -132,6 +132,18 @@ def read_state(folder: Path) -> dict[str, Any]:
     return payload
 
 
+def first_readable(folders: list[Path]) -> Path | None:
+    """The first checkpoint folder that is whole; a crash may have left the newest half copied."""
+    for folder in folders:
+        try:
+            read_best(folder)
+            read_state(folder)
+        except TrainingError:
+            continue
+        return folder
+    return None
+
+
 def load_checkpoint(folder: Path, state: TrainingState) -> None:
     """Puts a saved state back into live objects that were built from the same config.
 

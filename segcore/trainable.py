@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from ray import tune
 
-from segcore.checkpoint import read_best, read_state, save_checkpoint
+from segcore.checkpoint import first_readable, save_checkpoint
 from segcore.config import TrainConfig
 from segcore.data.cache import open_cache
-from segcore.errors import TrainingError
 from segcore.training import fit
 
 STATE_INTERVAL_S = 30.0
@@ -61,18 +60,6 @@ def train_trial(spec: dict[str, Any]) -> None:
                 save_checkpoint(Path(folder), result.state)
                 tune.report(report, checkpoint=tune.Checkpoint.from_directory(folder))
             last_save = time.monotonic()
-
-
-def first_readable(folders: list[Path]) -> Path | None:
-    """The first checkpoint folder that is whole; a crash may have left the newest half copied."""
-    for folder in folders:
-        try:
-            read_best(folder)
-            read_state(folder)
-        except TrainingError:
-            continue
-        return folder
-    return None
 
 
 def release_memory() -> None:

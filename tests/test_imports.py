@@ -25,7 +25,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "config config_errors config_file config_tree space space_checks space_reader space_tree",
         "confirm events paths results runs sampler schedulers study",
         "callbacks export",
-        "exporting models report sealing show tuner",
+        "exporting models report sealing show training_run tuner",
         "job",
         "cli",
     )

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -254,7 +255,7 @@ def test_train_evaluate_predict_show_and_export_agree(cli: Callable[..., Result]
     assert np.mean(ious) == pytest.approx(card["scores"]["test"]["iou"], abs=1e-12)
 
     refused(cli("train", "c.yaml"), "is there already", "--name")
-    refused(cli("resume", "c"), "single training run")
+    assert "nothing to resume" in cli("resume", "c").output
     refused(cli("export", "c", "--to", "ftp:/x"), "ftp:/x")
     refused(cli("export", "c"), "--to")
     (tmp_path / "taken").mkdir()
@@ -296,3 +297,29 @@ def test_an_export_that_fails_during_a_run_exits_3_and_can_be_repeated(tmp_path:
     assert again.returncode == 0, again.stderr
     assert json.loads((tmp_path / "results/c/run.json").read_text())["status"] == "done"
     assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_after_its_last_epoch(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(
+        SYNTHETIC + "model: {base_channels: 16, depth: 3}\ntrain: {epochs: 30, batch_size: 4}\n"
+    )
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", "from search.cli import main; main()"]
+    events = tmp_path / "results/c/events.jsonl"
+    process = subprocess.Popen([*command, "train", "c.yaml"], cwd=tmp_path, env=environment)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and (not events.exists() or events.read_text().count("\n") < 3):
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    before = events.read_text().count("\n")
+    assert 3 <= before < 30
+    resumed = subprocess.run(
+        [*command, "resume", "c"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    epochs = [json.loads(line)["epoch"] for line in events.read_text().splitlines()]
+    assert sorted(set(epochs)) == list(range(1, 31))
+    assert len(epochs) <= 31, "at most the epoch that was not saved yet is trained again"
+    assert json.loads((tmp_path / "results/c/run.json").read_text())["status"] == "done"

@@ -9,6 +9,7 @@ import torch
 from segcore.checkpoint import (
     BestModel,
     TrainingState,
+    first_readable,
     load_checkpoint,
     read_best,
     read_state,
@@ -19,7 +20,6 @@ from segcore.config import LRSchedulerConfig, ModelConfig, OptimizerConfig
 from segcore.errors import TrainingError
 from segcore.models import build_model
 from segcore.optim import build_lr_scheduler, build_optimizer
-from segcore.trainable import first_readable
 from segcore.training import build_ema
 
 FILES = ["state.pt", "best.safetensors", "best.json", "curve.json", "overlays.npz"]
