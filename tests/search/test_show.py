@@ -178,7 +178,7 @@ def test_a_single_training_run_has_no_trial(tmp_path: Path) -> None:
     write_card(paths, {"run": "birds", "epoch": 4}, val=split_score(0.8, chose=["epoch"]))
     text = printed(run_details("birds", tmp_path))
     assert "sealed model: epoch 4" in text
-    assert "resume" not in text
+    assert "go on with: segsearch resume birds" in text
 
 
 def test_exports_are_listed_with_how_they_ended(tmp_path: Path) -> None:
