@@ -430,7 +430,11 @@ if __name__ == "__main__":
 
 def _start_driver(run_dir, rest):
     code = _DRIVER.format(
-        root=str(ROOT), tests=str(ROOT / "tests" / "support"), here=str(Path(__file__).parent), run_dir=str(run_dir), rest=rest
+        root=str(ROOT),
+        tests=str(ROOT / "tests" / "support"),
+        here=str(Path(__file__).parent),
+        run_dir=str(run_dir),
+        rest=rest,
     )
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "ready\n"
