@@ -14,7 +14,7 @@ from rich.console import Console
 
 from search.callbacks.progress import ProgressCallback
 from search.config import SearchConfig
-from search.errors import ConfigError
+from search.errors import ConfigError, RunError
 from search.events import read_events
 from search.exporting import export_run, require_targets
 from search.paths import RunPaths, read_json
@@ -52,29 +52,28 @@ def run(config: SearchConfig, console: Console) -> Outcome:
             f"space: {config.name} searches nothing, so all trials would be the same; name keys to search, e.g. "
             "--set 'space.optimizer.lr={loguniform: [1e-4, 1e-2]}', or train it once with: segsearch train"
         )
-    config = absolute_paths(config)
-    require_targets(config)
-    index, cache_path = prepare_data(config, console)
-    require_models(config)
-    paths = create_run(config, "search")
-    return _search_and_seal(config, paths, index, cache_path, console)
+    return _search_and_seal(*_begin(config, "search", console), console)
 
 
 def train(config: SearchConfig, console: Console) -> Outcome:
     """One training run of the config as it stands, sealed and exported like a search's winner."""
+    return _train_and_seal(*_begin(config, "train", console), console)
+
+
+def _begin(config: SearchConfig, kind: str, console: Console) -> tuple[SearchConfig, RunPaths, DatasetIndex, Path]:
+    """Everything that can go wrong before training goes wrong here, before the run's folder is made."""
     config = absolute_paths(config)
-    require_targets(config)
-    index, cache_path = prepare_data(config, console)
-    require_models(config)
-    paths = create_run(config, "train")
-    return _train_and_seal(config, paths, index, cache_path, console)
+    index, cache_path = check(config, console)
+    paths = create_run(config, kind)
+    update_run(paths, data_fingerprint=_fingerprint(cache_path))
+    return config, paths, index, cache_path
 
 
 def resume(paths: RunPaths, console: Console) -> Outcome:
     """Goes on with a run that was stopped, whatever stopped it.
 
     Raises:
-        RunError: Another process works on it.
+        RunError: Another process works on it, or the data is not what it was.
     """
     record = read_json(paths.run)
     if record["status"] == "done":
@@ -82,20 +81,31 @@ def resume(paths: RunPaths, console: Console) -> Outcome:
         return Outcome(EXIT_DONE, paths)
     config = stored_config(paths)
     index, cache_path = prepare_data(config, console)
+    if _fingerprint(cache_path) != record.get("data_fingerprint"):
+        raise RunError(
+            f"{index.root}: the images or masks have changed since {paths.name!r} began, so its trials could not be "
+            "compared with new ones; start a new run with --name"
+        )
     go_on = _search_and_seal if record["kind"] == "search" else _train_and_seal
     return go_on(config, paths, index, cache_path, console)
 
 
-def check(config: SearchConfig, console: Console) -> None:
-    """Everything that can be known to be wrong before training: data, models, export targets.
+def _fingerprint(cache_path: Path) -> str:
+    with open_cache(cache_path) as cache:
+        return cache.fingerprint
+
+
+def check(config: SearchConfig, console: Console) -> tuple[DatasetIndex, Path]:
+    """Everything that can be known to be wrong before training: export targets, data, models.
 
     Raises:
-        DataError, ConfigError: With all that is wrong.
+        ConfigError, DataError: With all that is wrong.
     """
     config = absolute_paths(config)
-    prepare_data(config, console)
-    require_models(config)
     require_targets(config)
+    index, cache_path = prepare_data(config, console)
+    require_models(config)
+    return index, cache_path
 
 
 def require_models(config: SearchConfig) -> None:

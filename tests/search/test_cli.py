@@ -323,3 +323,19 @@ def test_a_killed_training_goes_on_after_its_last_epoch(tmp_path: Path) -> None:
     assert sorted(set(epochs)) == list(range(1, 31))
     assert len(epochs) <= 31, "at most the epoch that was not saved yet is trained again"
     assert json.loads((tmp_path / "results/c/run.json").read_text())["status"] == "done"
+
+
+@pytest.mark.slow
+def test_a_run_does_not_go_on_with_other_data(cli: Callable[..., Result], tmp_path: Path) -> None:
+    good_pairs(tmp_path / "d")
+    (tmp_path / "c.yaml").write_text(
+        "data: {root: d, image_size: 32}\nmodel: {base_channels: 4, depth: 2}\ntrain: {epochs: 1, batch_size: 4}\n"
+    )
+    assert cli("train", "c.yaml").exit_code == 0
+    record = tmp_path / "results/c/run.json"
+    record.write_text(record.read_text().replace('"done"', '"interrupted"'))
+    assert cli("resume", "c").exit_code == 0
+    record.write_text(record.read_text().replace('"done"', '"interrupted"'))
+    image(tmp_path / "d" / "images" / "0.png", (44, 30))
+    mask(tmp_path / "d" / "masks" / "0.png", (44, 30))
+    refused(cli("resume", "c"), "have changed since 'c' began")

@@ -1,6 +1,5 @@
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +16,6 @@ from segcore.data.synthetic import write_synthetic
 from segcore.models import build_model
 
 CONFIG = TrainConfig.model_validate({"data": {"image_size": 32}, "model": {"base_channels": 2, "depth": 2}})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

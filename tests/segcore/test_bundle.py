@@ -1,6 +1,5 @@
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +28,6 @@ def new_weights(seed: int = 0) -> dict[str, torch.Tensor]:
         if name.endswith("running_var"):
             buffer.mul_(1.5)
     return {name: value.clone().contiguous() for name, value in model.state_dict().items()}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

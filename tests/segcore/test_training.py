@@ -40,14 +40,6 @@ def config(**changes: Any) -> TrainConfig:
     return TrainConfig.model_validate(tree)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SampleCache]:
     """24 generated images of 32 px: 16 train, 4 val, 4 test."""
