@@ -81,7 +81,7 @@ def resume(paths: RunPaths, console: Console) -> Outcome:
         return Outcome(EXIT_DONE, paths)
     config = stored_config(paths)
     index, cache_path = prepare_data(config, console)
-    if _fingerprint(cache_path) != record.get("data_fingerprint"):
+    if record.get("data_fingerprint") not in (None, _fingerprint(cache_path)):
         raise RunError(
             f"{index.root}: the images or masks have changed since {paths.name!r} began, so its trials could not be "
             "compared with new ones; start a new run with --name"
