@@ -339,3 +339,26 @@ def test_a_run_does_not_go_on_with_other_data(cli: Callable[..., Result], tmp_pa
     image(tmp_path / "d" / "images" / "0.png", (44, 30))
     mask(tmp_path / "d" / "masks" / "0.png", (44, 30))
     refused(cli("resume", "c"), "have changed since 'c' began")
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_real_horses_with_real_pretrained_weights(
+    cli: Callable[..., Result], tmp_path: Path, horses_dir: Path, lite0_weights: Path
+) -> None:
+    (tmp_path / "c.yaml").write_text(
+        f"data: {{root: '{horses_dir}', image_size: 64}}\noptimizer: {{lr: 3e-3}}\n"
+        f"model: {{encoder: 'timm:tf_efficientnet_lite0', encoder_weights: '{lite0_weights}'}}\n"
+        "train: {epochs: 1, batch_size: 8}\n"
+    )
+    assert cli("train", "c.yaml").exit_code == 0
+    score = json.loads((tmp_path / "results/c/best/card.json").read_text())["scores"]["val"]
+    assert score["num_images"] == 48
+    assert score["iou"] > 0.55, "all foreground would give 0.25"
+    assert cli("predict", "c", str(horses_dir / "val/images"), "-o", "out", "--size", "model").exit_code == 0
+    ious = []
+    for path in sorted((horses_dir / "val" / "gt").rglob("*.png")):
+        pred = np.asarray(Image.open(tmp_path / "out" / path.relative_to(horses_dir / "val" / "gt"))) > 127
+        target = np.asarray(Image.open(path).resize(pred.shape[::-1], Image.Resampling.NEAREST)) > 127
+        ious.append((pred & target).sum() / (pred | target).sum())
+    assert np.mean(ious) == pytest.approx(score["iou"], abs=1e-12)
