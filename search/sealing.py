@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from search.config import SearchConfig
-from search.errors import RunError
 from search.paths import RunPaths
 from search.results import best_trial
 from segcore.bundle import ImageScore, load_bundle, score_images, summarize, write_bundle
@@ -31,7 +30,7 @@ def seal_search(
     """Seals the best checkpointed epoch of all trials and returns its card.
 
     Raises:
-        RunError: No trial reported, or no checkpoint can be read.
+        TrainingError: No trial reported, or no checkpoint can be read.
     """
     candidates = list(trials)
     while (winner := best_trial(candidates, config.search.mode)) is not None:
@@ -44,7 +43,7 @@ def seal_search(
         candidates.remove(winner)
     failures = [f"trial {row['number']}: {row['error']}" for row in trials if row["error"]]
     why = "; ".join(failures[:3]) or "no trial reached the end of its first epoch"
-    raise RunError(f"no trial of {paths.name!r} left a model behind: {why}")
+    raise TrainingError(f"no trial of {paths.name!r} left a model behind: {why}")
 
 
 def newest_readable(paths: RunPaths, number: int) -> BestModel | None:

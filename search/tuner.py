@@ -134,24 +134,24 @@ def run_search(
     metric, mode = config.search.metric, config.search.mode
     study = open_study(paths.storage_url, paths.name, mode=mode, sampler=None)
     requeue = reconcile(study, read_events(paths.events), metric=metric, mode=mode)
-    existing = study.get_trials(deepcopy=False)
+    asked = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
     study.sampler = build_sampler(
         config.search.sampler,
         seed=config.search.seed,
         num_samples=config.search.num_samples,
-        num_existing=len(existing),
+        num_existing=len(asked),
     )
-    remaining = config.search.num_samples - len(existing) + len(requeue)
-    if not existing:
+    remaining = config.search.num_samples - len(asked) + len(requeue)
+    if not study.get_trials(deepcopy=False):
         defaults = space.defaults(base)
         if defaults is not None:
             study.enqueue_trial(space.to_params(defaults), user_attrs={"origin": "config"})
     if remaining <= 0:
         save_tables(study, paths, metric=metric, mode=mode)
         return True
-    if existing:
+    if asked:
         new = remaining - len(requeue)
-        log.info("going on: %d trials ended, %d go on, %d are new", len(existing) - len(requeue), len(requeue), new)
+        log.info("going on: %d trials ended, %d go on, %d are new", len(asked) - len(requeue), len(requeue), new)
 
     resources = plan_resources(config)
     log.info("%s", resources)

@@ -21,7 +21,9 @@ from search.errors import ResourceError
 from search.events import epochs_by_trial, read_events
 from search.paths import RunPaths
 from search.results import read_table
-from search.tuner import plan_resources
+from search.runs import create_run
+from search.study import open_study
+from search.tuner import plan_resources, run_search
 from segcore.bundle import load_bundle
 
 pytestmark = pytest.mark.slow
@@ -122,6 +124,32 @@ class TestRun:
         assert "NonFiniteLossError" in by_lr[1e30]["error"]
         assert by_lr[3e-3]["state"] == "complete"
         assert states(outcome.paths)["FAIL"] == sum(row["state"] == "failed" for row in rows)
+
+    def test_a_search_that_was_killed_before_its_first_trial_gets_all_of_them(self, tmp_path: Path) -> None:
+        config = load_config(write_config(tmp_path))
+        _, cache_path = job.prepare_data(config, Console(quiet=True))
+        paths = create_run(config, "search")
+        study = open_study(paths.storage_url, paths.name, mode="max", sampler=None)
+        study.enqueue_trial({"optimizer.lr": 2e-3, "model.arch": "unet"})
+        assert run_search(config, paths, cache_path)
+        assert states(paths) == {"COMPLETE": 2}
+        assert read_table(paths.trials)[0]["param/optimizer.lr"] == 2e-3
+
+    def test_a_time_budget_ends_the_search_and_leaves_a_model(self, tmp_path: Path) -> None:
+        config = load_config(
+            write_config(
+                tmp_path,
+                train={"epochs": 2000, "batch_size": 8},
+                search={"num_samples": 50, "scheduler": {"name": "none"}, "time_budget_s": 30},
+            )
+        )
+        outcome = run(config)
+        assert outcome.exit_code == 0
+        rows = read_table(outcome.paths.trials)
+        assert 0 < len(rows) < 50
+        assert {row["state"] for row in rows} <= {"complete", "pruned", "failed"}
+        assert states(outcome.paths)["RUNNING"] == 0
+        assert load_bundle(outcome.paths.best).card["origin"]["trial"] in {row["number"] for row in rows}
 
     def test_a_trial_that_no_node_can_run_is_refused_at_once(self, tmp_path: Path) -> None:
         config = load_config(write_config(tmp_path, resources={"cpus_per_trial": 1, "gpus_per_trial": 0.5}))
