@@ -105,8 +105,9 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             frozen = self._requeue.pop(0)
             number = frozen.number
             self._values[number] = dict(frozen.intermediate_values)
-            params = frozen.user_attrs[PARAMS_ATTR]
             trial = optuna.trial.Trial(self._study, frozen._trial_id)
+            params = frozen.user_attrs.get(PARAMS_ATTR) or self._space.suggest(trial)
+            trial.set_user_attr(PARAMS_ATTR, dict(params))
             ray_ids = [*frozen.user_attrs.get(RAY_IDS_ATTR, []), trial_id]
         elif self._num_trials >= self._num_samples:
             return str(Searcher.FINISHED)
@@ -165,15 +166,12 @@ def reconcile(study: optuna.Study, events: list[dict[str, Any]], *, metric: str,
     """After a stop, brings the study up to the journal and returns the trials that have to go on.
 
     The journal is written first, so it may know of reports, and of a last epoch, that the study was never told. A trial
-    whose last epoch is there is told complete; one that was asked for but never got its parameters is told FAIL; any
-    other that is RUNNING goes on from its checkpoint under its own number.
+    whose last epoch is there is told complete; any other that is RUNNING goes on from its checkpoint under its own
+    number, or starts, if the stop came while it was given its parameters.
     """
     journal = epochs_by_trial(events)
     to_requeue = []
     for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if PARAMS_ATTR not in frozen.user_attrs:
-            study.tell(frozen.number, state=TrialState.FAIL, skip_if_finished=True)
-            continue
         rows = journal.get(frozen.number, {})
         trial = optuna.trial.Trial(study, frozen._trial_id)
         for epoch, row in rows.items():

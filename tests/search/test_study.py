@@ -228,7 +228,8 @@ def killed_in_the_middle(url: str, journal: Path) -> None:
     """Leaves behind what a driver that was killed leaves: six trials, the journal ahead of the study.
 
     0 complete. 1 running, with an epoch that only the journal has. 2 running, its last epoch only in the journal.
-    3 running, no report. 4 asked for, without parameters. 5 running, and never told its end by the study.
+    3 running, no report. 4 asked for, and killed before its parameters were settled. 5 running, and never told its end
+    by the study.
     """
     study = reopen(url)
     searcher = new_searcher(study)
@@ -253,10 +254,17 @@ def test_after_a_kill_the_study_is_brought_up_to_the_journal(url: str, tmp_path:
     killed_in_the_middle(url, tmp_path / "events.jsonl")
     study = reopen(url)
     requeue = reconcile(study, read_events(tmp_path / "events.jsonl"), metric=METRIC, mode="max")
-    assert [trial.number for trial in requeue] == [1, 3]
+    assert [trial.number for trial in requeue] == [1, 3, 4]
     assert requeue[0].intermediate_values == {1: 0.3, 2: 0.5, 3: 0.6}
     trials = stored(url)
-    assert [trial.state.name for trial in trials] == ["COMPLETE", "RUNNING", "COMPLETE", "RUNNING", "FAIL", "COMPLETE"]
+    assert [trial.state.name for trial in trials] == [
+        "COMPLETE",
+        "RUNNING",
+        "COMPLETE",
+        "RUNNING",
+        "RUNNING",
+        "COMPLETE",
+    ]
     assert [trials[n].value for n in (0, 2, 5)] == [0.4, 0.8, 0.2]
     assert trials[2].intermediate_values == {1: 0.8, 2: 0.7}
     assert history_of(study) == {
@@ -272,7 +280,7 @@ def test_to_reconcile_again_changes_nothing(url: str, tmp_path: Path) -> None:
     events = read_events(tmp_path / "events.jsonl")
     reconcile(reopen(url), events, metric=METRIC, mode="max")
     first = [(t.state, t.value, t.intermediate_values) for t in stored(url)]
-    assert [t.number for t in reconcile(reopen(url), events, metric=METRIC, mode="max")] == [1, 3]
+    assert [t.number for t in reconcile(reopen(url), events, metric=METRIC, mode="max")] == [1, 3, 4]
     assert [(t.state, t.value, t.intermediate_values) for t in stored(url)] == first
 
 
@@ -283,9 +291,10 @@ def test_trials_that_go_on_come_first_under_their_number_and_with_what_they_were
     events = read_events(tmp_path / "events.jsonl")
     requeue = reconcile(study, events, metric=METRIC, mode="max")
     searcher = new_searcher(study, num_samples=7, requeue=requeue)
-    specs = [suggested(searcher, f"again-{i}") for i in range(3)]
-    assert [spec["number"] for spec in specs] == [1, 3, 6]
-    assert searcher.suggest("again-3") == Searcher.FINISHED
+    specs = [suggested(searcher, f"again-{i}") for i in range(4)]
+    assert [spec["number"] for spec in specs] == [1, 3, 4, 6]
+    assert searcher.suggest("again-4") == Searcher.FINISHED
+    assert stored(url)[4].user_attrs[PARAMS_ATTR]["optimizer.lr"] == specs[2]["train"]["optimizer"]["lr"]
     for spec in specs[:2]:
         params = before[spec["number"]].user_attrs[PARAMS_ATTR]
         assert spec["train"]["optimizer"]["lr"] == params["optimizer.lr"]
@@ -295,10 +304,11 @@ def test_trials_that_go_on_come_first_under_their_number_and_with_what_they_were
     searcher.on_trial_result("again-0", result(3, 0.6))
     searcher.on_trial_complete("again-0", result(4, 0.55, finished=True))
     searcher.on_trial_complete("again-1", result(1, 0.2))
-    searcher.on_trial_complete("again-2", None, error=True)
+    searcher.on_trial_complete("again-2", result(1, 0.9, finished=True))
+    searcher.on_trial_complete("again-3", None, error=True)
     trials = stored(url)
     assert [trial.state.name for trial in trials] == [
-        "COMPLETE", "COMPLETE", "COMPLETE", "PRUNED", "FAIL", "COMPLETE", "FAIL"
+        "COMPLETE", "COMPLETE", "COMPLETE", "PRUNED", "COMPLETE", "COMPLETE", "FAIL"
     ]  # fmt: skip
     assert trials[1].value == 0.6
     assert trials[1].intermediate_values == {1: 0.3, 2: 0.5, 3: 0.6, 4: 0.55}
@@ -323,7 +333,7 @@ def test_a_killed_process_leaves_a_study_that_can_go_on(url: str, tmp_path: Path
     assert done.returncode == -9
     events = read_events(tmp_path / "events.jsonl")
     study = reopen(url)
-    assert [t.number for t in reconcile(study, events, metric=METRIC, mode="max")] == [1, 3]
+    assert [t.number for t in reconcile(study, events, metric=METRIC, mode="max")] == [1, 3, 4]
     tables = build_tables(stored(url), events, metric=METRIC, mode="max")
     assert [row["number"] for row in tables.trials] == [0, 1, 2, 3, 4, 5]
     assert len(tables.epochs) == 9
