@@ -16,7 +16,7 @@ from search.callbacks.progress import ProgressCallback
 from search.config import SearchConfig
 from search.errors import ConfigError, RunError
 from search.events import read_events
-from search.exporting import export_run, require_targets
+from search.exporting import EXIT_DONE, export_run, require_targets
 from search.paths import RunPaths, read_json
 from search.results import best_trial, build_tables, read_table
 from search.runs import absolute_paths, create_run, stored_config, timed, update_run, working_on
@@ -29,7 +29,7 @@ from segcore.data.discovery import DatasetIndex, discover
 
 log = logging.getLogger("segsearch")
 
-EXIT_DONE, EXIT_INTERRUPTED = 0, 130
+EXIT_INTERRUPTED = 130
 SPACE_SAMPLES = 64
 
 
