@@ -129,6 +129,26 @@ def check(config: Path, overrides: tuple[str, ...]) -> None:
 
 
 @main.command()
+@CONFIG
+@SET
+@click.option("--samples", type=click.IntRange(0, 1000), default=10, show_default=True, help="Random points to show.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the random points.")
+@JSON
+def space(config: Path, overrides: tuple[str, ...], samples: int, seed: int, as_json: bool) -> None:
+    """Show what CONFIG searches: its space as a tree, its size, what is tried first, and sample points."""
+    loaded = _load(config, overrides, None)
+    from search.space_survey import survey
+    from search.space_view import render_space
+
+    record = survey(loaded, samples, seed)
+    if as_json:
+        click.echo(json.dumps(record))
+        return
+    for part in render_space(record, output.width):
+        output.print(part, highlight=False)
+
+
+@main.command()
 @click.argument("model")
 @click.argument("data")
 @click.option(

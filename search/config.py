@@ -31,6 +31,7 @@ from search.config_tree import (
 )
 from search.errors import ConfigError
 from search.space import Space, read_space, space_schema
+from search.space_enqueue import read_points
 from segcore.config import Section
 
 __all__ = [
@@ -76,6 +77,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> SearchConfig:
     if isinstance(values["space"], dict):
         space, in_space = read_space(values["space"], config.train_config())
         problems += in_space
+        if not in_space:
+            problems += read_points(config.search.enqueue, space, config.train_config())[1]
     problems += [problem for problem in _between_sections(config, space) if not problem.key.startswith(wrong)]
     if problems:
         raise ConfigError(_report(path, raw, problems))

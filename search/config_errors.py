@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from search.space_tree import DOMAINS
+from search.space_domains import DOMAINS
 
 Schema = Mapping[str, Any]
 Path = tuple[str | int, ...]

@@ -15,8 +15,8 @@ import yaml
 
 from search.config_errors import Problem, dotted, shown
 from search.errors import ConfigError
+from search.space_domains import DOMAINS
 from search.space_reader import flatten_space, is_space_key
-from search.space_tree import DOMAINS
 
 
 class _Loader(yaml.SafeLoader):
@@ -66,6 +66,7 @@ class RawConfig:
 
     def line(self, key: str) -> int | None:
         """The line that set a key or the nearest section above it; 0 for an override, None for neither."""
+        key = re.sub(r"\[(\d+)\]", r".\1", key)
         if key not in self.lines and any(name.startswith(f"{key}.") for name in self.overridden):
             return 0
         for candidate in _prefixes(key):
@@ -256,6 +257,9 @@ def _set_in_space(space: dict[Any, Any], parts: Sequence[str], value: Any, in_br
         _put(domain, parts[at], value)
         return None
     branches = domain.get(parts[at])
+    if parts[at] == "prior" and isinstance(branches, dict) and at == len(parts) - 2:
+        _put(branches, parts[-1], value)
+        return None
     if parts[at] != "choice" or not isinstance(branches, dict):
         return f"`space.{'.'.join(parts[: at + 1])}` has no branches of its own; set it as a whole"
     rest = parts[at + 1 :]

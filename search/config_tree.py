@@ -53,6 +53,9 @@ class SearchSettings(Section):
         None, description="Seconds after which no trial starts."
     )
     seed: int = Field(0, description="Seed of the sampler.")
+    enqueue: tuple[dict[str, Any], ...] = Field(
+        (), description="Known-good points to try first: maps of searched keys; a key left out is the config's own."
+    )
 
     @model_validator(mode="before")
     @classmethod

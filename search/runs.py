@@ -91,6 +91,9 @@ def absolute_paths(config: SearchConfig) -> SearchConfig:
             ),
             "model": model.model_copy(update={"encoder_weights": _weights(model.encoder_weights)}),
             "space": {key: _absolute_weights(value, key) for key, value in config.space.items()},
+            "search": config.search.model_copy(
+                update={"enqueue": tuple(_absolute_weights(point, "") for point in config.search.enqueue)}
+            ),
             "export": config.export.model_copy(update={"targets": tuple(targets)}),
             "results": _absolute(config.results),
         }
@@ -110,9 +113,11 @@ def _absolute_weights(tree: Any, key: str) -> Any:
     if isinstance(tree, dict):
         is_weights = key.rpartition(".")[2] == "encoder_weights"
         if is_weights and isinstance(tree.get("choice"), list):
+            prior = tree.get("prior", {})
             return {
                 **tree,
                 "choice": [_weights(value) if isinstance(value, str) else value for value in tree["choice"]],
+                **({"prior": {**prior, "center": _weights(prior["center"])}} if prior else {}),
             }
         return {name: _absolute_weights(value, str(name)) for name, value in tree.items()}
     if isinstance(tree, str) and key.rpartition(".")[2] == "encoder_weights":

@@ -7,11 +7,15 @@ Its value is one of
     {int: [low, high]}             {int: [low, high], step: 2}    {choice: [a, b, c]}
     {choice: {a: {key: ...}, b: {}}}     branches with parameters of their own, to any depth
 
+Beside a range or a choice, `prior: {center: VALUE, width: NUMBER}` says where good values are believed to lie.
+`forbid:` lists expressions over dotted keys; a trial of which one is true is not proposed (see `space_forbid`).
+
 Inside a branch a key is relative to the chosen key's section (`patience`) or absolute (`optimizer.lr`), and a plain
 value there is set without being searched.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,6 +23,8 @@ from pydantic import ValidationError
 from search.config_errors import Problem, leaf_keys, node_at, problems_of, rule_of
 from search.errors import ConfigError
 from search.space_checks import combinations, conflicts, named, within
+from search.space_effects import idle_nodes
+from search.space_forbid import check_rules, read_rules
 from search.space_reader import REFUSED, SECTIONS, SELECTORS, Reader
 from search.space_tree import Choice, Fixed, Node, Option, Range, Scalar, Space, SpaceRow, flatten
 from segcore.config import TrainConfig
@@ -44,14 +50,23 @@ def parse_space(raw: Mapping[str, Any] | None, base: TrainConfig) -> Space:
 def read_space(raw: Mapping[str, Any] | None, base: TrainConfig) -> tuple[Space, list[Problem]]:
     """Like `parse_space`, but hands the problems back instead of raising; the space then holds what was sound."""
     reader = Reader(base)
-    nodes = reader.nodes({} if raw is None else raw, "space", "", ())
+    raw = {} if raw is None else raw
+    parameters = {key: value for key, value in raw.items() if key != "forbid"} if isinstance(raw, Mapping) else raw
+    nodes = reader.nodes(parameters, "space", "", ())
     if not reader.problems:
         for key in dict.fromkeys(conflicts(nodes)):
             message = "one trial could set it twice: by itself and in a branch, or in two choices; keep one"
             reader.refuse(f"space.{key}", message)
     if not reader.problems:
         reader.problems += _check_combinations(nodes, base)
-    return Space(named(nodes)), reader.problems
+        for idle in filter(lambda idle: idle.is_certain, idle_nodes(nodes, base)):
+            reader.refuse(reader.paths[idle.node.key, idle.node.name], idle.message)
+    space = Space(named(nodes))
+    if isinstance(raw, Mapping) and raw.get("forbid") is not None:
+        space = replace(space, rules=read_rules(raw["forbid"], reader, space.keys()))
+        if not reader.problems:
+            check_rules(space, reader)
+    return space, reader.problems
 
 
 def apply(base: TrainConfig, flat: Mapping[str, Any]) -> TrainConfig:
@@ -97,20 +112,30 @@ def space_schema() -> tuple[dict[str, Any], dict[str, Any]]:
         The section's schema, and the definitions that it refers to.
     """
     range_keys = {"uniform": 2, "loguniform": 2, "quniform": 3}
+    near = _prior_schema({"type": "number"}, {"type": "number", "exclusiveMinimum": 0})
     branches = {"type": "object", "minProperties": 1, "additionalProperties": {"type": ["object", "null"]}}
     definitions = {
-        "SpaceChoice": _form(choice={"anyOf": [{"type": "array", "minItems": 1}, branches]}),
+        "SpaceChoice": _form(
+            choice={"anyOf": [{"type": "array", "minItems": 1}, branches]},
+            prior=_prior_schema({}, {"type": "number", "exclusiveMinimum": 0, "maximum": 1}),
+        ),
         "SpaceDomain": {
             "anyOf": [
-                *(_form(**{kind: _numbers("number", size)}) for kind, size in range_keys.items()),
-                _form(int=_numbers("integer", 2), step={"type": "integer", "minimum": 1}),
+                *(_form(**{kind: _numbers("number", size), "prior": near}) for kind, size in range_keys.items()),
+                _form(int=_numbers("integer", 2), step={"type": "integer", "minimum": 1}, prior=near),
                 {"$ref": "#/$defs/SpaceChoice"},
             ]
         },
     }
     domain = {"$ref": "#/$defs/SpaceDomain"}
     keys = [key for key in leaf_keys(TrainConfig) if not any(key == no or key.startswith(f"{no}.") for no in REFUSED)]
-    properties: dict[str, Any] = {}
+    properties: dict[str, Any] = {
+        "forbid": {
+            "description": "Expressions over dotted keys; a trial of which one is true is not proposed.",
+            "type": "array",
+            "items": {"type": "string", "minLength": 1},
+        }
+    }
     for key in keys:
         node = node_at(TrainConfig, key.split(".")) or {}
         rule = rule_of(TrainConfig, node)
@@ -126,6 +151,16 @@ def space_schema() -> tuple[dict[str, Any], dict[str, Any]]:
 def _form(**keys: Any) -> dict[str, Any]:
     first = next(iter(keys))
     return {"type": "object", "properties": keys, "required": [first], "additionalProperties": False}
+
+
+def _prior_schema(center: dict[str, Any], width: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "description": "Where good values are believed to lie.",
+        "type": "object",
+        "properties": {"center": center, "width": width},
+        "required": ["center"],
+        "additionalProperties": False,
+    }
 
 
 def _numbers(kind: str, size: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from search.space_tree import Choice, Fixed, Node, Range
+from search.space_domains import Choice, Fixed, Node, Range
 
 _MAX_COMBINATIONS = 2048
 
@@ -49,7 +49,7 @@ def named(nodes: Sequence[Node]) -> tuple[Node, ...]:
         domain = node.domain
         if isinstance(domain, Choice):
             domain = Choice(tuple(replace(o, nodes=tuple(map(rename, o.nodes))) for o in domain.options))
-        return Node(node.key, domain, name)
+        return replace(node, domain=domain, name=name)
 
     visit(nodes)
     return tuple(map(rename, nodes))

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from search.config_errors import Problem, leaf_keys, node_at, shown, unknown_key, value_problem
-from search.space_tree import DOMAINS, Choice, Fixed, Node, Option, Range
+from search.config_errors import Problem, leaf_keys, nearest, node_at, shown, unknown_key, value_problem
+from search.space_domains import DOMAINS, KINDS, Choice, Fixed, Node, Option, Prior, Range
 from segcore.config import TrainConfig
 
 SELECTORS = {"lr_scheduler": "name", "optimizer": "name", "model": "arch", "augment": "policy"}
@@ -24,7 +24,8 @@ _LARGEST = 1e12
 _MOST_STEPS = 1_000_000
 _FORMS = (
     "valid: one of {uniform: [low, high]}, {loguniform: [low, high]}, {quniform: [low, high, step]}, "
-    "{int: [low, high]} (with step: n), {choice: [...]}, {choice: {name: {...}}}"
+    "{int: [low, high]} (with step: n), {choice: [...]}, {choice: {name: {...}}}, and beside any of them "
+    "prior: {center: ...}"
 )
 
 
@@ -80,6 +81,8 @@ class Reader:
     def __init__(self, base: TrainConfig) -> None:
         self.base = base
         self.problems: list[Problem] = []
+        self.paths: dict[tuple[str, str], str] = {}
+        """Where in the file each node stands, by its key and branch."""
         self._tree = base.model_dump()
 
     def refuse(self, path: str, message: str) -> None:
@@ -101,6 +104,7 @@ class Reader:
         key = self._key(str(name), spec, path, section)
         if key is None:
             return None
+        self.paths[key, "/".join(labels)] = path
         if not isinstance(spec, Mapping):
             if not labels:
                 self.refuse(path, self._not_a_domain(key, spec))
@@ -108,10 +112,16 @@ class Reader:
             valid = self._valid(key, spec, path)
             return Node(key, Fixed(valid[0]), "/".join(labels)) if valid else None
         domain = self._domain(key, spec, path, labels)
-        return Node(key, domain, "/".join(labels)) if domain else None
+        if domain is None:
+            return None
+        prior = self._prior(key, domain, spec["prior"], f"{path}.prior") if "prior" in spec else None
+        return Node(key, domain, "/".join(labels), prior)
 
     def _key(self, name: str, spec: object, path: str, section: str) -> str | None:
         """The full dotted key that a name in the file means; None, and a problem, if it means none."""
+        if name == "forbid":
+            self.refuse(path, "stands once, at the top of space, beside the searched keys")
+            return None
         relative = f"{section}.{name}"
         key = relative if section and relative in leaf_keys(TrainConfig) else name
         if key in SELECTORS:
@@ -147,7 +157,7 @@ class Reader:
         return f"found {shown(spec)}; a fixed value belongs outside of space, as {key}; {_FORMS}"
 
     def _domain(self, key: str, spec: Mapping[Any, Any], path: str, labels: tuple[str, ...]) -> Range | Choice | None:
-        kinds = [kind for kind in DOMAINS[:-1] if kind in spec]
+        kinds = [kind for kind in KINDS if kind in spec]
         strange = [str(name) for name in spec if name not in DOMAINS]
         if len(kinds) != 1 or strange:
             found = f"unknown: {', '.join(strange)}; " if strange else f"found {shown(spec)}; "
@@ -189,16 +199,34 @@ class Reader:
         )
         return found if self._fits(key, found, path) else None
 
+    def _prior(self, key: str, domain: Range | Choice, raw: object, path: str) -> Prior | None:
+        form = "{center: VALUE} or {center: VALUE, width: NUMBER}"
+        rule = f"center in {domain.describe()}, width {domain.width_rule}"
+        if not isinstance(raw, Mapping) or "center" not in raw or set(raw) - {"center", "width"}:
+            self.refuse(path, f"found {shown(raw)}; valid: {form}, {rule}")
+            return None
+        center = self.taken(key, raw["center"])
+        if center is None or not domain.holds(center[0]):
+            guess = nearest(str(raw["center"]), domain.describe().split(" | "))
+            hint = f"; did you mean {guess}?" if guess and isinstance(domain, Choice) else ""
+            self.refuse(f"{path}.center", f"found {shown(raw['center'])}; valid: {domain.describe()}{hint}")
+            return None
+        width = raw.get("width", domain.default_width)
+        if not _is_number(width) or not 0 < width <= domain.widest:
+            self.refuse(f"{path}.width", f"found {shown(width)}; valid: {domain.width_rule}")
+            return None
+        return Prior(center[0], width)
+
     def _fits(self, key: str, found: Range, path: str) -> bool:
         """Whether the field takes both ends, and what lies between them."""
         if not all(self._valid(key, end, path) for end in (found.low, found.high)):
             return False
-        taken = self._check(key, found.low)
+        taken = self.taken(key, found.low)
         if taken is not None and isinstance(taken[0], bool):
             self.refuse(path, f"{key} is true or false; use {{choice: [true, false]}}")
             return False
         inside = found.low + (found.step or (found.high - found.low) * 0.381966)
-        if not found.integer and self._check(key, inside) is None:
+        if not found.integer and self.taken(key, inside) is None:
             self.refuse(path, f"{key} takes whole numbers; use {{int: [{found.low:g}, {found.high:g}]}}")
             return False
         return True
@@ -227,12 +255,13 @@ class Reader:
 
     def _valid(self, key: str, value: object, path: str) -> tuple[Any] | None:
         """The value as its field takes it, in a tuple as it may be None; None, and a problem, if it is refused."""
-        valid = self._check(key, value)
+        valid = self.taken(key, value)
         if valid is None:
             self.refuse(path, value_problem(TrainConfig, tuple(key.split(".")), value))
         return valid
 
-    def _check(self, key: str, value: object) -> tuple[Any] | None:
+    def taken(self, key: str, value: object) -> tuple[Any] | None:
+        """The value as the field takes it, in a tuple as it may be None; None if the field refuses it."""
         section, _, leaf = key.rpartition(".")
         tree = {section: {**self._tree[section], leaf: value}} if section else {leaf: value}
         try:

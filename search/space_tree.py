@@ -1,95 +1,18 @@
 """The parsed search space: a tree of ranges, choices and fixed values, asked define-by-run."""
 
-import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
+from search.space_domains import Choice, Fixed, Node, Option, Range, Scalar, plain, same_value
+from search.space_rules import Rule
 from segcore.config import TrainConfig
 
 if TYPE_CHECKING:
     import optuna
+    from numpy.random import Generator
 
-DOMAINS = ("uniform", "loguniform", "quniform", "int", "choice", "step")
-Scalar: TypeAlias = bool | int | float | str | None
-
-
-@dataclass(frozen=True)
-class Range:
-    """Numbers from `low` to `high`, both included; `step` is None for a continuous range."""
-
-    low: float
-    high: float
-    integer: bool = False
-    log: bool = False
-    step: float | None = None
-
-    def describe(self) -> str:
-        """For a table: `1e-05 to 0.01, log`."""
-        kind = [
-            "whole numbers" if self.integer else "",
-            "log" if self.log else "",
-            f"step {self.step:g}" if self.step else "",
-        ]
-        return ", ".join([f"{self.low:g} to {self.high:g}", *filter(None, kind)])
-
-    def holds(self, value: object) -> bool:
-        """Whether the range can yield the value."""
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not self.low <= value <= self.high:
-            return False
-        if self.integer and value != int(value):
-            return False
-        steps = (value - self.low) / self.step if self.step else 0.0
-        return math.isclose(steps, round(steps), abs_tol=1e-9)
-
-
-@dataclass(frozen=True)
-class Option:
-    """One value of a choice and what it brings with it."""
-
-    value: Any
-    nodes: tuple["Node", ...] = ()
-
-    @property
-    def label(self) -> Scalar:
-        """The value as Optuna stores it: a list becomes its JSON text."""
-        return json.dumps(self.value) if isinstance(self.value, (list, tuple)) else self.value
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of several values, each with parameters of its own."""
-
-    options: tuple[Option, ...]
-
-    def describe(self) -> str:
-        """For a table: `adamw | sgd`."""
-        return " | ".join("null" if option.label is None else str(option.label) for option in self.options)
-
-    def option(self, value: object) -> Option | None:
-        """The option with this value, or None."""
-        return next((option for option in self.options if same_value(option.value, value)), None)
-
-
-@dataclass(frozen=True)
-class Fixed:
-    """A value that a branch sets without searching it."""
-
-    value: Any
-
-    def describe(self) -> str:
-        """For a table: `= 0.9`."""
-        return f"= {json.dumps(self.value)}"
-
-
-@dataclass(frozen=True)
-class Node:
-    """A dotted config key, where its values come from, and its name in the study."""
-
-    key: str
-    domain: Range | Choice | Fixed
-    name: str
+__all__ = ["Choice", "Fixed", "Node", "Option", "Range", "Scalar", "Space", "SpaceRow", "flatten", "same_value"]
 
 
 @dataclass(frozen=True)
@@ -102,21 +25,17 @@ class SpaceRow:
     when: str
 
 
-def same_value(a: object, b: object) -> bool:
-    """Equality that tells true from 1 and takes a list for a tuple."""
-    a, b = (list(x) if isinstance(x, tuple) else x for x in (a, b))
-    return isinstance(a, bool) == isinstance(b, bool) and a == b
-
-
 @dataclass(frozen=True)
 class Space:
     """What a search varies. Parameter names in the study are the dotted keys.
 
     A key that several branches search over different ranges is several parameters, each named after its branch:
-    `lr_scheduler.patience@plateau`.
+    `lr_scheduler.patience@plateau`. What a prior believes does not tell parameters apart: nodes of one name may have
+    different priors.
     """
 
     nodes: tuple[Node, ...] = ()
+    rules: tuple[Rule, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.nodes)
@@ -171,29 +90,72 @@ class Space:
 
     def keys(self) -> tuple[str, ...]:
         """Every dotted key that some trial may set, in the file's order."""
-        return tuple(dict.fromkeys(node.key for node, _ in _all_nodes(self.nodes)))
+        return tuple(dict.fromkeys(node.key for node, _ in all_nodes(self.nodes)))
 
     def parameters(self) -> tuple[Node, ...]:
         """Every searched parameter once, those of branches included; without fixed values."""
-        found = {node.name: node for node, _ in _all_nodes(self.nodes) if not isinstance(node.domain, Fixed)}
+        found = {node.name: node for node, _ in all_nodes(self.nodes) if not isinstance(node.domain, Fixed)}
         return tuple(found.values())
 
     def describe(self) -> list[SpaceRow]:
         """One row a key and branch, in the file's order, for printing."""
         return [
             SpaceRow(node.key, node.domain.describe(), len(when), ", ".join(when[-1:]))
-            for node, when in _all_nodes(self.nodes)
+            for node, when in all_nodes(self.nodes)
         ]
 
+    @property
+    def priors(self) -> tuple[Node, ...]:
+        """Every node that has a prior, those of branches included."""
+        return tuple(node for node, _ in all_nodes(self.nodes) if node.prior is not None)
+
+    def sample_uniform(self, rng: "Generator") -> dict[str, Any]:
+        """A random point, each parameter even on its own scale; forbid expressions are not asked.
+
+        Returns:
+            Flat dotted key -> value, as `suggest` does.
+        """
+
+        def pick(node: Node) -> Any:
+            return None if isinstance(node.domain, Fixed) else node.domain.draw(rng)
+
+        return _walk(self.nodes, pick)
+
+    def sample_prior(self, rng: "Generator") -> dict[str, Any]:
+        """Like `sample_uniform`, but a parameter that has a prior is drawn from it."""
+
+        def pick(node: Node) -> Any:
+            return None if isinstance(node.domain, Fixed) else node.domain.draw(rng, node.prior)
+
+        return _walk(self.nodes, pick)
+
+    def forbidden(self, flat: Mapping[str, Any]) -> str | None:
+        """The forbid expression that is true of a trial, or None; a key that the trial does not set is the config's."""
+        return next((rule.text for rule in self.rules if rule.holds(flat)), None)
+
     def defaults(self, base: TrainConfig) -> dict[str, Any] | None:
-        """The base config's own values as one point of the space, or None if they lie outside it."""
-        own = flatten(base)
+        """The base config's own values as one point of the space, or None if they lie outside it or are forbidden."""
         try:
-            flat = _walk(self.nodes, lambda node: own[node.key])
-            self.to_params(flat)
+            return self.own_point(base)
         except ValueError:
             return None
-        return flat if all(same_value(value, own[key]) for key, value in flat.items()) else None
+
+    def own_point(self, base: TrainConfig) -> dict[str, Any]:
+        """Like `defaults`.
+
+        Raises:
+            ValueError: The config's own values are no point of the space; says which one, and why.
+        """
+        own = flatten(base)
+        flat = _walk(self.nodes, lambda node: own[node.key])
+        self.to_params(flat)
+        for key, value in flat.items():
+            if not same_value(value, own[key]):
+                raise ValueError(f"{key} is {plain(own[key])}, and its branch sets it to {plain(value)}")
+        forbidden = self.forbidden(flat)
+        if forbidden is not None:
+            raise ValueError(f"they are forbidden by `{forbidden}`")
+        return flat
 
 
 def flatten(config: TrainConfig) -> dict[str, Any]:
@@ -246,9 +208,10 @@ def _by_label(node: Node, label: object) -> Any:
     raise ValueError(f"{node.key}={label!r} is not one of {node.domain.describe()}")
 
 
-def _all_nodes(nodes: Sequence[Node], when: tuple[str, ...] = ()) -> Iterator[tuple[Node, tuple[str, ...]]]:
+def all_nodes(nodes: Sequence[Node], when: tuple[str, ...] = ()) -> Iterator[tuple[Node, tuple[str, ...]]]:
+    """Every node, each with the choices that make it reachable, outermost first: `("optimizer.name = sgd",)`."""
     for node in nodes:
         yield node, when
         if isinstance(node.domain, Choice):
             for option in node.domain.options:
-                yield from _all_nodes(option.nodes, (*when, f"{node.key} = {option.label}"))
+                yield from all_nodes(option.nodes, (*when, f"{node.key} = {option.label}"))

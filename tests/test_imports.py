@@ -22,10 +22,11 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
         "errors terminal",
-        "config config_errors config_file config_tree space space_checks space_reader space_tree",
+        "config config_errors config_file config_tree space space_checks space_domains space_effects "
+        "space_enqueue space_forbid space_reader space_rules space_tree",
         "confirm events paths results runs sampler schedulers study",
         "callbacks export",
-        "exporting models report sealing show training_run tuner",
+        "exporting models report sealing show space_survey space_view training_run tuner",
         "job",
         "cli",
     )
@@ -231,6 +232,7 @@ def loaded_by_command(arguments: list[str], tmp_path: Path) -> set[str]:
         ["--version"],
         ["ls", "--results", "{tmp}"],
         ["show", "none", "--results", "{tmp}"],
+        ["space", "configs/full.yaml"],
     ],
     ids=" ".join,
 )

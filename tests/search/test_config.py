@@ -272,13 +272,13 @@ space:
             "space.lr_scheduler.choice.onecycle.pct_start={uniform: [0.1, 0.5]}",
             "space.lr_scheduler.choice.cosine=null",
             "space.model.encoder.choice.timm:resnet50.a1_in1k.encoder_lr_factor=null",
-            "space.model.encoder.choice.timm:resnet50.a1_in1k.optimizer.momentum=0.5",
+            "space.model.encoder.choice.timm:resnet50.a1_in1k.model.dropout=0.5",
         ],
     ).space  # fmt: skip
     assert branches["lr_scheduler"] == {
         "choice": {"plateau": {"patience": {"int": [2, 9]}}, "onecycle": {"pct_start": {"uniform": [0.1, 0.5]}}}
     }
-    assert branches["model.encoder"]["choice"]["timm:resnet50.a1_in1k"] == {"optimizer.momentum": 0.5}
+    assert branches["model.encoder"]["choice"]["timm:resnet50.a1_in1k"] == {"model.dropout": 0.5}
 
 
 def test_scalars_are_those_of_yaml_1_2(tmp_path: Path) -> None:
@@ -287,14 +287,14 @@ name: 2024-01-01
 optimizer: {lr: 1e-4, weight_decay: 1_0.5e-3}
 train: {epochs: 010, batch_size: 1e1, compile: on}
 tracking: {wandb: {project: 12:30, group: no}}
-space: {optimizer.momentum: {uniform: [1e-1, 9e-1]}}
+space: {loss.dice: {uniform: [1e-1, 9e-1]}}
 """
     config = load_config(write(tmp_path, text))
     assert config.name == "2024-01-01"
     assert (config.optimizer.lr, config.optimizer.weight_decay) == (1e-4, 0.0105)
     assert (config.train.epochs, config.train.batch_size, config.train.compile) == (10, 10, True)
     assert (config.tracking.wandb.project, config.tracking.wandb.group) == ("12:30", "no")
-    assert config.space["optimizer.momentum"] == {"uniform": [0.1, 0.9]}
+    assert config.space["loss.dice"] == {"uniform": [0.1, 0.9]}
 
 
 def test_sections_left_empty_take_their_defaults(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ CONDITIONAL: dict[str, Any] = {
     "lr_scheduler": {
         "choice": {
             "plateau": {"patience": {"int": [1, 5]}, "factor": {"uniform": [0.1, 0.7]}},
-            "cosine": {"warmup_epochs": {"int": [0, 3]}, "optimizer.momentum": 0.8},
+            "cosine": {"warmup_epochs": {"int": [0, 3]}, "model.dropout": 0.3},
             "constant": None,
         }
     }
@@ -77,7 +77,7 @@ def test_parameters_of_a_branch_exist_only_where_it_is_chosen() -> None:
     space = parse_space(CONDITIONAL, BASE)
     own = {
         "plateau": {"lr_scheduler.patience", "lr_scheduler.factor"},
-        "cosine": {"lr_scheduler.warmup_epochs", "optimizer.momentum"},
+        "cosine": {"lr_scheduler.warmup_epochs", "model.dropout"},
         "constant": set(),
     }
     seen = set()
@@ -85,10 +85,10 @@ def test_parameters_of_a_branch_exist_only_where_it_is_chosen() -> None:
         name = flat["lr_scheduler.name"]
         seen.add(name)
         assert set(flat) == {"lr_scheduler.name"} | own[name]
-        assert set(trial.params) == set(flat) - {"optimizer.momentum"}
+        assert set(trial.params) == set(flat) - {"model.dropout"}
         config = apply(BASE, flat)
         assert config.lr_scheduler.name == name
-        assert (config.optimizer.momentum == 0.8) == (name == "cosine")
+        assert (config.model.dropout == 0.3) == (name == "cosine")
     assert seen == set(own)
 
 
@@ -163,20 +163,20 @@ def test_one_study_takes_every_conditional_trial_of_a_tpe() -> None:
 
 def test_the_point_of_the_config_itself_is_in_the_space_or_is_not() -> None:
     space = parse_space(CONDITIONAL | {"optimizer.lr": {"loguniform": [1e-4, 1e-2]}}, BASE)
-    assert space.defaults(BASE) is None  # its cosine branch sets a momentum that is not the config's
-    own = TrainConfig(optimizer=OptimizerConfig(momentum=0.8))
+    assert space.defaults(BASE) is None  # its cosine branch sets a dropout that is not the config's
+    own = TrainConfig(model=ModelConfig(dropout=0.3))
     defaults = space.defaults(own)
     assert defaults == {
         "lr_scheduler.name": "cosine",
         "lr_scheduler.warmup_epochs": 1.0,
-        "optimizer.momentum": 0.8,
+        "model.dropout": 0.3,
         "optimizer.lr": 1e-3,
     }
     assert apply(own, defaults) == own
     study = optuna.create_study()
     study.enqueue_trial(space.to_params(defaults))
     assert space.suggest(study.ask()) == defaults
-    assert space.defaults(TrainConfig(optimizer=OptimizerConfig(momentum=0.8, lr=0.5))) is None
+    assert space.defaults(TrainConfig(model=ModelConfig(dropout=0.3), optimizer=OptimizerConfig(lr=0.5))) is None
     assert parse_space({"threshold": {"uniform": [0, 1]}}, BASE).defaults(BASE) is None
     stepped = parse_space({"model.base_channels": {"int": [8, 32], "step": 8}}, BASE)
     assert stepped.defaults(BASE) == {"model.base_channels": 32}

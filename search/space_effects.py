@@ -1,0 +1,98 @@
+"""Which searched keys do nothing, because another setting makes training ignore them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from search.space_domains import Choice, Fixed, Node, plain
+from search.space_tree import flatten
+from segcore.config import TrainConfig
+
+IGNORED_BY: dict[str, dict[Any, tuple[str, ...]]] = {
+    "lr_scheduler.name": {
+        "constant": tuple(
+            f"lr_scheduler.{key}"
+            for key in ("patience", "factor", "warmup_epochs", "min_lr_factor", "pct_start", "power")
+        ),
+        "plateau": ("lr_scheduler.warmup_epochs", "lr_scheduler.pct_start", "lr_scheduler.power"),
+        "cosine": tuple(f"lr_scheduler.{key}" for key in ("patience", "factor", "pct_start", "power")),
+        "onecycle": tuple(f"lr_scheduler.{key}" for key in ("patience", "factor", "warmup_epochs", "power")),
+        "polynomial": tuple(f"lr_scheduler.{key}" for key in ("patience", "factor", "pct_start")),
+    },
+    "optimizer.name": {"adamw": ("optimizer.momentum",), "nadam": ("optimizer.momentum",)},
+    "model.encoder": {"none": ("optimizer.encoder_lr_factor",), "timm": ("model.base_channels", "model.depth")},
+    "augment.policy": {
+        "none": tuple(f"augment.{key}" for key in ("probability", "vertical_flip", "scale", "rotate", "color")),
+        "flip": ("augment.scale", "augment.rotate", "augment.color"),
+    },
+    "loss.bce": {0.0: ("loss.bce_pos_weight",)},
+    "loss.focal": {0.0: ("loss.focal_gamma", "loss.focal_alpha")},
+    "loss.tversky": {0.0: ("loss.tversky_alpha", "loss.tversky_beta")},
+}
+"""Key -> its value -> the keys that training then does not read; `timm` is any encoder of timm's.
+
+`model.encoder_weights` is not here: without an encoder it must be `none`, which the config checks by itself.
+"""
+
+_SOME_NUMBER = "a number"  # a range: not one value that makes anything be ignored
+Values = frozenset[Any]
+
+
+@dataclass(frozen=True)
+class Idle:
+    """A node whose value training ignores, in all trials that set it or in some."""
+
+    node: Node
+    selector: str
+    values: tuple[Any, ...]
+    is_certain: bool
+
+    @property
+    def message(self) -> str:
+        """One line for an error or a warning, without the key."""
+        values = " or ".join(map(plain, self.values))
+        if self.is_certain:
+            return f"has no effect, as {self.selector} is {values} wherever it is set"
+        return f"has no effect in trials with {self.selector} = {values}; give it to the branches that use it"
+
+
+def idle_nodes(nodes: Sequence[Node], base: TrainConfig) -> list[Idle]:
+    """Every node that some setting of a trial makes idle, in the file's order."""
+    own = flatten(base)
+    return list(_idle(nodes, {selector: frozenset({own[selector]}) for selector in IGNORED_BY}))
+
+
+def _idle(nodes: Sequence[Node], outer: Mapping[str, Values]) -> Iterator[Idle]:
+    """`outer` holds the values that each selector may have where these nodes do not set it."""
+    here = {selector: _values_of(selector, nodes, values) for selector, values in outer.items()}
+    for node in nodes:
+        for selector, values in here.items():
+            idle = tuple(value for value in values if node.key in IGNORED_BY[selector].get(_row(value), ()))
+            if idle:
+                yield Idle(node, selector, tuple(sorted(idle, key=str)), len(idle) == len(values))
+                break
+        if isinstance(node.domain, Choice):
+            others = [other for other in nodes if other is not node]
+            around = {selector: _values_of(selector, others, values) for selector, values in outer.items()}
+            for option in node.domain.options:
+                chosen = {node.key: frozenset({option.value})} if node.key in IGNORED_BY else {}
+                yield from _idle(option.nodes, {**around, **chosen})
+
+
+def _values_of(selector: str, nodes: Sequence[Node], default: Values) -> Values:
+    """What a key may be in the trials that reach these nodes."""
+    for node in nodes:
+        domain = node.domain
+        if node.key == selector:
+            if isinstance(domain, Choice):
+                return frozenset(option.value for option in domain.options)
+            return frozenset({domain.value if isinstance(domain, Fixed) else _SOME_NUMBER})
+        if isinstance(domain, Choice):
+            below = [_values_of(selector, option.nodes, default) for option in domain.options]
+            if any(values is not default for values in below):
+                return frozenset().union(*below)
+    return default
+
+
+def _row(value: Any) -> Any:
+    return "timm" if isinstance(value, str) and value.startswith("timm:") else value
