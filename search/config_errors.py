@@ -86,6 +86,12 @@ def _resolved(model: type[BaseModel], node: Schema) -> Schema:
     return node
 
 
+def _properties(model: type[BaseModel], node: Schema) -> Schema:
+    """The keys of a section, also of one that may be null."""
+    options = (_resolved(model, option) for option in (node, *node.get("anyOf", ())))
+    return next((option["properties"] for option in options if "properties" in option), {})
+
+
 def node_at(model: type[BaseModel], path: Sequence[str | int]) -> Schema | None:
     """The schema of a key of the model, with references resolved; None if there is no such key."""
     node = schema_of(model)
@@ -94,7 +100,7 @@ def node_at(model: type[BaseModel], path: Sequence[str | int]) -> Schema | None:
             child = (node.get("prefixItems") or [])[part : part + 1]
             child = child[0] if child else node.get("items")
         else:
-            child = node.get("properties", {}).get(part)
+            child = _properties(model, node).get(part)
         if not isinstance(child, Mapping):
             return None
         node = _resolved(model, child)
@@ -110,7 +116,7 @@ def _keys(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[
     node = node_at(model, path) or {}
     if path:
         yield path, node
-    for name in node.get("properties", {}):
+    for name in _properties(model, node):
         yield from _keys(model, (*path, name))
 
 
@@ -192,7 +198,7 @@ def _wants_text(node: Schema) -> bool:
 def unknown_key(model: type[BaseModel], path: Sequence[str | int]) -> str:
     """What to say about a key that does not exist: the nearest valid one, here or elsewhere in the tree."""
     name = str(path[-1])
-    names = list((node_at(model, path[:-1]) or {}).get("properties", {}))
+    names = list(_properties(model, node_at(model, path[:-1]) or {}))
     keys = [dotted(key) for key, _ in _keys(model)]
     if name in keys and "." in name:
         hint = f"; write it nested, not dotted: {_nested(name)}"

@@ -1,9 +1,18 @@
 """The typed tree of a search: what a training run needs, and how to search over it. No logic beyond validation."""
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_serializer, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from segcore.config import (
     AugmentConfig,
@@ -38,6 +47,18 @@ class SchedulerConfig(Section):
     reduction_factor: Annotated[int, Field(ge=2)] = Field(3, description="One of so many trials passes a rung.")
 
 
+class PlateauConfig(Section):
+    """When little more is to be expected of a search."""
+
+    trials: PositiveInt = Field(20, description="How many further trials are judged together.")
+    floor: Annotated[float, Field(gt=0.0)] = Field(
+        0.001, description="The search ends when these trials would be expected to gain less, in units of the metric."
+    )
+    min_trials: Annotated[int, Field(ge=5)] = Field(
+        20, description="Never before so many trials have ended without failing."
+    )
+
+
 class SearchSettings(Section):
     """How many trials, judged by what, proposed by whom."""
 
@@ -50,7 +71,15 @@ class SearchSettings(Section):
         "auto", description="Trials side by side; auto: as many as fit."
     )
     time_budget_s: Annotated[float, Field(gt=0.0)] | None = Field(
-        None, description="Seconds after which no trial starts."
+        None,
+        description="Seconds of search, those of earlier sessions included, after which it ends; running trials are "
+        "stopped and keep their best epoch.",
+    )
+    target: float | None = Field(
+        None, description="Value of the metric that is good enough: the search ends when an epoch reaches it."
+    )
+    plateau: PlateauConfig | None = Field(
+        None, description="Ends the search when little more is to be expected; `{}` for the defaults, null: off."
     )
     seed: int = Field(0, description="Seed of the sampler.")
     enqueue: tuple[dict[str, Any], ...] = Field(
@@ -63,6 +92,16 @@ class SearchSettings(Section):
         if isinstance(raw, Mapping) and raw.get("metric") == "val/loss" and "mode" not in raw:
             return {**raw, "mode": "min"}
         return raw
+
+    @field_validator("target")
+    @classmethod
+    def _target_within_metric(cls, target: float | None, info: ValidationInfo) -> float | None:
+        metric = info.data.get("metric")
+        most = math.inf if metric == "val/loss" else 1.0
+        if target is not None and metric is not None and not (0.0 <= target <= most and math.isfinite(target)):
+            valid = "0 or more" if metric == "val/loss" else "0 to 1"
+            raise ValueError(f"found {target:g}, a value that {metric} cannot have; valid: {valid}")
+        return target
 
     @model_validator(mode="after")
     def _mode_fits_metric(self) -> Self:

@@ -24,9 +24,9 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "errors terminal",
         "config config_errors config_file config_tree space space_checks space_domains space_effects "
         "space_enqueue space_forbid space_reader space_rules space_tree",
-        "confirm events paths results runs sampler schedulers study",
+        "confirm events history paths recording results runs sampler schedulers stopping study",
         "callbacks export",
-        "exporting models report sealing show space_survey space_view training_run tuner",
+        "exporting extending models report sealing show space_survey space_view training_run tuner",
         "job",
         "cli",
     )
