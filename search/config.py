@@ -30,6 +30,7 @@ from search.config_tree import (
     WandbConfig,
 )
 from search.errors import ConfigError
+from search.scheduler_rules import fitted_scheduler, scheduler_problems
 from search.space import Space, read_space, space_schema
 from search.space_enqueue import read_points
 from segcore.config import Section
@@ -82,7 +83,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> SearchConfig:
     problems += [problem for problem in _between_sections(config, space) if not problem.key.startswith(wrong)]
     if problems:
         raise ConfigError(_report(path, raw, problems))
-    return _grace_period_within_epochs(config)
+    return _fitted(config)
 
 
 def dump_config(config: SearchConfig) -> str:
@@ -176,12 +177,7 @@ def _booleans_for_numbers(model: Section, raw: Mapping[str, Any], path: KeyPath 
 
 
 def _between_sections(config: SearchConfig, space: Space) -> list[Problem]:
-    problems: list[Problem] = []
-    scheduler, epochs = config.search.scheduler, config.train.epochs
-    if scheduler.name == "asha" and scheduler.grace_period > epochs and "grace_period" in scheduler.model_fields_set:
-        found = f"found {scheduler.grace_period}, but a trial has only train.epochs={epochs}"
-        message = f"{found}; valid: 1 to {epochs}, or scheduler name none"
-        problems.append(Problem("search.scheduler.grace_period", message))
+    problems = scheduler_problems(config, space)
     losses = list(filter(lambda key: key.startswith("loss."), space.keys()))
     if config.search.metric == "val/loss" and losses:
         message = (
@@ -191,13 +187,9 @@ def _between_sections(config: SearchConfig, space: Space) -> list[Problem]:
     return problems
 
 
-def _grace_period_within_epochs(config: SearchConfig) -> SearchConfig:
-    """A grace period that the file did not set gives way to a shorter training."""
-    search, epochs = config.search, config.train.epochs
-    if search.scheduler.grace_period <= epochs:
-        return config
-    scheduler = search.scheduler.model_copy(update={"grace_period": epochs})
-    return config.model_copy(update={"search": search.model_copy(update={"scheduler": scheduler})})
+def _fitted(config: SearchConfig) -> SearchConfig:
+    search = config.search.model_copy(update={"scheduler": fitted_scheduler(config)})
+    return config.model_copy(update={"search": search})
 
 
 def _report(path: Path, raw: RawConfig, problems: Sequence[Problem]) -> str:

@@ -8,6 +8,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
     model_serializer,
@@ -37,14 +38,51 @@ Name = Annotated[
 ]
 
 
-class SchedulerConfig(Section):
-    """Which trials are stopped early."""
+SCHEDULER_OPTIONS: dict[str, tuple[str, ...]] = {
+    "asha": ("grace_period", "reduction_factor"),
+    "hyperband": ("grace_period", "reduction_factor", "brackets"),
+    "median": ("grace_period", "min_samples"),
+    "pbt": ("population", "perturbation_interval", "quantile", "resample_probability"),
+    "none": (),
+}
+"""The keys of `search.scheduler` that each scheduler uses, beside its name."""
 
-    name: Literal["asha", "none"] = Field(
-        "asha", description="asha: stops the poor ones at rungs; none: stops nothing."
+
+class SchedulerConfig(Section):
+    """Which trials are stopped early. Each scheduler has options of its own; those of another are refused."""
+
+    name: Literal["asha", "hyperband", "median", "pbt", "none"] = Field(
+        "asha",
+        description="asha: stops the poor ones at rungs; hyperband: asha with several first rungs; median: stops those "
+        "below the median; pbt: replaces the poor ones by altered copies of the good ones; none: stops nothing.",
     )
-    grace_period: PositiveInt = Field(2, description="Epochs that every trial gets: the first rung.")
-    reduction_factor: Annotated[int, Field(ge=2)] = Field(3, description="One of so many trials passes a rung.")
+    grace_period: PositiveInt = Field(
+        2, description="asha, hyperband, median: epochs that every trial gets; the first rung."
+    )
+    reduction_factor: Annotated[int, Field(ge=2)] = Field(
+        3, description="asha, hyperband: one of so many trials passes a rung."
+    )
+    brackets: PositiveInt = Field(
+        3, description="hyperband: groups of trials, each with a first rung reduction_factor times later than the last."
+    )
+    min_samples: PositiveInt = Field(
+        5, description="median: other trials that must have come as far before one is stopped."
+    )
+    population: Annotated[int, Field(ge=4)] = Field(
+        8, description="pbt: trials that start afresh; the rest of num_samples are forks of these."
+    )
+    perturbation_interval: PositiveInt = Field(2, description="pbt: epochs between two comparisons.")
+    quantile: Annotated[float, Field(gt=0.0, le=0.5)] = Field(
+        0.25, description="pbt: share at the bottom that is stopped, and at the top that is copied."
+    )
+    resample_probability: UnitFloat = Field(
+        0.25, description="pbt: chance that a fork draws a value anew rather than alter its parent's."
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_unused_options(self, as_map: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        used = ("name", *SCHEDULER_OPTIONS[self.name])
+        return {key: value for key, value in as_map(self).items() if key in used}
 
 
 class PlateauConfig(Section):

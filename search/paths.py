@@ -62,7 +62,7 @@ class RunPaths:
 
     @property
     def tune(self) -> Path:
-        """Ray's files: `session-K/trial_NNNNN/checkpoint_NNNNNN/`."""
+        """Ray's files: `session-K/trial_NNNNN/checkpoint_NNNNNN/`; what forks go on from: `snapshots/`, `forks/`."""
         return self.root / "tune"
 
     @property
@@ -87,6 +87,14 @@ class RunPaths:
         """
         found = self.tune.glob(f"session-*/{trial_dirname(number)}/checkpoint_*")
         return sorted(found, key=lambda path: (_trailing_int(path.parent.parent.name), path.name), reverse=True)
+
+    def snapshot(self, number: int, epoch: int) -> Path:
+        """A trial's checkpoint of that epoch, kept for forks of it."""
+        return self.tune / "snapshots" / trial_dirname(number) / f"epoch_{epoch:06d}"
+
+    def fork_start(self, number: int) -> Path:
+        """The checkpoint of its parent that a fork begins with."""
+        return self.tune / "forks" / trial_dirname(number)
 
     def next_session(self) -> str:
         """The name of the next `tune/session-K` folder."""

@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from search.errors import RunError
 from search.events import epochs_by_trial
+from search.population import Forks
 from search.space import Space, apply
 from segcore.config import TrainConfig
 
@@ -70,6 +71,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         mode: `max` or `min`.
         num_samples: Trials that the study shall hold in the end.
         requeue: Trials that were running when an earlier session ended; they go on first, under their number.
+        forks: Enqueues the fork that is due, where the scheduler replaces trials by forks of others.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         mode: str,
         num_samples: int,
         requeue: Sequence[FrozenTrial] = (),
+        forks: Forks | None = None,
     ) -> None:
         super().__init__(metric=metric, mode=mode)
         self._study = study
@@ -91,6 +94,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._base = base
         self._num_samples = num_samples
         self._requeue = list(requeue)
+        self._forks = forks
         self._numbers: dict[str, int] = {}
         self._values: dict[int, dict[int, float]] = {}
         self._num_trials = sum(trial.state != TrialState.WAITING for trial in study.get_trials(deepcopy=False))

@@ -24,10 +24,11 @@ from search.config import SearchConfig
 from search.errors import ResourceError
 from search.events import EventLog, read_events
 from search.paths import RunPaths, trial_dirname
+from search.population import Forks, Population, Snapshots
 from search.results import Tables, build_tables, write_tables
 from search.sampler import build_sampler
-from search.schedulers import build_scheduler
-from search.space import parse_space
+from search.schedulers import build_scheduler, decision_epochs
+from search.space import Space, parse_space
 from search.study import StudySearcher, end_running, history_of, open_study, reconcile
 from segcore.config import TrainConfig
 from segcore.trainable import train_trial
@@ -155,25 +156,33 @@ def run_search(
 
     resources = plan_resources(config)
     log.info("%s", resources)
+    options = config.search.scheduler
+    if options.name == "pbt" and resources.max_concurrent < options.population:
+        log.warning(
+            "search.scheduler.population=%d, but only %d trials run side by side: members are compared with those that "
+            "were at the same epoch before them, so the first ones run to their end unjudged",
+            options.population, resources.max_concurrent,
+        )  # fmt: skip
     searcher = StudySearcher(
         study,
         space,
-        SpecMaker(paths, cache_path, metric, resources),
+        SpecMaker(paths, cache_path, metric, resources, decision_epochs(options, base.train.epochs)),
         base=base,
         metric=metric,
         mode=mode,
         num_samples=config.search.num_samples,
         requeue=requeue,
+        forks=_forks(config, space, paths),
     )
     scheduler = build_scheduler(
-        config.search.scheduler.name,
+        options,
         metric=metric,
         mode=mode,
         max_epochs=base.train.epochs,
-        grace_period=config.search.scheduler.grace_period,
-        reduction_factor=config.search.scheduler.reduction_factor,
+        seed=config.search.seed,
         history=history_of(study),
         unfinished=[trial.number for trial in requeue],
+        snapshots=Snapshots(paths),
     )
     events = EventLog(paths.events)
     started = time.monotonic()
@@ -241,6 +250,15 @@ def terminate_as_interrupt() -> Iterator[list[int]]:
         signal.signal(signal.SIGTERM, previous)
 
 
+def _forks(config: SearchConfig, space: Space, paths: RunPaths) -> Forks | None:
+    options, search = config.search.scheduler, config.search
+    if options.name != "pbt":
+        return None
+    return Forks(
+        Population.of(options, config.train.epochs), space, Snapshots(paths), mode=search.mode, seed=search.seed
+    )
+
+
 def _fits(have: float, need: float) -> int:
     return math.floor(have / need + 1e-9) if need else 2**31
 
@@ -257,6 +275,7 @@ class SpecMaker:
     cache_path: Path
     metric: str
     resources: TrialResources
+    save_at: tuple[int, ...] = ()
 
     def __call__(self, number: int, train: TrainConfig) -> dict[str, Any]:
         """The spec of trial `number`, with the checkpoints that it may go on from."""
@@ -268,4 +287,6 @@ class SpecMaker:
             "num_cpus": self.resources.cpus,
             "gpu_fraction": self.resources.gpus,
             "checkpoints": [str(path) for path in self.paths.trial_checkpoints(number)],
+            "save_at": list(self.save_at),
+            "fork_from": str(start) if (start := self.paths.fork_start(number)).is_dir() else None,
         }

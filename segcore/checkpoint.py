@@ -84,6 +84,7 @@ def save_checkpoint(folder: Path, state: TrainingState) -> None:
         "epoch": state.epoch,
         "model": state.model.state_dict(),
         "optimizer": state.optimizer.state_dict(),
+        "optimizer_class": type(state.optimizer).__name__,
         "lr_schedule": state.lr_schedule.state_dict(),
         "scaler": state.scaler.state_dict(),
         "ema": None if state.ema is None else state.ema.state_dict(),
@@ -144,8 +145,17 @@ def first_readable(folders: list[Path]) -> Path | None:
     return None
 
 
-def load_checkpoint(folder: Path, state: TrainingState) -> None:
-    """Puts a saved state back into live objects that were built from the same config.
+def load_checkpoint(folder: Path, state: TrainingState, *, as_fork: bool = False) -> None:
+    """Puts a saved state back into live objects; what they learned is taken over, their settings are not.
+
+    The model's shape must be the saved one. Learning rates, weight decay, momentum and the schedule stay those that the
+    objects were built with. The optimizer's moments start anew where its kind or its groups differ, as does a moving
+    average that the saved run did not have.
+
+    Args:
+        folder: Written by `save_checkpoint`.
+        state: Built from the config that is to go on.
+        as_fork: Another trial goes on from here: the best epoch, earned with other settings, is left behind.
 
     Raises:
         TrainingError: A file is missing, cannot be read, or belongs to another model.
@@ -153,15 +163,29 @@ def load_checkpoint(folder: Path, state: TrainingState) -> None:
     payload = read_state(folder)
     try:
         state.model.load_state_dict(payload["model"])
-        state.optimizer.load_state_dict(payload["optimizer"])
+        _load_optimizer(payload, state.optimizer)
         state.lr_schedule.load_state_dict(payload["lr_schedule"])
-        state.scaler.load_state_dict(payload["scaler"])
-        if state.ema is not None:
+        if payload["scaler"]:  # empty where the saved run did not scale
+            state.scaler.load_state_dict(payload["scaler"])
+        if state.ema is not None and payload["ema"] is not None:
             state.ema.load_state_dict(payload["ema"])
     except _UNREADABLE as error:
         raise TrainingError(f"checkpoint {folder} cannot be read: {error}") from error
     state.epoch = int(payload["epoch"])
-    state.best = read_best(folder)
+    state.best = None if as_fork else read_best(folder)
+
+
+def _load_optimizer(payload: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
+    saved = payload["optimizer"]
+    shape = [(group.get("name"), len(group["params"])) for group in saved["param_groups"]]
+    own_shape = [(group.get("name"), len(group["params"])) for group in optimizer.param_groups]
+    own_class = type(optimizer).__name__
+    if shape != own_shape or payload.get("optimizer_class", own_class) != own_class:
+        return
+    settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(saved)  # brings the saved run's settings along
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)
 
 
 def _write(path: Path, write: Any) -> None:

@@ -192,6 +192,7 @@ class LRSchedule:
     def state_dict(self) -> dict[str, int | float]:
         """Return the schedule's place as plain numbers; settings and peaks come from the config."""
         return {
+            "steps_per_epoch": self._horizon.steps_per_epoch,
             "num_steps": self._num_steps,
             "plateau_factor": self._plateau_factor,
             "best_metric": self._best_metric,
@@ -199,8 +200,15 @@ class LRSchedule:
         }
 
     def load_state_dict(self, state: dict[str, int | float]) -> None:
-        """Go to a saved place and set the learning rates that belong there."""
-        self._num_steps = int(state["num_steps"])
+        """Go to a saved place and set the learning rates that belong there.
+
+        The place is an epoch, whatever its number of steps was; what plateau has seen concerns plateau alone.
+        """
+        own_steps = self._horizon.steps_per_epoch
+        self._num_steps = round(state["num_steps"] * own_steps / state.get("steps_per_epoch", own_steps))
+        if self._config.name != "plateau":
+            self._apply()
+            return
         self._plateau_factor = float(state["plateau_factor"])
         self._best_metric = float(state["best_metric"])
         self._num_bad_epochs = int(state["num_bad_epochs"])

@@ -24,24 +24,35 @@ def train_trial(spec: dict[str, Any]) -> None:
     Args:
         spec: `number`, `train` (a dumped `TrainConfig`), `cache` (path of the Arrow file), `metric`,
             `num_cpus`, `gpu_fraction` and `checkpoints` (folders to go on from, newest first; the first one
-            that can be read is used).
+            that can be read is used); and, where they apply, `save_at` (epochs that are to be saved whatever they
+            are worth) and `fork_from` (another trial's checkpoint, to go on from when there is none of its own).
 
     A report carries the metrics of `segcore.training.EpochResult` and `number`, `epoch`, `best_epoch` and
     `finished` (true in the last epoch, so that a trial that was stopped early can be told from a complete one).
-    A checkpoint goes with each epoch that is the best so far, and at least every `STATE_INTERVAL_S` seconds.
+    A checkpoint goes with each epoch that is the best so far, with those of `save_at`, and at least every
+    `STATE_INTERVAL_S` seconds.
+
+    Raises:
+        TrainingError: `fork_from` cannot be read; starting afresh instead would not be a fork.
     """
     release_memory()
     torch.set_num_threads(max(1, int(spec["num_cpus"])))
     if torch.cuda.is_available() and 0 < spec["gpu_fraction"] < 1:
         torch.cuda.set_per_process_memory_fraction(float(spec["gpu_fraction"]))
     config = TrainConfig.model_validate(spec["train"])
+    checkpoint = first_readable([Path(folder) for folder in spec["checkpoints"]])
+    is_fork = checkpoint is None and spec.get("fork_from") is not None
+    if is_fork:
+        checkpoint = Path(spec["fork_from"])
+    save_at = frozenset(spec.get("save_at", ()))
     last_save = time.monotonic()
     with open_cache(Path(spec["cache"])) as cache:
         epochs = fit(
             config,
             cache,
             metric=spec["metric"],
-            checkpoint=first_readable([Path(folder) for folder in spec["checkpoints"]]),
+            checkpoint=checkpoint,
+            as_fork=is_fork,
             num_cpus=max(1, int(spec["num_cpus"])),
         )
         for result in epochs:
@@ -53,7 +64,8 @@ def train_trial(spec: dict[str, Any]) -> None:
                 "best_epoch": best.epoch if best else result.epoch,
                 "finished": result.is_last,
             }
-            if not result.is_best and time.monotonic() - last_save < STATE_INTERVAL_S:
+            is_wanted = result.is_best or result.epoch in save_at
+            if not is_wanted and time.monotonic() - last_save < STATE_INTERVAL_S:
                 tune.report(report)
                 continue
             with tempfile.TemporaryDirectory(prefix="segsearch-") as folder:

@@ -84,6 +84,7 @@ def fit(
     *,
     metric: str = "val/iou",
     checkpoint: Path | None = None,
+    as_fork: bool = False,
     num_cpus: int = 1,
     device: torch.device | None = None,
 ) -> Iterator[EpochResult]:
@@ -93,7 +94,8 @@ def fit(
         config: Everything that the run depends on.
         cache: Decoded samples, with a non-empty `train` and `val` split.
         metric: Key of `METRICS` that decides which epoch's weights are the best.
-        checkpoint: Folder written by `save_checkpoint`; training goes on after its epoch.
+        checkpoint: Folder written by `save_checkpoint`; training goes on after its epoch, with this config's settings.
+        as_fork: The checkpoint is of another trial, whose best epoch is not this one's.
         num_cpus: Cores of this run; loader processes follow it where they help.
         device: Default: the GPU when there is one.
 
@@ -131,7 +133,7 @@ def fit(
 
     state = TrainingState(model, optimizer, lr_schedule, scaler, ema)
     if checkpoint is not None:
-        load_checkpoint(checkpoint, state)
+        load_checkpoint(checkpoint, state, as_fork=as_fork)
 
     step_model: nn.Module = torch.compile(model) if loop.compile else model  # type: ignore[assignment]
     eval_model: nn.Module = ema.module if ema is not None else model

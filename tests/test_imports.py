@@ -22,9 +22,9 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
         "errors terminal",
-        "config config_errors config_file config_tree space space_checks space_domains space_effects "
+        "config config_errors config_file config_tree scheduler_rules space space_checks space_domains space_effects "
         "space_enqueue space_forbid space_reader space_rules space_tree",
-        "confirm events history paths recording results runs sampler schedulers stopping study",
+        "confirm events history paths population recording results runs sampler schedulers stopping study",
         "callbacks export",
         "exporting extending models report sealing show space_survey space_view training_run tuner",
         "job",

@@ -1,0 +1,96 @@
+"""When Ray stops a trial early: one registry of schedulers, each of which can be resumed from a trial history."""
+
+from collections.abc import Callable, Iterable
+
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from search.config_tree import SchedulerConfig
+from search.population import Population, Snapshots
+from search.schedulers.asha import ResumableAsha, rungs
+from search.schedulers.median import MedianRule
+from search.schedulers.population import PopulationScheduler
+from search.schedulers.setting import History, Setting
+
+__all__ = ["SCHEDULERS", "History", "Setting", "build_scheduler", "decision_epochs"]
+
+
+def _asha(options: SchedulerConfig, setting: Setting) -> TrialScheduler:
+    """Stops all but the best 1/reduction_factor at each rung: grace_period, times reduction_factor, and so on.
+
+    References:
+        Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020.
+    """
+    return ResumableAsha(setting, options.grace_period, options.reduction_factor)
+
+
+def _hyperband(options: SchedulerConfig, setting: Setting) -> TrialScheduler:
+    """ASHA in brackets, each with a first rung reduction_factor times later than that of the bracket before.
+
+    Trials that learn slowly at first get a chance in the later brackets. A trial's bracket follows from its number and
+    the seed. This is the asynchronous form: in Ray's synchronous `HyperBandScheduler` a bracket waits, paused, until it
+    is full, and with a searcher that hands out no more than `max_concurrent` trials it waits for ever.
+
+    References:
+        Li et al., Hyperband, JMLR 2018; Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020.
+    """
+    return ResumableAsha(setting, options.grace_period, options.reduction_factor, options.brackets)
+
+
+def _median(options: SchedulerConfig, setting: Setting) -> TrialScheduler:
+    return MedianRule(setting, options.grace_period, options.min_samples)
+
+
+def _pbt(options: SchedulerConfig, setting: Setting) -> TrialScheduler:
+    return PopulationScheduler(setting, Population.of(options, setting.max_epochs))
+
+
+def _none(options: SchedulerConfig, setting: Setting) -> TrialScheduler:
+    return FIFOScheduler()
+
+
+SCHEDULERS: dict[str, Callable[[SchedulerConfig, Setting], TrialScheduler]] = {
+    "asha": _asha,
+    "hyperband": _hyperband,
+    "median": _median,
+    "pbt": _pbt,
+    "none": _none,
+}
+
+
+def build_scheduler(
+    options: SchedulerConfig,
+    *,
+    metric: str,
+    mode: str,
+    max_epochs: int,
+    seed: int = 0,
+    history: History,
+    unfinished: Iterable[int] = (),
+    snapshots: Snapshots | None = None,
+) -> TrialScheduler:
+    """The scheduler of that name, as if it had seen `history` itself.
+
+    Args:
+        options: Its name and options.
+        metric: Key of the reports that trials are compared by.
+        mode: `max` or `min`.
+        max_epochs: Epochs of a trial that nobody stops.
+        seed: Decides what a scheduler draws.
+        history: What trials reported in earlier sessions; they are not judged again there.
+        unfinished: Those of them that go on.
+        snapshots: Where pbt keeps what may be copied.
+    """
+    setting = Setting(metric, mode, max_epochs, seed, history, frozenset(unfinished), snapshots)
+    return SCHEDULERS[options.name](options, setting)
+
+
+def decision_epochs(options: SchedulerConfig, max_epochs: int) -> tuple[int, ...]:
+    """Epochs below the last at which trials are judged; a checkpoint there is worth its time.
+
+    Empty for a scheduler that judges at every epoch, or at none.
+    """
+    if options.name in ("asha", "hyperband"):
+        return rungs(options.grace_period, options.reduction_factor, max_epochs)
+    if options.name == "pbt":
+        return Population.of(options, max_epochs).points
+    return ()
