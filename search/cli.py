@@ -105,6 +105,34 @@ def resume(run_name: str, results: Path) -> None:
 
 
 @main.command()
+@click.argument("run_name", metavar="RUN")
+@click.option(
+    "--num-samples", "num_more", required=True, type=click.IntRange(min=1), metavar="N",
+    help="Trials to add: N more than have begun so far, not N in all.",
+)  # fmt: skip
+@SET
+@RESULTS
+def extend(run_name: str, num_more: int, overrides: tuple[str, ...], results: Path) -> None:
+    """Give RUN, a search that has ended or was stopped, N more trials, and seal the best of all.
+
+    All earlier trials are kept and used. With --set, whatever stands below space, search, resources, tracking and
+    export may change, but for the metric; data and what all trials share may not.
+
+    \b
+    segsearch extend birds --num-samples 20
+    segsearch extend birds --num-samples 20 --set 'space.optimizer.lr={loguniform: [1e-4, 1e-1]}'
+
+    An extension that is interrupted goes on with: segsearch resume RUN
+    """
+    from search.paths import find_run
+
+    paths = find_run(run_name, results)
+    from search import job
+
+    sys.exit(_finish(job.extend(paths, num_more, overrides, console)))
+
+
+@main.command()
 @CONFIG
 @SET
 @NAME

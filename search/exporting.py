@@ -11,10 +11,10 @@ from search.config import SearchConfig
 from search.errors import ConfigError, RunError
 from search.export import ExportOutcome, check_targets, export_all, parse_target
 from search.export.target import SpecLike
-from search.paths import RunPaths, find_run
+from search.paths import RunPaths, find_run, read_json
 from search.runs import stored_config, timed, update_run, working_on
 from search.terminal import transfer_bars
-from segcore.card import CARD_FILE, verify_bundle
+from segcore.card import CARD_FILE, read_card, verify_bundle
 
 log = logging.getLogger("segsearch")
 
@@ -58,6 +58,18 @@ def export_run(
     update_run(paths, status="export_failed", error="; ".join(f"{o.spec}: {o.error}" for o in failed))
     log.error("the sealed model is safe in %s; try again with: segsearch export %s", paths.best, paths.name)
     return EXIT_EXPORT_FAILED
+
+
+def targets_without_model(config: SearchConfig, paths: RunPaths) -> list[SpecLike]:
+    """The config's targets that do not hold the sealed model as it is now, by the run's record."""
+    entries = read_json(paths.export).get("targets", []) if paths.export.exists() else []
+    files = read_card(paths.best)["files"]
+    holding = {
+        (entry["target"], entry["location"])
+        for entry in entries
+        if entry["status"] == "done" and all(entry["files"].get(name) == digest for name, digest in files.items())
+    }
+    return [spec for spec in config.export.targets if (spec.kind, spec.location) not in holding]
 
 
 def export_again(name_or_path: str, results: Path, targets: list[str], console: Console) -> int:

@@ -6,16 +6,18 @@ itself: one transaction, before the study is opened, and again only when the spa
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
+from optuna.trial import FrozenTrial
 
 from search.recording import OUTSIDE_ATTR, covering, distribution_of, in_space
 from search.space import Space, parse_space
-from search.study import PARAMS_ATTR
+from search.study import PARAMS_ATTR, tell_end
 from segcore.config import TrainConfig
 
 SPACE_ATTR = "space"
@@ -88,3 +90,11 @@ def _widen(connection: sqlite3.Connection, name: str, own: BaseDistribution) -> 
         if stored[text] != wide
     ]
     connection.executemany("UPDATE trial_params SET distribution_json = ?, param_value = ? WHERE param_id = ?", changes)
+
+
+def end_outside(study: optuna.Study, requeue: Sequence[FrozenTrial], *, mode: str) -> list[FrozenTrial]:
+    """Ends the unfinished trials that the space no longer holds, at their last report, and returns the others."""
+    outside = [trial for trial in requeue if trial.user_attrs.get(OUTSIDE_ATTR)]
+    for trial in outside:
+        tell_end(study, trial.number, trial.intermediate_values, mode=mode)
+    return [trial for trial in requeue if trial not in outside]

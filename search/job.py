@@ -6,6 +6,7 @@ cut off.
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from search.callbacks.progress import ProgressCallback
 from search.config import SearchConfig
 from search.errors import ConfigError, RunError
 from search.events import read_events
-from search.exporting import EXIT_DONE, export_run, require_targets
+from search.exporting import EXIT_DONE, export_run, require_targets, targets_without_model
+from search.extending import begin_extension, plan_extension
 from search.paths import RunPaths, read_json
 from search.results import best_trial, build_tables, read_table
 from search.runs import absolute_paths, create_run, stored_config, timed, update_run, working_on
@@ -80,14 +82,41 @@ def resume(paths: RunPaths, console: Console) -> Outcome:
         log.info("%s is done already; nothing to resume", paths.name)
         return Outcome(EXIT_DONE, paths)
     config = stored_config(paths)
+    index, cache_path = _same_data(config, paths, console)
+    require_models(config)
+    go_on = _search_and_seal if record["kind"] == "search" else _train_and_seal
+    return go_on(config, paths, index, cache_path, console)
+
+
+def extend(paths: RunPaths, num_more: int, overrides: Sequence[str], console: Console) -> Outcome:
+    """Gives a search more trials, in a changed space if wanted, and takes it to the exported model again.
+
+    Args:
+        paths: A search that has ended or was stopped.
+        num_more: Trials to add to those that were begun.
+        overrides: `key=value` changes of the config.
+        console: Where progress is shown.
+
+    Raises:
+        RunError: It is no search, it is being worked on, or the data is not what it was.
+        ConfigError: A change that an extension may not make, or a rule that would end it at once.
+    """
+    extension = plan_extension(paths, num_more, overrides)
+    require_targets(extension.config)
+    index, cache_path = _same_data(extension.config, paths, console)
+    require_models(extension.config)
+    begin_extension(paths, extension)
+    return _search_and_seal(extension.config, paths, index, cache_path, console)
+
+
+def _same_data(config: SearchConfig, paths: RunPaths, console: Console) -> tuple[DatasetIndex, Path]:
     index, cache_path = prepare_data(config, console)
-    if record.get("data_fingerprint") not in (None, _fingerprint(cache_path)):
+    if read_json(paths.run).get("data_fingerprint") not in (None, _fingerprint(cache_path)):
         raise RunError(
             f"{index.root}: the images or masks have changed since {paths.name!r} began, so its trials could not be "
             "compared with new ones; start a new run with --name"
         )
-    go_on = _search_and_seal if record["kind"] == "search" else _train_and_seal
-    return go_on(config, paths, index, cache_path, console)
+    return index, cache_path
 
 
 def _fingerprint(cache_path: Path) -> str:
@@ -149,7 +178,7 @@ def prepare_data(config: SearchConfig, console: Console) -> tuple[DatasetIndex, 
 def _search_and_seal(
     config: SearchConfig, paths: RunPaths, index: DatasetIndex, cache_path: Path, console: Console
 ) -> Outcome:
-    from search.sealing import headline, seal_search
+    from search.sealing import headline, seal_search, still_sealed
 
     with working_on(paths):
         log.info("run %s in %s", paths.name, paths.root)
@@ -161,11 +190,16 @@ def _search_and_seal(
         trials = read_table(paths.trials)
         configs = trial_configs(config, paths)
         with timed(paths, "seal"), open_cache(cache_path) as cache:
-            card = seal_search(config, paths, trials, configs, index, cache)
-        log.info("sealed trial %d, epoch %d in %s", card["origin"]["trial"], card["origin"]["epoch"], paths.best)
+            unchanged = still_sealed(config, paths, trials)
+            card = unchanged or seal_search(config, paths, trials, configs, index, cache)
+        what = f"trial {card['origin']['trial']}, epoch {card['origin']['epoch']}"
+        log.info("the best is still %s; %s is as it was" if unchanged else "sealed %s in %s", what, paths.best)
         log.info("%s", headline(card))
-        _track_summary(config, paths, card)
-        exit_code = export_run(config, paths, console)
+        if unchanged:
+            exit_code = export_run(config, paths, console, targets_without_model(config, paths))
+        else:
+            _track_summary(config, paths, card)
+            exit_code = export_run(config, paths, console)
     return Outcome(exit_code, paths, card)
 
 

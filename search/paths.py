@@ -25,6 +25,10 @@ class RunPaths:
         """The resolved config."""
         return self.root / "config.yaml"
 
+    def earlier_config(self, extension: int) -> Path:
+        """The config that the run had before its extension of that number, from 1."""
+        return self.root / f"config.{extension}.yaml"
+
     @property
     def run(self) -> Path:
         """Status, versions, seed, host and timings."""

@@ -22,6 +22,7 @@ from segcore.card import installed_versions
 
 log = logging.getLogger("segsearch")
 
+_IMPORTED = time.time()
 RESUMABLE = ("stopped", "interrupted", "failed")
 
 
@@ -131,8 +132,8 @@ def stored_config(paths: RunPaths) -> SearchConfig:
 
 
 @contextmanager
-def working_on(paths: RunPaths) -> Iterator[None]:
-    """Holds the run's lock, keeps what is logged in `segsearch.log`, and records in `run.json` how the work ended.
+def held(paths: RunPaths) -> Iterator[None]:
+    """Holds the run's lock, so that no other process changes the run.
 
     Raises:
         RunError: Another process works on the run.
@@ -142,13 +143,31 @@ def working_on(paths: RunPaths) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise RunError(f"the run {paths.name!r} is being worked on by another process; wait for it to end") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def working_on(paths: RunPaths) -> Iterator[None]:
+    """Holds the run's lock, keeps what is logged in `segsearch.log`, and records in `run.json` how the work ended.
+
+    Raises:
+        RunError: Another process works on the run.
+    """
+    with held(paths), _recorded(paths):
+        yield
+
+
+@contextmanager
+def _recorded(paths: RunPaths) -> Iterator[None]:
     started = time.time()
-    lost = _seconds_before_kill(paths)
     handler = logging.FileHandler(paths.log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     try:
-        update_run(paths, status="running", worker=_this_process())
+        _begin(paths)
         yield
     except KeyboardInterrupt:
         update_run(paths, status="interrupted")
@@ -159,12 +178,11 @@ def working_on(paths: RunPaths) -> Iterator[None]:
     finally:
         try:
             timings = read_json(paths.run)["timings"]
-            total = timings.get("total_s", 0.0) + lost + time.time() - started
+            total = timings.get("total_s", 0.0) + time.time() - started
             update_run(paths, timings={**timings, "total_s": round(total, 3)})
         finally:
             log.removeHandler(handler)
             handler.close()
-            lock.release()
 
 
 def status_now(record: dict[str, Any]) -> str:
@@ -192,17 +210,31 @@ def _this_process() -> dict[str, Any]:
     return {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
 
 
-def _seconds_before_kill(paths: RunPaths) -> float:
-    """Seconds that a session worked which was killed before it could record them: up to its last report."""
+def _begin(paths: RunPaths) -> None:
+    """Records that this process works on the run now.
+
+    Adds what a session worked that was killed before it could record it: up to its last report.
+    """
     record = read_json(paths.run)
-    if record["status"] != "running" or not paths.events.exists():
-        return 0.0
-    return max(0.0, paths.events.stat().st_mtime - float(record["worker"]["since"]))
+    timings, stage = dict(record["timings"]), record.get("stage")
+    if record["status"] == "running":
+        lost = max(0.0, _last_report(paths) - float(record["worker"]["since"]))
+        timings["total_s"] = round(timings.get("total_s", 0.0) + lost, 3)
+    if stage is not None:
+        timings[f"{stage['name']}_s"] = round(stage_seconds(paths, stage["name"]), 3)
+    update_run(paths, status="running", worker=_this_process(), timings=timings, stage=None)
+
+
+def _last_report(paths: RunPaths) -> float:
+    return paths.events.stat().st_mtime if paths.events.exists() else 0.0
 
 
 def update_run(paths: RunPaths, **changes: Any) -> None:
-    """Changes fields of `run.json`, which is replaced whole; an `error` is dropped once the status is no failure."""
-    record = {**read_json(paths.run), **changes}
+    """Changes fields of `run.json`, which is replaced whole; None drops a field.
+
+    An `error` is dropped once the status is no failure.
+    """
+    record = {key: value for key, value in {**read_json(paths.run), **changes}.items() if value is not None}
     if record["status"] not in ("failed", "export_failed"):
         record.pop("error", None)
     write_json(paths.run, record)
@@ -211,10 +243,23 @@ def update_run(paths: RunPaths, **changes: Any) -> None:
 @contextmanager
 def timed(paths: RunPaths, stage: str) -> Iterator[None]:
     """Adds the seconds that a stage took to `run.json`, over all sessions."""
-    started = time.time()
+    update_run(paths, stage={"name": stage, "since": time.time()})
     try:
         yield
     finally:
-        timings = read_json(paths.run)["timings"]
-        timings[f"{stage}_s"] = round(timings.get(f"{stage}_s", 0.0) + time.time() - started, 3)
-        update_run(paths, timings=timings)
+        timings = {**read_json(paths.run)["timings"], f"{stage}_s": round(stage_seconds(paths, stage), 3)}
+        update_run(paths, timings=timings, stage=None)
+
+
+def stage_seconds(paths: RunPaths, stage: str) -> float:
+    """Seconds that a stage has taken so far, over all sessions.
+
+    One that this process is in counts until now; one in which an earlier process was killed, until its last report.
+    """
+    record = read_json(paths.run)
+    total, entered = float(record["timings"].get(f"{stage}_s", 0.0)), record.get("stage")
+    if entered is None or entered["name"] != stage:
+        return total
+    since = float(entered["since"])
+    until = time.time() if since >= _IMPORTED else _last_report(paths)
+    return total + max(0.0, until - since)

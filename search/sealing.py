@@ -9,12 +9,12 @@ from search.config import SearchConfig
 from search.paths import RunPaths
 from search.results import best_trial
 from segcore.bundle import ImageScore, load_bundle, score_images, summarize, write_bundle
-from segcore.card import update_card
+from segcore.card import update_card, verify_bundle
 from segcore.checkpoint import BestModel, read_best
 from segcore.config import TrainConfig
 from segcore.data.cache import SampleCache
 from segcore.data.discovery import DatasetIndex
-from segcore.errors import TrainingError
+from segcore.errors import BundleError, TrainingError
 
 log = logging.getLogger("segsearch")
 
@@ -44,6 +44,20 @@ def seal_search(
     failures = [f"trial {row['number']}: {row['error']}" for row in trials if row["error"]]
     why = "; ".join(failures[:3]) or "no trial reached the end of its first epoch"
     raise TrainingError(f"no trial of {paths.name!r} left a model behind: {why}")
+
+
+def still_sealed(config: SearchConfig, paths: RunPaths, trials: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The card of `best/` where it holds, whole and scored, what `seal_search` would seal; else None."""
+    try:
+        card = verify_bundle(paths.best)
+    except BundleError:
+        return None
+    winner = best_trial(trials, config.search.mode)
+    best = newest_readable(paths, winner["number"]) if winner else None
+    if winner is None or best is None or "scores" not in card:
+        return None
+    sealed = {key: card["origin"].get(key) for key in ("run", "trial", "epoch")}
+    return card if sealed == {"run": paths.name, "trial": winner["number"], "epoch": best.epoch} else None
 
 
 def newest_readable(paths: RunPaths, number: int) -> BestModel | None:

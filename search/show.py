@@ -57,6 +57,12 @@ def render_run(details: dict[str, Any], top: int) -> list[RenderableType]:
     lines = [f"run {run['name']}: {run['status']}, {run['seconds'] / 60:.1f} minutes, in {run['folder']}"]
     if run.get("error"):
         lines.append(f"error: {run['error']}")
+    for note in run.get("extensions", []):
+        keys = ", ".join(note["changed"])
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(note["when"]))
+        lines.append(f"extended {when} by {note['num_samples']} trials{f'; changed: {keys}' if keys else ''}")
+    if run.get("stopped_by"):
+        lines.append(f"stopped by search.{run['stopped_by']['rule']}: {run['stopped_by']['detail']}")
     if run["status"] in RESUMABLE:
         lines.append(f"go on with: segsearch resume {run['name']}")
     if details["dashboard"]:

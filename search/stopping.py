@@ -75,6 +75,9 @@ class SearchStopper(tune.Stopper, tune.Callback):  # type: ignore[misc]
         settings: The config's `search` section.
         trials: The study's trials, for what earlier sessions found.
         used_s: Seconds that the search has taken so far, all sessions together.
+
+    Attributes:
+        stopped_by: The rule that ended the search, once one has.
     """
 
     def __init__(self, settings: SearchSettings, trials: Iterable[FrozenTrial], used_s: float = 0.0) -> None:
@@ -83,6 +86,7 @@ class SearchStopper(tune.Stopper, tune.Callback):  # type: ignore[misc]
         self._best: dict[int, float] = {}
         self._ended: set[int] = set()
         self._gain: float | None = None
+        self.stopped_by: Stop | None = None
         for trial in trials:
             if trial.state in (TrialState.FAIL, TrialState.WAITING):
                 continue
@@ -109,8 +113,9 @@ class SearchStopper(tune.Stopper, tune.Callback):  # type: ignore[misc]
         self._estimate()
 
     def stop_all(self) -> bool:
-        """Whether the search ends here."""
-        return self.reason() is not None
+        """Whether the search ends here; once it does, it stays so."""
+        self.stopped_by = self.stopped_by or self.reason()
+        return self.stopped_by is not None
 
     def reason(self) -> Stop | None:
         """The first rule that is met, if any."""
