@@ -132,6 +132,9 @@ def _take_odd_keys(values: dict[Any, Any], path: KeyPath = ()) -> list[Problem]:
             problems.append(Problem(dotted(here), f"a key must be text, found {shown(key)}"))
         elif isinstance(values[key], dict) and here != ("space",):
             problems += _take_odd_keys(values[key], here)
+        elif isinstance(values[key], list):
+            for index, item in enumerate(values[key]):
+                problems += _take_odd_keys(item, (*here, index)) if isinstance(item, dict) else []
     return problems
 
 

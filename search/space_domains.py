@@ -152,7 +152,7 @@ class Fixed:
 
     def describe(self) -> str:
         """For a table: `= 0.9`."""
-        return f"= {json.dumps(self.value)}"
+        return f"= {plain(self.value)}"
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,8 @@ class _Point:
                 key = f"{spelled}.{SELECTORS[spelled]}" if spelled in SELECTORS else spelled
                 known = key in leaf_keys(TrainConfig)
                 if key in self._spelled:
-                    self.refuse(spelled, f"is given twice, as {self._spelled[key]} too; keep one")
+                    message = f"is given twice, as {self._spelled[key]} too; keep one"
+                    self.problems.append(Problem(f"{self._path}.{spelled}", message))
                     continue
                 self._spelled[key] = spelled
                 taken = self._reader.taken(key, part) if known else None

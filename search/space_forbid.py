@@ -162,7 +162,7 @@ class _Parser:
 
     def _comparison(self, tree: ast.Compare) -> ast.expr:
         sides = [self._read(part) for part in (tree.left, *tree.comparators)]
-        for operation, left, right in zip(tree.ops, sides, sides[1:], strict=True):
+        for operation, left, right in zip(tree.ops, sides[:-1], sides[1:], strict=True):
             if isinstance(operation, (ast.In, ast.NotIn)):
                 if not isinstance(right[0], ast.List):
                     raise _RefusedError(

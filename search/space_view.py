@@ -11,7 +11,7 @@ from rich.tree import Tree
 
 from search.space_domains import plain
 
-_WIDEST_CELL = 22
+_WIDEST_CELL = 24
 
 
 def render_space(record: Mapping[str, Any], width: int) -> list[RenderableType]:

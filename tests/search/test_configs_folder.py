@@ -10,6 +10,7 @@ import pytest
 from search.config import SearchConfig, dump_config, json_schema, load_config, main
 from search.config_file import read_config
 from search.space import apply, parse_space
+from search.space_effects import idle_nodes
 from search.space_reader import REFUSED
 from segcore.config import TrainConfig
 from segcore.data.discovery import discover
@@ -36,6 +37,18 @@ def test_it_loads_under_its_own_name_and_reads_back(path: Path, tmp_path: Path) 
     copy = tmp_path / "config.yaml"
     copy.write_text(dump_config(config), encoding="utf-8")
     assert load_config(copy) == config
+
+
+def test_the_threshold_comes_from_the_curve_and_costs_no_trial(path: Path) -> None:
+    config = load_config(path)
+    assert config.threshold == "auto"
+    assert "threshold" not in parse_space(config.space, config.train_config()).keys()  # noqa: SIM118
+
+
+def test_no_searched_key_is_idle_in_any_branch(path: Path) -> None:
+    config = load_config(path)
+    base = config.train_config()
+    assert idle_nodes(parse_space(config.space, base).nodes, base) == []
 
 
 def test_the_schema_accepts_it(path: Path) -> None:
@@ -84,11 +97,12 @@ def test_the_full_config_searches_every_key_that_matters() -> None:
     searched = set(parse_space(config.space, config.train_config()).keys())
     assert every - searched == {
         "loss.bce",
+        "threshold",
         "train.precision",
         "train.compile",
-    }  # the unit of the mix; speed, not quality
+    }  # the unit of the mix; free on the curve; speed, not quality
     written = read_config(ROOT / "configs" / "full.yaml").values
-    assert set(SearchConfig.model_fields) - set(written) == {"optimizer", "lr_scheduler", "threshold"}  # all searched
+    assert set(SearchConfig.model_fields) - set(written) == {"optimizer", "lr_scheduler"}  # all searched
 
 
 def _leaves() -> set[str]:
@@ -127,6 +141,12 @@ def test_the_committed_schema_is_the_types_own(tmp_path: Path) -> None:
         {"space": {"optimizer.lr": {"uniform": [0]}}},
         {"space": {"optimizer.lr": {"normal": [0, 1]}}},
         {"space": {"loss": {"choice": ["bce"]}}},
+        {"space": {"optimizer.lr": {"uniform": [0.1, 1], "prior": 0.5}}},
+        {"space": {"optimizer.lr": {"uniform": [0.1, 1], "prior": {"width": 0.5}}}},
+        {"space": {"optimizer.lr": {"uniform": [0.1, 1], "prior": {"center": 0.5, "width": 0}}}},
+        {"space": {"optimizer": {"choice": ["adamw", "sgd"], "prior": {"center": "sgd", "width": 1.5}}}},
+        {"space": {"optimizer.lr": {"uniform": [0.1, 1]}, "forbid": "optimizer.lr > 0.5"}},
+        {"search": {"enqueue": ["optimizer.lr"]}},
         {"export": {"targets": [{"local": "a", "yandex_disk": "/b"}]}},
         {"export": {"targets": [{"ftp": "a"}]}},
     ],
@@ -142,6 +162,10 @@ def test_the_schema_refuses_what_the_loader_refuses(values: dict[str, object]) -
         {"space": {"optimizer": {"lr": {"loguniform": [1e-5, 1e-2]}}}},
         {"space": {"optimizer": {"choice": {"sgd": {"momentum": {"uniform": [0, 0.9]}}, "adamw": None}}}},
         {"space": {"model.depth": {"int": [2, 4], "step": 2}, "threshold": {"choice": ["auto", 0.5]}}},
+        {"space": {"optimizer.lr": {"loguniform": [1e-5, 1e-2], "prior": {"center": 1e-3, "width": 0.5}}}},
+        {"space": {"optimizer": {"choice": {"sgd": {}, "adamw": None}, "prior": {"center": "sgd"}}}},
+        {"space": {"model.depth": {"int": [2, 4], "prior": {"center": 3}}, "forbid": ["model.depth > 3"]}},
+        {"search": {"enqueue": [{"optimizer.lr": 0.1}, {"optimizer": {"lr": 0.2}}]}},
         {"threshold": 0.5, "data": {"image_size": [64, 96]}, "model": {"decoder_channels": [8, 8]}},
     ],
 )
