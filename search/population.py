@@ -44,9 +44,18 @@ class Population:
         points = tuple(range(options.perturbation_interval, max_epochs, options.perturbation_interval))
         return cls(options.population, points, options.quantile, options.resample_probability)
 
-    def is_loser(self, value: float, values: Sequence[float]) -> bool:
-        """Whether a value is below the share that stays; larger is better, `values` includes it, a tie spares."""
-        return value < sorted(values)[int(len(values) * self.quantile)]
+    def point_at(self, epoch: int) -> int | None:
+        """The last perturbation point up to an epoch."""
+        return max((point for point in self.points if point <= epoch), default=None)
+
+    def is_loser(self, number: int, values: Mapping[int, float]) -> bool:
+        """Whether a trial's value is below the share that stays, larger being better; a tie spares.
+
+        It is one of the youngest `size` of `values`, or it is not judged.
+        """
+        members = sorted(values, reverse=True)[: self.size]
+        cutoff = int(len(members) * self.quantile)
+        return number in members and values[number] < sorted(values[member] for member in members)[cutoff]
 
     def best_of(self, values: Mapping[int, float]) -> set[int]:
         """The members that may be copied: so many as the top share of a full population, the earlier first in a tie."""
@@ -136,14 +145,14 @@ class Forks:
         return True
 
     def _parent(self, trials: Sequence[FrozenTrial], rng: np.random.Generator) -> tuple[FrozenTrial, int] | None:
-        """One of the best at the point where the last trial was stopped; at any point, if it ended otherwise."""
+        """One of the best at the point where the last trial was stopped; at any point, if that has none."""
         found = {point: best for point in self.population.points if (best := self._best_at(trials, point))}
         if not found:
             return None
         ended = [trial for trial in trials if trial.state == TrialState.PRUNED and trial.datetime_complete]
         last = max(ended, key=lambda trial: (trial.datetime_complete, trial.number), default=None)
-        point = max(last.intermediate_values, default=0) if last else 0
-        if point not in found:
+        point = self.population.point_at(max(last.intermediate_values, default=0)) if last else None
+        if point is None or point not in found:
             point = int(rng.choice(list(found)))
         return trials[int(rng.choice(found[point]))], point
 

@@ -12,10 +12,11 @@ from search.schedulers.setting import Setting
 class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
     """Stops a member that is among the worst of the population at a perturbation point, and keeps copies of the best.
 
-    A member is compared with those of the population, finished ones included, that were at the same epoch before it.
-    One that was stopped or has failed has left the population. Ray's `PopulationBasedTraining` is not used: it takes no
-    searcher, and it changes the config of a running trial, so that no trial of the study would be what its parameters
-    say. A value that is no number is the worst.
+    The population at a point are the youngest so many trials that came to it, whatever became of them later. Members do
+    not wait for each other, so one is judged at a point and at each report up to the next point, by its value at the
+    point, as more of the others come to it. Ray's `PopulationBasedTraining` is not used: it takes no searcher, and it
+    changes the config of a running trial, so that no trial of the study would be what its parameters say. A value that
+    is no number is the worst.
 
     References:
         Jaderberg et al., Population Based Training of Neural Networks, 2017, arXiv:1711.09846.
@@ -27,28 +28,37 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
         self._setting = setting
         self._population = population
         self._values: dict[int, dict[int, float]] = {point: {} for point in population.points}
+        self._left: set[int] = set()
         for number, epochs in setting.history.items():
             if number not in setting.unfinished and max(epochs, default=0) < setting.max_epochs:
-                continue
+                self._left.add(number)
             for point in epochs.keys() & self._values.keys():
                 self._values[point][number] = _comparable(setting.sign * epochs[point])
 
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Starts a member, or goes on with one that was here before."""
+        self._left.discard(int(trial.config["number"]))
+
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Stops a member at a perturbation point, or lets it go on; none is judged twice at one."""
+        """Stops a member by its last perturbation point, or lets it go on."""
         report = self._setting.report_of(trial, result)
-        if report is None or report[0] in self._values.get(report[1], {report[0]: 0.0}):
+        point = self._population.point_at(report[1]) if report else None
+        if report is None or point is None or report[1] >= self._setting.max_epochs:
             return str(TrialScheduler.CONTINUE)
         number, epoch, value = report
-        members = self._values[epoch]
-        members[number] = _comparable(value)
-        if self._population.is_loser(members[number], list(members.values())):
+        values = self._values[point]
+        is_new = epoch == point and number not in values
+        if is_new:
+            values[number] = _comparable(value)
+        if self._population.is_loser(number, values):
             self._leave(number)
             return str(TrialScheduler.STOP)
-        self._keep_best(epoch, number)
+        if is_new:
+            self._keep_best(point, number)
         return str(TrialScheduler.CONTINUE)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """A finished trial stays a member; one that was stopped, by whomever, does not."""
+        """A finished trial can still be copied; one that was stopped, by whomever, cannot."""
         number = int(trial.config["number"])
         if not result.get("finished"):
             self._leave(number)
@@ -56,24 +66,25 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
             self._setting.snapshots.drop_start(number)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """A failed trial is no member any more; one that comes again needs what it began with."""
+        """A failed trial is not copied; one that comes again needs what it began with."""
         self._leave(int(trial.config["number"]))
 
     def _leave(self, number: int) -> None:
-        for epoch, members in self._values.items():
-            members.pop(number, None)
-            if self._setting.snapshots:
-                self._setting.snapshots.drop(number, epoch)
+        self._left.add(number)
+        if self._setting.snapshots:
+            for point in self._population.points:
+                self._setting.snapshots.drop(number, point)
 
-    def _keep_best(self, epoch: int, newcomer: int) -> None:
-        snapshots, members = self._setting.snapshots, self._values[epoch]
+    def _keep_best(self, point: int, newcomer: int) -> None:
+        snapshots = self._setting.snapshots
         if not snapshots:
             return
+        members = {number: value for number, value in self._values[point].items() if number not in self._left}
         best = self._population.best_of(members)
         if newcomer in best:
-            snapshots.keep(newcomer, epoch)
+            snapshots.keep(newcomer, point)
         for number in members.keys() - best:
-            snapshots.drop(number, epoch)
+            snapshots.drop(number, point)
 
 
 def _comparable(value: float) -> float:

@@ -6,17 +6,26 @@ import numpy as np
 import pytest
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from search.schedulers import History, build_scheduler
+from search.config_tree import SchedulerConfig
+from search.schedulers import History, build_scheduler, decision_epochs
+from search.schedulers.asha import ResumableAsha
 
 METRIC = "val/iou"
 
 
-def build(history: History, *, unfinished: Iterable[int] = (), **options: Any) -> TrialScheduler:
-    settings = {
-        "metric": METRIC, "mode": "max", "max_epochs": 9, "grace_period": 1, "reduction_factor": 3,
-        "history": history, "unfinished": unfinished, **options,
-    }  # fmt: skip
-    return build_scheduler("asha", **settings)
+def build(
+    history: History,
+    *,
+    unfinished: Iterable[int] = (),
+    mode: str = "max",
+    max_epochs: int = 9,
+    seed: int = 0,
+    **options: Any,
+) -> TrialScheduler:
+    config = SchedulerConfig(**{"name": "asha", "grace_period": 1, "reduction_factor": 3, **options})
+    return build_scheduler(
+        config, metric=METRIC, mode=mode, max_epochs=max_epochs, seed=seed, history=history, unfinished=unfinished
+    )
 
 
 def add(scheduler: TrialScheduler, number: int) -> SimpleNamespace:
@@ -131,16 +140,82 @@ def test_a_grace_period_beyond_the_last_epoch_stops_nobody_early(max_epochs: int
 
 
 def test_none_stops_nobody() -> None:
-    scheduler = build_scheduler(
-        "none", metric=METRIC, mode="max", max_epochs=9, grace_period=1, reduction_factor=3,
-        history={0: {1: 0.9}}, unfinished=[],
-    )  # fmt: skip
+    scheduler = build({0: {1: 0.9}}, name="none")
     assert isinstance(scheduler, FIFOScheduler)
     assert scheduler.on_trial_result(None, None, {"epoch": 1, METRIC: 0.0}) == TrialScheduler.CONTINUE
 
 
-@pytest.mark.filterwarnings("ignore:All-NaN slice")
-def test_a_value_that_is_no_number_does_not_break_a_rung() -> None:
-    scheduler = build({0: {1: float("nan")}, 1: {1: 0.5}, 2: {1: 0.6}})
-    assert report(scheduler, add(scheduler, 3), 1, 0.9) == TrialScheduler.CONTINUE
-    assert report(scheduler, add(scheduler, 4), 1, 0.1) == TrialScheduler.STOP
+@pytest.mark.filterwarnings("error")
+def test_a_value_that_is_no_number_is_stopped_at_a_rung_and_is_no_measure_for_others() -> None:
+    nan = float("nan")
+    scheduler = build({0: {1: nan}})
+    assert report(scheduler, add(scheduler, 1), 1, nan) == TrialScheduler.CONTINUE  # there is nothing to compare with
+    assert report(scheduler, add(scheduler, 2), 1, 0.5) == TrialScheduler.CONTINUE
+    assert report(scheduler, add(scheduler, 3), 1, 0.6) == TrialScheduler.CONTINUE
+    assert report(scheduler, add(scheduler, 4), 1, nan) == TrialScheduler.STOP
+    assert report(scheduler, add(scheduler, 5), 1, 0.1) == TrialScheduler.STOP
+    assert report(scheduler, add(scheduler, 6), 1, 0.9) == TrialScheduler.CONTINUE
+    assert rungs(scheduler)[1] == [0.1, 0.5, 0.6, 0.9]
+
+
+def test_a_trial_that_lost_its_worker_and_comes_again_counts_once() -> None:
+    scheduler = build({})
+    first = add(scheduler, 0)
+    report(scheduler, first, 1, 0.5)
+    scheduler.on_trial_error(None, first)
+    again = SimpleNamespace(trial_id="another id", config={"number": 0})
+    scheduler.on_trial_add(None, again)
+    assert [report(scheduler, again, epoch, 0.5) for epoch in (1, 2, 3)] == [TrialScheduler.CONTINUE] * 3
+    assert rungs(scheduler) == {3: [0.5], 1: [0.5]}
+
+
+def hyperband(history: History | None = None, **options: Any) -> ResumableAsha:
+    scheduler = build(history or {}, name="hyperband", max_epochs=27, **options)
+    assert isinstance(scheduler, ResumableAsha)
+    return scheduler
+
+
+def test_each_bracket_of_hyperband_begins_later() -> None:
+    milestones = [sorted(int(at) for at, _ in bracket._rungs) for bracket in hyperband()._brackets]
+    assert milestones == [[1, 3, 9, 27], [3, 9, 27], [9, 27]]
+
+
+def test_a_bracket_follows_from_seed_and_number_and_survives_a_resume() -> None:
+    brackets = [hyperband().bracket_of(number) for number in range(300)]
+    np.random.seed(5)
+    resumed = hyperband({number: {1: 0.5} for number in range(9)}, unfinished=[3])
+    for number in range(300):
+        add(resumed, number)
+    assert [resumed._brackets.index(resumed._trial_info[number]) for number in range(300)] == brackets
+    assert [hyperband(seed=-1).bracket_of(number) for number in range(300)] != brackets
+    shares = np.bincount(brackets) / 300
+    assert np.allclose(shares, [0.665, 0.245, 0.09], atol=0.06)
+
+
+def test_a_trial_is_compared_within_its_bracket_alone() -> None:
+    scheduler = hyperband()
+    by_bracket = {b: [n for n in range(60) if scheduler.bracket_of(n) == b] for b in range(3)}
+    for number in by_bracket[0][:6]:
+        report(scheduler, add(scheduler, number), 1, 0.9)
+    assert report(scheduler, add(scheduler, by_bracket[0][6]), 1, 0.1) == TrialScheduler.STOP
+    late = add(scheduler, by_bracket[2][0])
+    assert [report(scheduler, late, epoch, 0.1) for epoch in range(1, 10)] == [TrialScheduler.CONTINUE] * 9
+    assert [report(scheduler, add(scheduler, by_bracket[2][1]), 9, 0.0)] == [TrialScheduler.STOP]
+
+
+@pytest.mark.parametrize(
+    ("options", "max_epochs", "expected"),
+    [
+        ({"name": "asha", "grace_period": 2, "reduction_factor": 3}, 25, (2, 6, 18)),
+        ({"name": "asha", "grace_period": 2, "reduction_factor": 3}, 18, (2, 6)),
+        ({"name": "asha", "grace_period": 5}, 5, ()),
+        ({"name": "hyperband", "grace_period": 1, "reduction_factor": 3}, 28, (1, 3, 9, 27)),
+        ({"name": "pbt", "perturbation_interval": 4}, 12, (4, 8)),
+        ({"name": "median"}, 25, ()),
+        ({"name": "none"}, 25, ()),
+    ],
+)
+def test_the_epochs_that_are_worth_a_checkpoint(
+    options: dict[str, Any], max_epochs: int, expected: tuple[int, ...]
+) -> None:
+    assert decision_epochs(SchedulerConfig(**options), max_epochs) == expected
