@@ -1,8 +1,9 @@
 """The run's journal: what happened, line by line, written before the study or anyone else is told.
 
 One JSON object a line. `{"event": "epoch", "number", "epoch", "time", "metrics": {...}}` for each report,
-`{"event": "error", "number", "time", "kind", "message"}` for a trial that failed. A line cut off by a crash is
-ignored; an epoch that was trained again after a crash counts once, as its last line says.
+`{"event": "error", "number", "time", "kind", "message"}` for a trial that failed, and `{"event": "interrupted",
+"number", "epoch", "time", "message"}` for one whose worker died after `epoch` and that goes on. A line cut off by a
+crash is ignored; an epoch that was trained again after a crash counts once, as its last line says.
 """
 
 import json
@@ -32,6 +33,12 @@ class EventLog:
     def error(self, number: int, kind: str, message: str) -> None:
         """Records why a trial failed."""
         self._append({"event": "error", "number": number, "time": time.time(), "kind": kind, "message": message})
+
+    def interrupted(self, number: int, epoch: int, message: str) -> None:
+        """Records that a trial's worker died, and how far the trial had come; it goes on."""
+        self._append(
+            {"event": "interrupted", "number": number, "epoch": epoch, "time": time.time(), "message": message}
+        )
 
     def close(self) -> None:
         """Closes the file; the next line would open it again."""

@@ -229,7 +229,8 @@ def _train_and_seal(
 
 def _search(config: SearchConfig, paths: RunPaths, cache_path: Path, console: Console) -> bool:
     from search.callbacks.wandb import WandbCallback
-    from search.tuner import ray_session, run_search
+    from search.cluster import ray_session
+    from search.tuner import run_search
 
     done, best = _so_far(config, paths)
     progress = ProgressCallback(
@@ -245,7 +246,7 @@ def _search(config: SearchConfig, paths: RunPaths, cache_path: Path, console: Co
                 entity=tracking.entity, tags=tracking.tags, metric=config.search.metric, metric_mode=config.search.mode,
             )
         )  # fmt: skip
-    with timed(paths, "search"), ray_session(config.resources.address):
+    with timed(paths, "search"), ray_session(config.resources.address, f"segsearch resume {paths.name}"):
         progress.start()
         try:
             return run_search(config, paths, cache_path, callbacks)

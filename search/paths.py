@@ -1,5 +1,6 @@
 """The one owner of every file name of a run, and of writing those files so that none is ever half there."""
 
+import itertools
 import json
 import os
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ class RunPaths:
 
     @property
     def tune(self) -> Path:
-        """Ray's files: `session-K/trial_NNNNN/checkpoint_NNNNNN/`; what forks go on from: `snapshots/`, `forks/`."""
+        """Ray's files: `session-K/trial_NNNNN[-ATTEMPT]/checkpoint_NNNNNN/`; of forks: `snapshots/`, `forks/`."""
         return self.root / "tune"
 
     @property
@@ -89,8 +90,15 @@ class RunPaths:
 
         The newest may be half copied when the process was killed; a reader falls back to the next.
         """
-        found = self.tune.glob(f"session-*/{trial_dirname(number)}/checkpoint_*")
-        return sorted(found, key=lambda path: (_trailing_int(path.parent.parent.name), path.name), reverse=True)
+        sessions = sorted(self.tune.glob("session-*"), key=lambda path: _trailing_int(path.name))
+        folders = [folder for session in sessions for folder in _attempts(session, number)]
+        return [path for folder in reversed(folders) for path in sorted(folder.glob("checkpoint_*"), reverse=True)]
+
+    def begin_attempt(self, session: str, number: int) -> int:
+        """Makes a folder for a trial that begins, or begins again, in a session, and says the how manieth it is."""
+        attempt = len(_attempts(self.tune / session, number))
+        (self.tune / session / trial_dirname(number, attempt)).mkdir(parents=True)
+        return attempt
 
     def snapshot(self, number: int, epoch: int) -> Path:
         """A trial's checkpoint of that epoch, kept for forks of it."""
@@ -106,9 +114,9 @@ class RunPaths:
         return f"session-{max(taken, default=0) + 1}"
 
 
-def trial_dirname(number: int) -> str:
-    """Name of a trial's folder; sorts in trial order up to 99,999."""
-    return f"trial_{number:05d}"
+def trial_dirname(number: int, attempt: int = 0) -> str:
+    """Name of a trial's folder; sorts in trial order up to 99,999. Attempts after the first one are numbered."""
+    return f"trial_{number:05d}" + (f"-{attempt}" if attempt else "")
 
 
 def find_run(name_or_path: str, results: Path) -> RunPaths:
@@ -162,6 +170,12 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise RunError(f"{path} should hold a JSON object, found {type(record).__name__}")
     return record
+
+
+def _attempts(session: Path, number: int) -> list[Path]:
+    """A trial's folders in a session, oldest first."""
+    candidates = (session / trial_dirname(number, attempt) for attempt in itertools.count())
+    return list(itertools.takewhile(Path.is_dir, candidates))
 
 
 def _trailing_int(name: str) -> int:

@@ -1,5 +1,6 @@
 """The run's tables, from the study and the journal; no training, no Ray, no side effects but the two Parquet files."""
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ def build_tables(trials: Sequence["FrozenTrial"], events: list[dict[str, Any]], 
             continue
         rows = journal.get(trial.number, {})
         values = {epoch: float(row["metrics"][metric]) for epoch, row in rows.items()}
-        best_epoch = _best_epoch(values, mode)
+        best_epoch = _best_epoch({epoch: value for epoch, value in values.items() if not math.isnan(value)}, mode)
         best_metrics = rows[best_epoch]["metrics"] if best_epoch is not None else {}
         error = errors.get(trial.number) if state == "failed" else None
         trial_rows.append(

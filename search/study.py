@@ -6,6 +6,7 @@ epoch. The study lives in the run's `study.db`; nothing about the search is kept
 killed is resumed from that file and the journal.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,45 +14,40 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
-from sqlalchemy.exc import SQLAlchemyError
 
-from search.errors import RunError
-from search.events import epochs_by_trial
+from search.events import epochs_by_trial, errors_by_trial
+from search.failures import INTERRUPTED, OUT_OF_MEMORY, next_strikes
+from search.observations import (
+    FAILURE_ATTR,
+    MEMORY_CONSTRAINT,
+    PARAMS_ATTR,
+    RAY_IDS_ATTR,
+    Observation,
+    history_of,
+    observations,
+)
 from search.population import Forks
 from search.space import Space, apply
+from search.storage import ReportBuffer, open_study, stored_trials, trial_id_of, write_reports
 from segcore.config import TrainConfig
 
-PARAMS_ATTR = "params"
-"""User attribute of a trial: the searched dotted keys and the values that ran, as JSON."""
-RAY_IDS_ATTR = "ray_trial_ids"
-"""User attribute: Ray's ids of the trial, one a session that it ran in."""
-
-
-def open_study(storage_url: str, name: str, *, mode: str, sampler: optuna.samplers.BaseSampler | None) -> optuna.Study:
-    """Opens the run's study, or creates it.
-
-    Raises:
-        RunError: The file is no Optuna storage that this version can read.
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        return optuna.create_study(
-            storage=storage_url,
-            study_name=name,
-            direction="maximize" if mode == "max" else "minimize",
-            sampler=sampler,
-            load_if_exists=True,
-        )
-    except _UNREADABLE as error:
-        raise _cannot_be_opened(storage_url, error) from error
-
-
-_UNREADABLE = (RuntimeError, SQLAlchemyError, optuna.exceptions.StorageInternalError)
-
-
-def _cannot_be_opened(storage_url: str, error: BaseException) -> RunError:
-    cause = getattr(error, "orig", None) or error.__cause__ or error
-    return RunError(f"{storage_url} cannot be opened as an Optuna study: {cause}")
+__all__ = [
+    "FAILURE_ATTR",
+    "MEMORY_CONSTRAINT",
+    "PARAMS_ATTR",
+    "RAY_IDS_ATTR",
+    "Observation",
+    "StudySearcher",
+    "best_value",
+    "end_running",
+    "history_of",
+    "observations",
+    "open_study",
+    "reconcile",
+    "sample_space",
+    "stored_trials",
+    "tell_end",
+]
 
 
 def best_value(values: Sequence[float], mode: str) -> float:
@@ -97,14 +93,31 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._forks = forks
         self._numbers: dict[str, int] = {}
         self._values: dict[int, dict[int, float]] = {}
+        self._retries: dict[int, dict[str, int]] = {}
+        self._live: set[str] = set()
+        self._max_concurrent: float = math.inf
+        self._reports = ReportBuffer(study)
         self._num_trials = sum(trial.state != TrialState.WAITING for trial in study.get_trials(deepcopy=False))
 
     def number_of(self, trial_id: str) -> int:
         """The study's number of a Ray trial."""
         return self._numbers[trial_id]
 
+    @property
+    def live(self) -> frozenset[str]:
+        """Ray's ids of the trials that were suggested and have not ended."""
+        return frozenset(self._live)
+
+    def set_max_concurrency(self, max_concurrent: int) -> bool:
+        """Takes the limit over from Ray, whose own limiter forgets a trial only when it is told of its end."""
+        self._max_concurrent = max_concurrent
+        return True
+
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The spec of the next trial, or `FINISHED`."""
+        """The spec of the next trial; None while all may yet go on, `FINISHED` when nothing is left to do."""
+        if len(self._live) >= self._max_concurrent:
+            return None
+        self._reports.flush()
         if self._requeue:
             frozen = self._requeue.pop(0)
             number = frozen.number
@@ -114,7 +127,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             trial.set_user_attr(PARAMS_ATTR, dict(params))
             ray_ids = [*frozen.user_attrs.get(RAY_IDS_ATTR, []), trial_id]
         elif self._num_trials >= self._num_samples:
-            return str(Searcher.FINISHED)
+            return None if self._live else str(Searcher.FINISHED)  # a live one may lose its worker and come back
         else:
             trial = self._study.ask()
             params = self._space.suggest(trial)
@@ -124,24 +137,55 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             self._num_trials += 1
         trial.set_user_attr(RAY_IDS_ATTR, ray_ids)
         self._numbers[trial_id] = number
-        return self._spec_of(number, apply(self._base, params))
+        self._live.add(trial_id)
+        return {**self._spec_of(number, apply(self._base, params)), **self._retries.get(number, {})}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Stores a report as an intermediate value."""
+        """Takes a report; it is in the study within `storage.FLUSH_S` seconds, or at the trial's end."""
         number = self._numbers[trial_id]
         epoch, value = int(result["epoch"]), float(result[self.metric])
-        seen = self._values.setdefault(number, {})
-        if epoch not in seen:
-            optuna.trial.Trial(self._study, self._storage_id(number)).report(value, step=epoch)
-        seen[epoch] = value
+        self._values.setdefault(number, {})[epoch] = value
+        self._reports.add(number, epoch, value)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tells the study how the trial ended: COMPLETE, PRUNED by the scheduler, or FAIL."""
-        number = self._numbers[trial_id]
-        if result is not None and not error and "epoch" in result:
+        """Tells the study that a trial is COMPLETE, or was PRUNED by the scheduler.
+
+        Of an error, Ray says no more here than that there was one: `fail` tells what it was.
+        """
+        if error or trial_id not in self._live:
+            return
+        if result is not None and "epoch" in result:
             self.on_trial_result(trial_id, result)
-        finished = bool(result and result.get("finished"))
-        tell_end(self._study, number, self._values.get(number, {}), finished=finished, error=error, mode=self.mode)
+        number = self._end(trial_id)
+        values = self._values.get(number, {})
+        tell_end(self._study, number, values, finished=bool(result and result.get("finished")), mode=self.mode)
+
+    def fail(self, trial_id: str, kind: str) -> None:
+        """Ends a trial that had an error of a kind of `search.failures`, or queues it to go on."""
+        if trial_id not in self._live:
+            return
+        number = self._end(trial_id)
+        values = self._values.get(number, {})
+        if kind != INTERRUPTED:
+            tell_end(self._study, number, values, failure=kind, mode=self.mode)
+            return
+        reached = max(values, default=0)
+        strikes = next_strikes(self._retries.get(number, {}), reached)
+        self._retries[number] = {"strikes": strikes, "reached": reached}
+        self._requeue.append(self._study._storage.get_trial(trial_id_of(self._study, number)))
+
+    def flush_if_due(self) -> None:
+        """Writes collected reports to the study when it is time to."""
+        self._reports.flush_if_due()
+
+    def flush(self) -> None:
+        """Writes collected reports to the study now."""
+        self._reports.flush()
+
+    def _end(self, trial_id: str) -> int:
+        self._live.discard(trial_id)
+        self._reports.flush()
+        return self._numbers[trial_id]
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the study's file is the state."""
@@ -150,42 +194,64 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore: the study's file is the state."""
 
-    def _storage_id(self, number: int) -> int:
-        return self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
-
 
 def tell_end(
-    study: optuna.Study, number: int, values: Mapping[int, float], *, finished: bool, error: bool, mode: str
+    study: optuna.Study,
+    number: int,
+    values: Mapping[int, float],
+    *,
+    mode: str,
+    finished: bool = False,
+    failure: str | None = None,
 ) -> None:
-    """Tells a trial's end; a trial that has ended already keeps its state."""
-    if error or not values:
-        study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+    """Tells a trial's end; a trial that has ended already keeps its state.
+
+    Args:
+        study: The study.
+        number: The trial's number.
+        values: Its epochs' values; without any, or with one that is no number, it failed.
+        mode: `max` or `min`.
+        finished: It reported its last epoch.
+        failure: The kind of its failure, if it failed.
+    """
+    trial_id = trial_id_of(study, number)
+    if study._storage.get_trial(trial_id).state.is_finished():
+        return
+    if failure is None and not values:
+        failure = "ended before its first report"
+    elif failure is None and any(math.isnan(value) for value in values.values()):
+        failure = "not a number"
+    trial = optuna.trial.Trial(study, trial_id)
+    if MEMORY_CONSTRAINT not in trial.constraints:
+        trial.set_constraint(MEMORY_CONSTRAINT, 1.0 if failure == OUT_OF_MEMORY else -1.0)
+    if failure is not None:
+        trial.set_user_attr(FAILURE_ATTR, failure)
+        study.tell(number, state=TrialState.FAIL)
     elif finished:
-        study.tell(number, best_value(list(values.values()), mode), skip_if_finished=True)
+        study.tell(number, best_value(list(values.values()), mode))
     else:
-        study.tell(number, state=TrialState.PRUNED, skip_if_finished=True)
+        study.tell(number, state=TrialState.PRUNED)
 
 
 def reconcile(study: optuna.Study, events: list[dict[str, Any]], *, metric: str, mode: str) -> list[FrozenTrial]:
     """After a stop, brings the study up to the journal and returns the trials that have to go on.
 
-    The journal is written first, so it may know of reports, and of a last epoch, that the study was never told. A trial
-    whose last epoch is there is told complete; any other that is RUNNING goes on from its checkpoint under its own
-    number, or starts, if the stop came while it was given its parameters.
+    The journal is written first, so it may know of reports, of a last epoch, and of a failure that the study was never
+    told. A trial whose last epoch is there is told complete, one that failed is told so; any other that is RUNNING goes
+    on from its checkpoint under its own number, or starts, if the stop came while it was given its parameters.
     """
-    journal = epochs_by_trial(events)
+    journal, errors = epochs_by_trial(events), errors_by_trial(events)
     to_requeue = []
     for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         rows = journal.get(frozen.number, {})
-        trial = optuna.trial.Trial(study, frozen._trial_id)
-        for epoch, row in rows.items():
-            if epoch not in frozen.intermediate_values:
-                trial.report(float(row["metrics"][metric]), step=epoch)
         values = {epoch: float(row["metrics"][metric]) for epoch, row in rows.items()}
+        write_reports(study, {(frozen._trial_id, epoch): value for epoch, value in values.items()})
         if any(row["metrics"].get("finished") for row in rows.values()):
-            tell_end(study, frozen.number, values, finished=True, error=False, mode=mode)
-            continue
-        to_requeue.append(frozen.number)
+            tell_end(study, frozen.number, values, finished=True, mode=mode)
+        elif frozen.number in errors:
+            tell_end(study, frozen.number, values, failure=errors[frozen.number]["kind"], mode=mode)
+        else:
+            to_requeue.append(frozen.number)
     trials = study.get_trials(deepcopy=True)
     return [trials[number] for number in to_requeue]
 
@@ -194,31 +260,8 @@ def end_running(study: optuna.Study, *, mode: str) -> int:
     """Ends the trials that a time budget cut off: PRUNED at their last report, FAIL without one; returns how many."""
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     for frozen in running:
-        tell_end(study, frozen.number, frozen.intermediate_values, finished=False, error=False, mode=mode)
+        tell_end(study, frozen.number, frozen.intermediate_values, mode=mode)
     return len(running)
-
-
-def history_of(study: optuna.Study) -> dict[int, dict[int, float]]:
-    """Epoch values of every trial that reported, for the scheduler's rungs."""
-    return {
-        trial.number: dict(trial.intermediate_values)
-        for trial in study.get_trials(deepcopy=False)
-        if trial.intermediate_values
-    }
-
-
-def stored_trials(storage_url: str, name: str) -> list[FrozenTrial]:
-    """The trials of a run's study as they stand, in order of their number; none when it was never begun.
-
-    Raises:
-        RunError: The file is no Optuna storage that this version can read.
-    """
-    try:
-        return optuna.load_study(storage=storage_url, study_name=name).get_trials(deepcopy=False)
-    except KeyError:  # a process that died after it had made the file
-        return []
-    except _UNREADABLE as error:
-        raise _cannot_be_opened(storage_url, error) from error
 
 
 def sample_space(space: Space, count: int) -> list[dict[str, Any]]:

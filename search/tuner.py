@@ -1,34 +1,35 @@
 """The Ray Tune part of a run: resources, one `Tuner` over the persistent study, and going on after a stop."""
 
-import importlib.util
 import logging
-import math
 import os
 import signal
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import optuna
-import ray
 from optuna.trial import TrialState
 from ray import tune
 from ray.tune.experiment import Trial
 
 from search.callbacks.journal import JournalCallback
+from search.cluster import TrialResources, plan_resources
 from search.config import SearchConfig
-from search.errors import ResourceError
 from search.events import EventLog, read_events
+from search.history import end_outside, fit_history
 from search.paths import RunPaths, trial_dirname
 from search.population import Forks, Population, Snapshots
+from search.ray_watch import memory_kills_end_one_trial
 from search.results import Tables, build_tables, write_tables
+from search.runs import stage_seconds, update_run
 from search.sampler import build_sampler
 from search.schedulers import build_scheduler, decision_epochs
 from search.space import Space, parse_space
+from search.stopping import SearchStopper
+from search.storage import close_study
 from search.study import StudySearcher, end_running, history_of, open_study, reconcile
 from segcore.config import TrainConfig
 from segcore.trainable import train_trial
@@ -36,85 +37,12 @@ from segcore.trainable import train_trial
 log = logging.getLogger("segsearch")
 
 
-@dataclass(frozen=True)
-class TrialResources:
-    """What one trial gets, and how many run side by side."""
-
-    cpus: float
-    gpus: float
-    max_concurrent: int
-
-    def __str__(self) -> str:
-        gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
-        return f"{self.cpus:g} CPU{gpus} a trial, {self.max_concurrent} side by side"
-
-
-@contextmanager
-def ray_session(address: str | None) -> Iterator[None]:
-    """Ray for the length of a run: the cluster at `address`, an instance that is already up, or one of our own.
-
-    Only an instance that was started here is shut down.
-    """
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if ray.is_initialized():
-        yield
-        return
-    try:
-        context = ray.init(
-            address=address,
-            include_dashboard=importlib.util.find_spec("aiohttp_cors") is not None if address is None else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        where = f"resources.address={address!r}" if address else "this machine"
-        raise ResourceError(f"Ray cannot be reached or started at {where}: {error}") from error
-    if context.dashboard_url:
-        log.info("Ray dashboard: http://%s", context.dashboard_url)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def plan_resources(config: SearchConfig) -> TrialResources:
-    """What each trial gets on the nodes that Ray has now.
-
-    `auto`: a quarter of a GPU where there is one, else none; and the node's CPUs shared evenly, one each without a GPU,
-    because two trials of one thread get more done than one of two.
-
-    Raises:
-        ResourceError: No node could ever run such a trial; Ray itself would wait for ever.
-    """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus = config.resources.gpus_per_trial
-    if gpus == "auto":
-        gpus = 0.25 if any(node.get("GPU", 0) for node in nodes) else 0.0
-    cpus = config.resources.cpus_per_trial
-    if cpus == "auto":
-        cpus = 1.0
-        if gpus:
-            per_slot = (node.get("CPU", 1) / (node["GPU"] / gpus) for node in nodes if node.get("GPU", 0) >= gpus)
-            cpus = float(max(1, math.floor(min(per_slot, default=1.0))))
-    fitting = [min(_fits(node.get("CPU", 0), cpus), _fits(node.get("GPU", 0), gpus)) for node in nodes]
-    slots = sum(fitting)
-    if slots < 1:
-        have = "; ".join(f"{node.get('CPU', 0):g} CPU, {node.get('GPU', 0):g} GPU" for node in nodes) or "no nodes"
-        keys = [f"resources.{name}_per_trial" for name, amount in (("cpus", cpus), ("gpus", gpus)) if amount]
-        raise ResourceError(
-            f"no node can run a trial that asks for {cpus:g} CPU and {gpus:g} GPU; the nodes have: {have}. "
-            f"Lower {' or '.join(keys)}, or set them to auto"
-        )
-    wanted = config.search.max_concurrent
-    most = slots if wanted == "auto" else min(int(wanted), slots)
-    return TrialResources(float(cpus), float(gpus), int(min(most, config.search.num_samples)))
-
-
 def run_search(
-    config: SearchConfig, paths: RunPaths, cache_path: Path, callbacks: Sequence[tune.Callback] = ()
+    config: SearchConfig,
+    paths: RunPaths,
+    cache_path: Path,
+    callbacks: Sequence[tune.Callback] = (),
+    trainable: Callable[[dict[str, Any]], None] = train_trial,
 ) -> bool:
     """Runs what is left of a search, from nothing or after a stop, and writes the tables.
 
@@ -123,6 +51,7 @@ def run_search(
         paths: The run's folder; `study.db` and `events.jsonl` there say what is done already.
         cache_path: The decoded samples.
         callbacks: Further driver-side callbacks; they are told after the journal.
+        trainable: What trains a trial; it takes the spec of `train_trial` and reports what that does.
 
     Returns:
         Whether the search came to its end; False when it was interrupted and can be resumed.
@@ -133,8 +62,10 @@ def run_search(
     base = config.train_config()
     space = parse_space(config.space, base)
     metric, mode = config.search.metric, config.search.mode
+    fit_history(paths.study, config.space, base)
     study = open_study(paths.storage_url, paths.name, mode=mode, sampler=None)
     requeue = reconcile(study, read_events(paths.events), metric=metric, mode=mode)
+    requeue = end_outside(study, requeue, mode=mode)
     asked = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
     study.sampler = build_sampler(
         config.search.sampler,
@@ -149,6 +80,12 @@ def run_search(
             study.enqueue_trial(space.to_params(defaults), user_attrs={"origin": "config"})
     if remaining <= 0:
         save_tables(study, paths, metric=metric, mode=mode)
+        close_study(study)
+        return True
+    stopper = SearchStopper(config.search, study.get_trials(deepcopy=False), stage_seconds(paths, "search"))
+    if stopper.stop_all():
+        _end_by_rule(stopper, study, paths, metric=metric, mode=mode)
+        close_study(study)
         return True
     if asked:
         new = remaining - len(requeue)
@@ -163,10 +100,11 @@ def run_search(
             "were at the same epoch before them, so the first ones run to their end unjudged",
             options.population, resources.max_concurrent,
         )  # fmt: skip
+    session = paths.next_session()
     searcher = StudySearcher(
         study,
         space,
-        SpecMaker(paths, cache_path, metric, resources, decision_epochs(options, base.train.epochs)),
+        SpecMaker(paths, session, cache_path, metric, resources, decision_epochs(options, base.train.epochs)),
         base=base,
         metric=metric,
         mode=mode,
@@ -185,24 +123,23 @@ def run_search(
         snapshots=Snapshots(paths),
     )
     events = EventLog(paths.events)
-    started = time.monotonic()
-    with terminate_as_interrupt() as interrupted:
+    with terminate_as_interrupt() as interrupted, memory_kills_end_one_trial():
         tuner = tune.Tuner(
-            tune.with_resources(train_trial, {"cpu": resources.cpus, "gpu": resources.gpus}),
+            tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus}),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=scheduler,
-                num_samples=remaining,
+                num_samples=-1,  # the searcher says when it is done: a trial that lost its worker comes again
                 max_concurrent_trials=resources.max_concurrent,
-                time_budget_s=config.search.time_budget_s,
                 reuse_actors=True,
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=_trial_name,
             ),
             run_config=tune.RunConfig(
-                name=paths.next_session(),
+                name=session,
                 storage_path=str(paths.tune.resolve()),
-                callbacks=[JournalCallback(events), *callbacks],
+                stop=stopper,
+                callbacks=[JournalCallback(events, searcher), stopper, *callbacks],
                 checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
                 failure_config=tune.FailureConfig(max_failures=0),
                 verbose=0,
@@ -210,16 +147,32 @@ def run_search(
         )
         tuner.fit()
     events.close()
-    budget = config.search.time_budget_s
-    out_of_time = budget is not None and time.monotonic() - started >= budget
-    if out_of_time and not interrupted:
-        log.info(
-            "search.time_budget_s=%g is used up; %d running trials end here", budget, end_running(study, mode=mode)
-        )
+    searcher.flush()
+    by_rule = stopper.stopped_by is not None and not interrupted and _is_unfinished(study, config)
+    if by_rule:
+        _end_by_rule(stopper, study, paths, metric=metric, mode=mode)
+    else:
+        save_tables(study, paths, metric=metric, mode=mode)
+    is_whole = by_rule or not (interrupted or _is_unfinished(study, config))
+    close_study(study)
+    return is_whole
+
+
+def _is_unfinished(study: optuna.Study, config: SearchConfig) -> bool:
+    states = [trial.state for trial in study.get_trials(deepcopy=False)]
+    return TrialState.RUNNING in states or len(states) < config.search.num_samples
+
+
+def _end_by_rule(stopper: SearchStopper, study: optuna.Study, paths: RunPaths, *, metric: str, mode: str) -> None:
+    """Ends what was running when a stopping rule was met, says which rule, and writes the tables."""
+    if stopper.stopped_by is None:
+        return
+    reconcile(study, read_events(paths.events), metric=metric, mode=mode)
+    num_ended = end_running(study, mode=mode)
+    stop = stopper.stopped_by
+    log.info("stopped by search.%s: %s; running trials that end here: %d", stop.rule, stop.detail, num_ended)
+    update_run(paths, stopped_by=asdict(stop))
     save_tables(study, paths, metric=metric, mode=mode)
-    trials = study.get_trials(deepcopy=False)
-    running = any(trial.state == TrialState.RUNNING for trial in trials)
-    return out_of_time or not (interrupted or running or len(trials) < config.search.num_samples)
 
 
 def save_tables(study: optuna.Study, paths: RunPaths, *, metric: str, mode: str) -> Tables:
@@ -259,12 +212,8 @@ def _forks(config: SearchConfig, space: Space, paths: RunPaths) -> Forks | None:
     )
 
 
-def _fits(have: float, need: float) -> int:
-    return math.floor(have / need + 1e-9) if need else 2**31
-
-
 def _trial_name(trial: Trial) -> str:
-    return trial_dirname(int(trial.config["number"]))
+    return trial_dirname(int(trial.config["number"]), int(trial.config["attempt"]))
 
 
 @dataclass(frozen=True)
@@ -272,6 +221,7 @@ class SpecMaker:
     """Makes a trial's spec for `train_trial`; an object, because Ray pickles the searcher that holds it."""
 
     paths: RunPaths
+    session: str
     cache_path: Path
     metric: str
     resources: TrialResources
@@ -281,6 +231,7 @@ class SpecMaker:
         """The spec of trial `number`, with the checkpoints that it may go on from."""
         return {
             "number": number,
+            "attempt": self.paths.begin_attempt(self.session, number),
             "train": train.model_dump(mode="json"),
             "cache": str(self.cache_path),
             "metric": self.metric,

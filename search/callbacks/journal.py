@@ -1,22 +1,28 @@
-"""The driver-side callback that writes the run's journal; it runs before any other callback."""
+"""The driver-side callback that writes the run's journal, then tells the study; it runs before any other callback."""
 
-import re
-from pathlib import Path
+import time
 from typing import Any
 
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from search.events import EventLog
+from search.failures import INTERRUPTED, describe_failure
+from search.study import StudySearcher
 
-_ERROR_LINE = re.compile(r"^(?:[\w.]+\.)?(\w*(?:Error|Exception|Interrupt|Exit))(?:\([^)]*\))?: ?(.*)$")
+SWEEP_S = 1.0
 
 
 class JournalCallback(Callback):  # type: ignore[misc]
-    """Appends each report and each failure to the journal."""
+    """Appends each report, failure and interruption to the journal, and tells the searcher how a trial failed.
 
-    def __init__(self, log: EventLog) -> None:
+    Ray tells a searcher of an error without saying which; a callback gets the trial with its error file.
+    """
+
+    def __init__(self, log: EventLog, searcher: StudySearcher) -> None:
         self._log = log
+        self._searcher = searcher
+        self._swept = time.monotonic()
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -32,18 +38,29 @@ class JournalCallback(Callback):  # type: ignore[misc]
         self._log.epoch(int(result["number"]), int(result["epoch"]), metrics)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Records why a trial failed."""
+        """Records why a trial failed, or that it lost its worker and goes on."""
         kind, message = describe_failure(trial)
-        self._log.error(int(trial.config["number"]), kind, message)
+        number = int(trial.config["number"])
+        if kind == INTERRUPTED:
+            self._log.interrupted(number, int((trial.last_result or {}).get("epoch", 0)), message)
+        else:
+            self._log.error(number, kind, message)
+        self._searcher.fail(trial.trial_id, kind)
 
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Lets the study's reports be written, and looks for trials that Ray ended with an error without telling.
 
-def describe_failure(trial: Trial) -> tuple[str, str]:
-    """`(kind, message)` of a failed trial: the exception's name and first line, or that the worker died."""
-    text = Path(trial.error_file).read_text(errors="replace") if trial.error_file else ""
-    for line in reversed(text.strip().splitlines()):
-        match = _ERROR_LINE.match(line.strip())
-        if match:
-            kind = "out of memory" if "OutOfMemory" in match[1] else match[1]
-            return kind, match[2].strip()[:500]
-    lines = text.strip().splitlines()
-    return "unknown", (lines[-1][:500] if lines else "the trial's process ended without a message")
+        It does so when a worker could not be made ready for its next trial in time.
+        """
+        self._searcher.flush_if_due()
+        if time.monotonic() - self._swept < SWEEP_S:
+            return
+        self._swept = time.monotonic()
+        missing = set(self._searcher.live)
+        for trial in reversed(trials):
+            if not missing:
+                return
+            if trial.trial_id in missing:
+                missing.remove(trial.trial_id)
+                if trial.status == Trial.ERROR:
+                    self.on_trial_error(iteration, trials, trial)

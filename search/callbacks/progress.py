@@ -12,6 +12,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from search.failures import INTERRUPTED, describe_failure
+
 log = logging.getLogger("segsearch")
 
 REFRESH_S = 0.5
@@ -103,10 +105,13 @@ class ProgressCallback(Callback):  # type: ignore[misc]
         self._end(trial, "complete" if result.get("finished") else "pruned", f"after epoch {result.get('epoch', 0)}")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """A trial failed."""
-        from search.callbacks.journal import describe_failure
-
-        self._end(trial, "failed", ": ".join(describe_failure(trial)))
+        """A trial failed, or its worker died and it goes on."""
+        kind, message = describe_failure(trial)
+        if kind == INTERRUPTED:
+            epoch = (self._running.pop(_number(trial), None) or {}).get("epoch", 0)
+            log.warning("trial %d lost its worker after epoch %d and goes on: %s", _number(trial), epoch, message)
+        else:
+            self._end(trial, "failed", f"{kind}: {message}")
 
     def _end(self, trial: Trial, state: str, detail: str) -> None:
         self._running.pop(_number(trial), None)

@@ -16,9 +16,9 @@ from typing import Any, ParamSpec
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from search.callbacks.journal import describe_failure
 from search.callbacks.wandb_log import RunLog
 from search.callbacks.wandb_run import Destination, Ending, Mode
+from search.failures import INTERRUPTED, describe_failure
 
 log = logging.getLogger("segsearch")
 
@@ -137,12 +137,13 @@ class WandbCallback(Callback):  # type: ignore[misc]
 
     @never_raises
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Ends the run of a failed trial, with its error in one line."""
+        """Ends the run of a failed trial, with its error in one line; one whose worker died opens it again."""
         try:
             kind, message = describe_failure(trial)
         except OSError:
             kind, message = "unknown", "its error file cannot be read"
-        self._end(trial, STATE_FAIL, error=redact(f"{kind}: {message}"))
+        state = STATE_INTERRUPTED if kind == INTERRUPTED else STATE_FAIL
+        self._end(trial, state, error=redact(f"{kind}: {message}"))
 
     @never_raises
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:

@@ -1,3 +1,4 @@
+import math
 import shutil
 import subprocess
 import sys
@@ -15,12 +16,15 @@ from search.results import build_tables
 from search.sampler import build_sampler
 from search.space import parse_space
 from search.study import (
+    FAILURE_ATTR,
+    MEMORY_CONSTRAINT,
     PARAMS_ATTR,
     RAY_IDS_ATTR,
     StudySearcher,
     best_value,
     end_running,
     history_of,
+    observations,
     open_study,
     reconcile,
     stored_trials,
@@ -76,6 +80,12 @@ def suggested(searcher: StudySearcher, trial_id: str) -> dict[str, Any]:
 
 def result(epoch: int, value: float, *, finished: bool = False) -> dict[str, Any]:
     return {"epoch": epoch, METRIC: value, "finished": finished}
+
+
+def fail(searcher: StudySearcher, trial_id: str, kind: str) -> None:
+    """As Ray and the journal's callback tell it."""
+    searcher.on_trial_complete(trial_id, None, error=True)
+    searcher.fail(trial_id, kind)
 
 
 def report(searcher: StudySearcher, trial_id: str, *values: float) -> None:
@@ -139,13 +149,87 @@ def test_a_trial_with_an_error_fails_whatever_it_reported(url: str) -> None:
     searcher = new_searcher(reopen(url))
     searcher.suggest("a")
     report(searcher, "a", 0.2, 0.3)
-    searcher.on_trial_complete("a", None, error=True)
+    fail(searcher, "a", "KeyError")
     searcher.suggest("b")
-    searcher.on_trial_complete("b", None, error=True)
+    fail(searcher, "b", "worker died")
     searcher.suggest("c")
-    searcher.on_trial_complete("c", result(1, 0.9, finished=True), error=True)
-    assert [trial.state for trial in stored(url)] == [TrialState.FAIL] * 3
-    assert stored(url)[0].intermediate_values == {1: 0.2, 2: 0.3}
+    report(searcher, "c", 0.9)
+    fail(searcher, "c", "out of memory")
+    trials = stored(url)
+    assert [trial.state for trial in trials] == [TrialState.FAIL] * 3
+    assert [trial.user_attrs[FAILURE_ATTR] for trial in trials] == ["KeyError", "worker died", "out of memory"]
+    assert trials[0].intermediate_values == {1: 0.2, 2: 0.3}
+
+
+def test_only_a_trial_that_ran_out_of_memory_breaks_the_constraint(url: str) -> None:
+    searcher = new_searcher(reopen(url))
+    for trial_id in "abcd":
+        searcher.suggest(trial_id)
+    searcher.on_trial_complete("a", result(1, 0.5, finished=True))
+    searcher.on_trial_complete("b", result(1, 0.4))
+    fail(searcher, "c", "KeyError")
+    report(searcher, "d", 0.1)
+    fail(searcher, "d", "out of memory")
+    study = reopen(url)
+    assert [trial.constraints for trial in study.trials] == [{MEMORY_CONSTRAINT: value} for value in (-1, -1, -1, 1)]
+    assert study.best_trial.number == 0
+    seen = observations(study)
+    assert [(o.number, o.state.name, o.out_of_memory) for o in seen] == [
+        (0, "COMPLETE", False), (1, "PRUNED", False), (2, "FAIL", False), (3, "FAIL", True)
+    ]  # fmt: skip
+    assert [o.values for o in seen] == [{1: 0.5}, {1: 0.4}, {}, {1: 0.1}]
+    assert seen[0].params == study.trials[0].user_attrs[PARAMS_ATTR]
+
+
+def test_a_trial_with_a_value_that_is_no_number_fails(url: str) -> None:
+    searcher = new_searcher(reopen(url))
+    searcher.suggest("a")
+    report(searcher, "a", 0.2, math.nan)
+    searcher.on_trial_complete("a", result(3, 0.4, finished=True))
+    (trial,) = stored(url)
+    assert (trial.state, trial.user_attrs[FAILURE_ATTR]) == (TrialState.FAIL, "not a number")
+    assert math.isnan(trial.intermediate_values[2])
+
+
+def test_a_trial_whose_worker_died_goes_on_under_its_number(url: str) -> None:
+    searcher = new_searcher(reopen(url), num_samples=1)
+    first = suggested(searcher, "a")
+    report(searcher, "a", 0.2, 0.3)
+    fail(searcher, "a", "interrupted")
+    assert stored(url)[0].state == TrialState.RUNNING
+    again = suggested(searcher, "b")
+    assert again == {**first, "strikes": 1, "reached": 2}
+    assert searcher.suggest("c") is None
+    searcher.on_trial_result("b", result(2, 0.35))
+    searcher.on_trial_complete("b", result(3, 0.4, finished=True))
+    (trial,) = stored(url)
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.4)
+    assert trial.intermediate_values == {1: 0.2, 2: 0.35, 3: 0.4}
+    assert trial.user_attrs[RAY_IDS_ATTR] == ["a", "b"]
+    assert searcher.suggest("c") == Searcher.FINISHED
+
+
+def test_a_worker_that_dies_without_progress_is_counted_and_progress_counts_anew(url: str) -> None:
+    searcher = new_searcher(reopen(url))
+    seen = []
+    for attempt, epochs in enumerate([0, 0, 1, 1, 1, 2]):
+        spec = suggested(searcher, f"ray-{attempt}")
+        seen.append((spec.get("strikes", 0), spec.get("reached", 0)))
+        report(searcher, f"ray-{attempt}", *[0.5] * epochs)
+        fail(searcher, f"ray-{attempt}", "interrupted")
+    assert seen == [(0, 0), (1, 0), (2, 0), (1, 1), (2, 1), (3, 1)]
+    assert suggested(searcher, "last")["strikes"] == 1
+
+
+def test_no_more_trials_run_than_were_allowed(url: str) -> None:
+    searcher = new_searcher(reopen(url))
+    assert searcher.set_max_concurrency(2)
+    suggested(searcher, "a")
+    suggested(searcher, "b")
+    assert searcher.suggest("c") is None
+    fail(searcher, "a", "KeyError")
+    assert suggested(searcher, "c")["number"] == 2
+    assert searcher.live == {"b", "c"}
 
 
 @pytest.mark.parametrize("last", [None, {}, {"trial_id": "a", "done": True}])
@@ -165,7 +249,7 @@ def test_an_end_that_is_told_twice_counts_once(url: str, finished: bool) -> None
     searcher.on_trial_complete("a", end)
     first = stored(url)
     searcher.on_trial_complete("a", end)
-    searcher.on_trial_complete("a", None, error=True)
+    fail(searcher, "a", "KeyError")
     assert [(t.state, t.value, t.intermediate_values) for t in stored(url)] == [
         (t.state, t.value, t.intermediate_values) for t in first
     ]
@@ -176,6 +260,7 @@ def test_a_report_that_is_told_twice_counts_once(url: str) -> None:
     searcher.suggest("a")
     report(searcher, "a", 0.2, 0.3)
     report(searcher, "a", 0.2, 0.3)
+    searcher.on_trial_complete("a", result(2, 0.3))
     assert stored(url)[0].intermediate_values == {1: 0.2, 2: 0.3}
 
 
@@ -183,8 +268,10 @@ def test_no_more_than_num_samples_are_suggested(url: str) -> None:
     searcher = new_searcher(reopen(url), num_samples=3)
     for i in range(3):
         suggested(searcher, f"ray-{i}")
+    assert searcher.suggest("one more") is None, "one of the three may yet lose its worker and go on"
+    for i in range(3):
+        searcher.on_trial_complete(f"ray-{i}", result(1, 0.5))
     assert searcher.suggest("one more") == Searcher.FINISHED
-    assert searcher.suggest("and another") == Searcher.FINISHED
     assert len(stored(url)) == 3
 
 
@@ -196,7 +283,7 @@ def test_trials_of_earlier_sessions_count(url: str) -> None:
     assert new_searcher(reopen(url), num_samples=2).suggest("x") == Searcher.FINISHED
     second = new_searcher(reopen(url), num_samples=3)
     assert suggested(second, "x")["number"] == 2
-    assert second.suggest("y") == Searcher.FINISHED
+    assert second.suggest("y") is None
 
 
 def test_an_enqueued_trial_is_the_first_and_is_counted_once(url: str) -> None:
@@ -206,7 +293,7 @@ def test_an_enqueued_trial_is_the_first_and_is_counted_once(url: str) -> None:
     spec = suggested(searcher, "a")
     assert (spec["number"], spec["train"]["optimizer"]["lr"]) == (0, 0.01)
     assert suggested(searcher, "b")["number"] == 1
-    assert searcher.suggest("c") == Searcher.FINISHED
+    assert searcher.suggest("c") is None
 
 
 def test_the_same_seed_suggests_the_same_and_a_continued_study_nothing_twice(url: str, tmp_path: Path) -> None:
@@ -293,7 +380,7 @@ def test_trials_that_go_on_come_first_under_their_number_and_with_what_they_were
     searcher = new_searcher(study, num_samples=7, requeue=requeue)
     specs = [suggested(searcher, f"again-{i}") for i in range(4)]
     assert [spec["number"] for spec in specs] == [1, 3, 4, 6]
-    assert searcher.suggest("again-4") == Searcher.FINISHED
+    assert searcher.suggest("again-4") is None
     assert stored(url)[4].user_attrs[PARAMS_ATTR]["optimizer.lr"] == specs[2]["train"]["optimizer"]["lr"]
     for spec in specs[:2]:
         params = before[spec["number"]].user_attrs[PARAMS_ATTR]
@@ -305,7 +392,7 @@ def test_trials_that_go_on_come_first_under_their_number_and_with_what_they_were
     searcher.on_trial_complete("again-0", result(4, 0.55, finished=True))
     searcher.on_trial_complete("again-1", result(1, 0.2))
     searcher.on_trial_complete("again-2", result(1, 0.9, finished=True))
-    searcher.on_trial_complete("again-3", None, error=True)
+    fail(searcher, "again-3", "KeyError")
     trials = stored(url)
     assert [trial.state.name for trial in trials] == [
         "COMPLETE", "COMPLETE", "COMPLETE", "PRUNED", "COMPLETE", "COMPLETE", "FAIL"
@@ -346,6 +433,7 @@ def test_a_time_budget_ends_what_is_running(url: str) -> None:
         searcher.suggest(trial_id)
     searcher.on_trial_complete("a", result(1, 0.5, finished=True))
     searcher.on_trial_result("b", result(1, 0.4))
+    searcher.flush()
     assert end_running(study, mode="max") == 2
     assert [trial.state.name for trial in stored(url)] == ["COMPLETE", "PRUNED", "FAIL"]
     assert end_running(study, mode="max") == 0
@@ -354,13 +442,6 @@ def test_a_time_budget_ends_what_is_running(url: str) -> None:
 def test_best_value_follows_the_mode() -> None:
     assert best_value([0.2, 0.7, 0.1], "max") == 0.7
     assert best_value([0.2, 0.7, 0.1], "min") == 0.1
-
-
-def test_the_study_goes_on_in_the_same_file(url: str, tmp_path: Path) -> None:
-    study = reopen(url)
-    study.ask()
-    assert len(open_study(url, "birds", mode="max", sampler=None).trials) == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["study.db"]
 
 
 def test_a_file_that_is_no_study_is_told(tmp_path: Path) -> None:

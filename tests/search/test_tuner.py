@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from search import job
+from search.cluster import plan_resources
 from search.config import SearchConfig, load_config
 from search.errors import ResourceError
 from search.events import epochs_by_trial, read_events
@@ -23,7 +24,7 @@ from search.paths import RunPaths
 from search.results import read_table
 from search.runs import create_run
 from search.study import open_study
-from search.tuner import plan_resources, run_search
+from search.tuner import run_search
 from segcore.bundle import load_bundle
 
 pytestmark = pytest.mark.slow

@@ -1,0 +1,54 @@
+"""What the study holds of its trials, as plain records; nothing here writes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+PARAMS_ATTR = "params"
+"""User attribute of a trial: the searched dotted keys and the values that ran, as JSON."""
+RAY_IDS_ATTR = "ray_trial_ids"
+"""User attribute: Ray's ids of the trial, one an attempt."""
+FAILURE_ATTR = "failure"
+"""User attribute of a failed trial: the kind of its failure, as in the journal."""
+MEMORY_CONSTRAINT = "out_of_memory"
+"""Optuna's constraint on every trial that ended: 1 when it ran out of memory, else -1, which is feasible."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the study knows of one trial, for whoever proposes the next one.
+
+    `params` are the searched dotted keys that ran; `values` maps epochs to the searched metric.
+    """
+
+    number: int
+    params: dict[str, Any]
+    values: dict[int, float]
+    state: TrialState
+    out_of_memory: bool
+
+
+def observations(study: optuna.Study) -> list[Observation]:
+    """All trials that got their parameters, in order of their number; nothing is written."""
+    return [
+        Observation(
+            number=trial.number,
+            params=dict(trial.user_attrs[PARAMS_ATTR]),
+            values=dict(trial.intermediate_values),
+            state=trial.state,
+            out_of_memory=trial.constraints.get(MEMORY_CONSTRAINT, -1.0) > 0,
+        )
+        for trial in study.get_trials(deepcopy=False)
+        if PARAMS_ATTR in trial.user_attrs
+    ]
+
+
+def history_of(study: optuna.Study) -> dict[int, dict[int, float]]:
+    """Epoch values of every trial that reported, for the scheduler's rungs."""
+    return {
+        trial.number: dict(trial.intermediate_values)
+        for trial in study.get_trials(deepcopy=False)
+        if trial.intermediate_values
+    }

@@ -1,0 +1,98 @@
+"""Two things that Ray does not do by itself: say that it is gone, and let a killed worker cost one trial only."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import OutOfMemoryError, RayActorError
+
+log = logging.getLogger("segsearch")
+
+POLL_S = 2.0
+LOST_AFTER_S = 20.0
+"""Ray counts as gone when for so long it has had no node alive, or has not answered."""
+GRACE_S = 20.0
+"""How long the search may take to end by itself when Ray is gone."""
+
+
+@contextmanager
+def watched_ray(resume: str) -> Iterator[None]:
+    """Ends the search when Ray is gone; without it, Tune would wait for ever for resources that no one has.
+
+    The search is interrupted as by Ctrl-C. Where that does not help, because Ray itself waits for an answer, the
+    process ends with exit code 1; the journal has everything that was reported.
+
+    Args:
+        resume: The command that goes on with the run.
+    """
+    stopped = threading.Event()
+    seen = [time.monotonic()]
+
+    def poll() -> None:
+        while not stopped.wait(POLL_S):
+            if _has_nodes():
+                seen[0] = time.monotonic()
+
+    def guard() -> None:
+        while not stopped.wait(POLL_S):
+            if time.monotonic() - seen[0] > LOST_AFTER_S:
+                break
+        else:
+            return
+        log.error("Ray is gone: no node of it has answered for %.0f s; the search stops here", LOST_AFTER_S)
+        os.kill(os.getpid(), signal.SIGINT)
+        if not stopped.wait(GRACE_S):
+            _end_process(f"interrupted, because Ray is gone; nothing is lost. Go on with: {resume}")
+
+    for work in (poll, guard):
+        threading.Thread(target=work, name=f"segsearch-ray-{work.__name__}", daemon=True).start()
+    try:
+        yield
+    finally:
+        stopped.set()
+
+
+def _has_nodes() -> bool:
+    try:
+        return any(node["Alive"] for node in ray.nodes())
+    except Exception:  # whatever it says, it is no answer
+        return False
+
+
+def _end_process(message: str) -> None:
+    log.error(message)
+    for handler in (*log.handlers, *logging.getLogger().handlers):
+        handler.flush()
+    if sys.stderr.isatty():
+        sys.stderr.write("\x1b[?25h\n")  # the live table hides the cursor
+    sys.stderr.flush()
+    os._exit(1)
+
+
+@contextmanager
+def memory_kills_end_one_trial() -> Iterator[None]:
+    """Makes Tune take a worker that Ray's memory monitor killed for a worker that died.
+
+    Tune knows two kinds of errors of a worker, and raises at any other: the whole search would end with
+    `RuntimeError: Caught unexpected exception`.
+    """
+    original: Callable[[Any, Any, Exception], None] = RayActorManager._actor_task_failed
+
+    def actor_task_failed(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, OutOfMemoryError):
+            exception = RayActorError(error_msg=str(exception))
+        original(self, tracked_actor_task, exception)
+
+    RayActorManager._actor_task_failed = actor_task_failed
+    try:
+        yield
+    finally:
+        RayActorManager._actor_task_failed = original
