@@ -93,8 +93,9 @@ def _check_combinations(nodes: Sequence[Node], base: TrainConfig) -> list[Proble
     """Rules between the keys of one section hold for every combination of choices."""
     problems: dict[tuple[str, str], Problem] = {}
     for section in sorted(SECTIONS):
-        for flat in combinations(within(nodes, f"{section}.")):
-            values = {key: value for key, value in flat.items() if key.startswith(f"{section}.")}
+        own = frozenset(key for key in leaf_keys(TrainConfig) if key.startswith(f"{section}."))
+        for flat in combinations(within(nodes, own.__contains__)):
+            values = {key: value for key, value in flat.items() if key in own}
             try:
                 apply(base, values)
             except ConfigError as error:

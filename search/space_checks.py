@@ -4,7 +4,7 @@ import itertools
 import math
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -55,15 +55,15 @@ def named(nodes: Sequence[Node]) -> tuple[Node, ...]:
     return tuple(map(rename, nodes))
 
 
-def within(nodes: Sequence[Node], prefix: str) -> tuple[Node, ...]:
-    """The part of the tree that decides over the keys with this prefix."""
+def within(nodes: Sequence[Node], is_wanted: Callable[[str], bool]) -> tuple[Node, ...]:
+    """The part of the tree that decides over the wanted keys."""
     kept: list[Node] = []
     for node in nodes:
         if isinstance(node.domain, Choice):
-            options = tuple(replace(option, nodes=within(option.nodes, prefix)) for option in node.domain.options)
-            if node.key.startswith(prefix) or any(option.nodes for option in options):
+            options = tuple(replace(option, nodes=within(option.nodes, is_wanted)) for option in node.domain.options)
+            if is_wanted(node.key) or any(option.nodes for option in options):
                 kept.append(replace(node, domain=Choice(options)))
-        elif node.key.startswith(prefix):
+        elif is_wanted(node.key):
             kept.append(node)
     return tuple(kept)
 

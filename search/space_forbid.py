@@ -9,10 +9,11 @@ Comparisons (chained ones too, and `in` a list), and/or/not, + - * /, numbers, '
 
 import ast
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from search.config_errors import leaf_keys, node_at, shown, unknown_key, value_problem
-from search.space_checks import combinations
+from search.space_checks import combinations, within
 from search.space_reader import SELECTORS, Reader
 from search.space_rules import ARITHMETIC, ORDER, Rule
 from search.space_tree import Space, flatten
@@ -57,7 +58,7 @@ def read_rules(raw: object, reader: Reader, searched: Sequence[str]) -> tuple[Ru
 
 def check_rules(space: Space, reader: Reader) -> None:
     """Refuses rules that leave no trial, or that cannot be computed, judged by random points and the combinations."""
-    points = [*uniform_points(space, NUM_POINTS), *combinations(space.nodes)]
+    points = telling_points(space)
     for index, rule in enumerate(space.rules):
         path = f"space.forbid[{index}]"
         try:
@@ -68,6 +69,13 @@ def check_rules(space: Space, reader: Reader) -> None:
             reader.refuse(path, f"`{rule.text}` cannot be computed for every trial: {error}; multiply instead")
     if not reader.problems and all(space.forbidden(point) for point in points):
         reader.refuse("space.forbid", f"the {len(space.rules)} expressions together rule out every trial")
+
+
+def telling_points(space: Space) -> list[dict[str, Any]]:
+    """Random points and every combination of choices, where not too many, as far as the rules ask for their keys."""
+    mentioned = frozenset(key for rule in space.rules for key, _ in rule.own)
+    part = replace(space, nodes=within(space.nodes, mentioned.__contains__))
+    return [*uniform_points(part, NUM_POINTS), *combinations(part.nodes)]
 
 
 def uniform_points(space: Space, count: int, seed: int = 0) -> list[dict[str, Any]]:
@@ -83,13 +91,12 @@ def _read(text: object, reader: Reader, searched: Sequence[str]) -> Rule:
         raise _RefusedError(f"found {shown(text)}; must be an expression such as train.batch_size >= 16")
     if len(text) > _LONGEST:
         raise _RefusedError(f"an expression has at most {_LONGEST} characters, found {len(text)}")
+    parser = _Parser(reader)
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
+        tree = parser.condition(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         cause = error.msg if isinstance(error, SyntaxError) else str(error)
         raise _RefusedError(f"`{text}` cannot be read: {cause}; {_FORMS}") from None
-    parser = _Parser(reader)
-    tree = parser.condition(tree)
     if not set(parser.keys) & set(searched):
         mentioned = f"only {', '.join(parser.keys)}" if parser.keys else "no key at all"
         raise _RefusedError(f"`{text}` is about nothing that is searched; it mentions {mentioned}")

@@ -7,11 +7,10 @@ import numpy as np
 
 from search.config_tree import SearchConfig
 from search.space import parse_space
-from search.space_checks import combinations
 from search.space_domains import Choice, Fixed, Node, Prior, Range, plain, same_value
 from search.space_effects import idle_nodes
 from search.space_enqueue import enqueued_points
-from search.space_forbid import NUM_POINTS, uniform_points
+from search.space_forbid import NUM_POINTS, telling_points, uniform_points
 from search.space_tree import Space, all_nodes
 
 _TRIES_PER_SAMPLE = 500
@@ -72,7 +71,7 @@ def survey(config: SearchConfig, num_samples: int, seed: int) -> dict[str, Any]:
     except ValueError as error:
         first, why = None, str(error)
     warnings = [f"{idle.node.key} {idle.message}" for idle in idle_nodes(space.nodes, base)]
-    warnings += _rule_warnings(space, points)
+    warnings += _rule_warnings(space)
     if space and len(samples) < num_samples:
         found = f"only {len(samples)} of {_TRIES_PER_SAMPLE * num_samples} random points are allowed by forbid"
         warnings.append(f"{found}; shrink the ranges instead, so that the search need not throw away its proposals")
@@ -110,16 +109,18 @@ def _allowed(space: Space, count: int, seed: int) -> list[dict[str, Any]]:
     return found
 
 
-def _rule_warnings(space: Space, points: Sequence[dict[str, Any]]) -> list[str]:
+def _rule_warnings(space: Space) -> list[str]:
+    if not space.rules:
+        return []
     warnings = []
-    every = [*points, *combinations(space.nodes)] if space.rules else []
+    every = telling_points(space)
     for rule in space.rules:
         if not any(rule.holds(point) for point in every):
             warnings.append(
                 f"forbid `{rule.text}` is true of none of {NUM_POINTS:,} random points; is it spelled right?"
             )
     allowed = [point for point in every if space.forbidden(point) is None]
-    for node, _ in all_nodes(space.nodes) if space.rules else ():
+    for node, _ in all_nodes(space.nodes):
         for option in node.domain.options if isinstance(node.domain, Choice) else ():
             tried, left = (
                 any(node.key in point and same_value(point[node.key], option.value) for point in among)

@@ -1,6 +1,7 @@
 """Every config that we ship loads, is accepted by the schema, and spans a space whose every point is valid."""
 
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -110,6 +111,16 @@ def _leaves() -> set[str]:
     return {f"{section}.{key}" for section, keys in tree.items() if isinstance(keys, dict) for key in keys} | {
         "threshold"
     }
+
+
+def test_the_configs_in_the_readme_load(tmp_path: Path) -> None:
+    blocks = re.findall(
+        r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    assert len(blocks) >= 2
+    for number, block in enumerate(blocks):
+        (tmp_path / f"{number}.yaml").write_text(block, encoding="utf-8")
+        assert load_config(tmp_path / f"{number}.yaml").space
 
 
 def test_the_quickstart_needs_nothing_but_this_machine(tmp_path: Path) -> None:

@@ -131,6 +131,7 @@ BAD: list[tuple[object, list[str]]] = [
     ("train.batch_size = 16", ["cannot be read: ", "valid: comparisons"]),
     ("train.batch_size >", ["cannot be read: invalid syntax"]),
     ("(" * 300 + "train.compile" + ")" * 300, ["cannot be read"]),
+    ("-" * 900 + "train.batch_size < 3", ["cannot be read"]),
     ("train.compile and " * 100 + "train.compile", ["at most 1000 characters, found "]),
     ("train.batch_size ** 2 > 3", ["`train.batch_size ** 2` cannot stand in a forbid expression; valid: comparisons"]),
     ("train.batch_size is 16", ["cannot stand in a forbid expression"]),
