@@ -1,0 +1,106 @@
+"""The trainable without Ray around it: what is saved when, and where a fork begins."""
+
+import contextlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from segcore import trainable
+from segcore.checkpoint import read_best, read_state
+from segcore.config import TrainConfig
+from segcore.data.cache import build_cache
+from segcore.data.discovery import discover
+from segcore.errors import TrainingError
+from segcore.trainable import train_trial
+
+CONFIG = TrainConfig.model_validate(
+    {
+        "data": {"root": "synthetic", "image_size": 32, "synthetic": {"num_images": 16}},
+        "model": {"base_channels": 4, "depth": 2},
+        "optimizer": {"lr": 1e-9, "weight_decay": 0.0},  # so small that hardly an epoch is better than the first
+        "train": {"epochs": 6, "batch_size": 4},
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def cache_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = CONFIG.data.model_copy(update={"cache_dir": str(tmp_path_factory.mktemp("cache"))})
+    return build_cache(discover(data), data)
+
+
+class StoppedError(Exception):
+    """Ray ends the function of a trial that is stopped in its report."""
+
+
+def run(
+    spec: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int = 99
+) -> tuple[list[dict[str, Any]], list[int]]:
+    """The reports, and the epochs whose report brought a checkpoint; copies are left in `folder/EPOCH`."""
+    reports: list[dict[str, Any]] = []
+    saved: list[int] = []
+
+    def report(metrics: dict[str, Any], checkpoint: Any = None) -> None:
+        reports.append(metrics)
+        if checkpoint is not None:
+            saved.append(metrics["epoch"])
+            shutil.copytree(checkpoint.path, folder / str(metrics["epoch"]))
+        if metrics["epoch"] >= stop_after:
+            raise StoppedError
+
+    monkeypatch.setattr(trainable.tune, "report", report)
+    with contextlib.suppress(StoppedError):
+        train_trial(spec)
+    return reports, saved
+
+
+def spec_of(cache_path: Path, **changes: Any) -> dict[str, Any]:
+    return {
+        "number": 0, "train": CONFIG.model_dump(mode="json"), "cache": str(cache_path), "metric": "val/iou",
+        "num_cpus": 1, "gpu_fraction": 0.0, "checkpoints": [], **changes,
+    }  # fmt: skip
+
+
+def test_a_rung_is_saved_even_when_its_epoch_is_not_the_best(
+    cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports, without = run(spec_of(cache_path), tmp_path / "without", monkeypatch)
+    best = sorted({report["best_epoch"] for report in reports})
+    assert without == best
+    rungs = sorted(set(range(2, 6)) - set(best))[:2]
+    assert rungs, "every epoch was the best: this shows nothing"
+    _, saved = run(spec_of(cache_path, save_at=rungs), tmp_path / "with", monkeypatch)
+    assert saved == sorted({*best, *rungs})
+    for epoch in rungs:
+        assert read_state(tmp_path / "with" / str(epoch))["epoch"] == epoch
+        assert read_best(tmp_path / "with" / str(epoch)).epoch == max(e for e in best if e <= epoch)
+
+
+def test_a_fork_goes_on_from_its_parent_and_later_from_its_own(
+    cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(spec_of(cache_path, save_at=[2]), tmp_path / "parent", monkeypatch, stop_after=2)
+    train = CONFIG.model_copy(update={"optimizer": CONFIG.optimizer.model_copy(update={"lr": 1e-2})})
+    fork = spec_of(
+        cache_path, number=5, train=train.model_dump(mode="json"), fork_from=str(tmp_path / "parent" / "2"), save_at=[4]
+    )
+    reports, saved = run(fork, tmp_path / "fork", monkeypatch, stop_after=4)
+    assert [report["epoch"] for report in reports] == [3, 4]
+    assert {report["number"] for report in reports} == {5}
+    assert saved == [3, 4]
+    assert reports[0]["best_epoch"] == 3
+    assert reports[0]["lr"] > 1e-3
+
+    resumed, _ = run({**fork, "checkpoints": [str(tmp_path / "fork" / "4")]}, tmp_path / "resumed", monkeypatch)
+    assert [report["epoch"] for report in resumed] == [5, 6]
+    assert min(report["best_epoch"] for report in resumed) >= 3
+    assert resumed[-1]["finished"]
+
+
+def test_a_fork_whose_start_cannot_be_read_does_not_begin_anew(
+    cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(TrainingError, match=r"checkpoint .*gone.* cannot be read"):
+        run(spec_of(cache_path, fork_from=str(tmp_path / "gone")), tmp_path, monkeypatch)
