@@ -69,12 +69,9 @@ class RawConfig:
         key = re.sub(r"\[(\d+)\]", r".\1", key)
         if key not in self.lines and any(name.startswith(f"{key}.") for name in self.overridden):
             return 0
-        for candidate in _prefixes(key):
-            if candidate in self.overridden:
-                return 0
-            if candidate in self.lines:
-                return self.lines[candidate]
-        return None
+        if any(candidate in self.overridden for candidate in _prefixes(key)):
+            return 0
+        return next((self.lines[candidate] for candidate in _prefixes(key) if candidate in self.lines), None)
 
 
 def _prefixes(key: str) -> Iterable[str]:

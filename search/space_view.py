@@ -110,7 +110,7 @@ def _blocks(columns: Mapping[str, Sequence[str]], room: int) -> list[list[str]]:
     blocks: list[list[str]] = []
     left = 0
     for heading, cells in columns.items():
-        wide = 2 + min(_WIDEST_CELL, max(map(len, (heading, *cells))))
+        wide = 3 + min(_WIDEST_CELL, max(map(len, (heading, *cells))))
         if not blocks or wide > left:
             blocks.append([])
             left = room

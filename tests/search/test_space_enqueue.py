@@ -145,6 +145,12 @@ def test_every_problem_of_every_point_is_listed(tmp_path: Path) -> None:
     ]
 
 
+def test_a_point_that_was_set_on_the_command_line_says_so(tmp_path: Path) -> None:
+    path = write(tmp_path, "{optimizer.lr: 1e-3}")
+    with pytest.raises(ConfigError, match=r"search\.enqueue\[0\]\.optimizer\.lr \(--set\): found 1"):
+        load_config(path, ["search.enqueue=[{optimizer.lr: 1}]"])
+
+
 def test_a_bad_space_is_told_before_the_points_that_depend_on_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="1 problem") as caught:
         load_config(write(tmp_path, "{optimizer.lr: 1}", text=CONFIG.replace("[1e-4, 1e-2]", "[1e-2, 1e-4]")))

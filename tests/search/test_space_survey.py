@@ -2,6 +2,7 @@
 """`segsearch space`: what it counts, what it warns of, and how it looks."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -160,7 +161,7 @@ def test_every_shipped_space_fits_the_terminal(shown: Callable[..., Result], pat
     assert "…" not in result.output
     config = load_config(path)
     for key in parse_space(config.space, config.train_config()).keys():  # noqa: SIM118
-        assert key in result.output
+        assert re.search(rf"^  {re.escape(key)} ", result.output, re.MULTILINE), key  # whole, in a row of its own
     rows = [line for line in lines if line.strip().startswith("key ")]
     assert [int(word) for line in rows[1:] for word in line.split()[1:]] == list(range(1, 11))
 
