@@ -58,6 +58,23 @@ def test_checkpoints_of_a_trial_come_newest_first_over_all_sessions(tmp_path: Pa
     assert paths.trial_checkpoints(4) == []
 
 
+def test_each_attempt_at_a_trial_has_a_folder_and_the_last_one_is_the_newest(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path)
+    assert [paths.begin_attempt("session-1", 3) for _ in range(12)] == list(range(12))
+    assert [paths.begin_attempt("session-2", 3) for _ in range(2)] == [0, 1]
+    assert paths.begin_attempt("session-1", 30) == 0
+    make_checkpoints(
+        paths,
+        "session-1/trial_00003/checkpoint_000001", "session-1/trial_00003-2/checkpoint_000000",
+        "session-1/trial_00003-11/checkpoint_000000", "session-2/trial_00003-1/checkpoint_000000",
+        "session-1/trial_00030/checkpoint_000007",
+    )  # fmt: skip
+    found = [path.parent.relative_to(paths.tune).as_posix() for path in paths.trial_checkpoints(3)]
+    assert found == [
+        "session-2/trial_00003-1", "session-1/trial_00003-11", "session-1/trial_00003-2", "session-1/trial_00003"
+    ]  # fmt: skip
+
+
 def test_sessions_are_counted_on(tmp_path: Path) -> None:
     paths = RunPaths(tmp_path)
     assert paths.next_session() == "session-1"
