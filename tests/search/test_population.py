@@ -336,6 +336,23 @@ def test_only_the_best_are_kept_and_the_start_of_a_fork_until_it_ends(tmp_path: 
     assert not any(world.paths.fork_start(number).exists() for number in range(14))
 
 
+def test_one_that_left_makes_room_for_the_next_best(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path)
+    scheduler = build_scheduler(
+        OPTIONS, metric=METRIC, mode="max", max_epochs=EPOCHS, history={}, snapshots=Snapshots(paths)
+    )
+    for number, value in enumerate([0.9, 0.5, 0.4]):
+        checkpoint = paths.tune / "session-1" / trial_dirname(number) / "checkpoint_000001"
+        checkpoint.mkdir(parents=True)
+        trial = SimpleNamespace(trial_id=f"ray-{number}", config={"number": number})
+        scheduler.on_trial_add(None, trial)
+        scheduler.on_trial_result(None, trial, {"epoch": 2, METRIC: value})
+        if number == 0:
+            assert paths.snapshot(0, 2).is_dir()
+            scheduler.on_trial_error(None, trial)
+    assert [paths.snapshot(number, 2).is_dir() for number in range(3)] == [False, True, False]
+
+
 def test_a_snapshot_outlives_the_checkpoint_that_it_links_to(tmp_path: Path) -> None:
     paths = RunPaths(tmp_path)
     checkpoint = paths.tune / "session-1" / trial_dirname(3) / "checkpoint_000001"

@@ -2,7 +2,9 @@
 
 import copy
 import itertools
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from torch import nn
 
 from segcore import training
-from segcore.checkpoint import TrainingState, load_checkpoint, read_best, read_state, save_checkpoint
+from segcore.checkpoint import TrainingState, load_checkpoint, read_best, read_state, save_checkpoint, write_best
 from segcore.config import LRSchedulerConfig, OptimizerConfig, TrainConfig
 from segcore.data.cache import SampleCache, build_cache, open_cache
 from segcore.data.discovery import discover
@@ -82,8 +84,11 @@ def test_a_fork_with_its_parents_settings_trains_as_its_parent_does(cache: Sampl
 
 
 def test_the_best_epoch_of_a_fork_is_one_of_its_own(cache: SampleCache, parent: Path, tmp_path: Path) -> None:
-    read_best(parent)
-    first = next(iter(fit(config(), cache, device=CPU, checkpoint=parent, as_fork=True)))
+    better = Path(shutil.copytree(parent, tmp_path / "better"))
+    best = read_best(parent)
+    write_best(better, replace(best, metrics={**best.metrics, "val/iou": 0.999}))
+    assert not next(iter(fit(config(), cache, device=CPU, checkpoint=better))).is_best
+    first = next(iter(fit(config(), cache, device=CPU, checkpoint=better, as_fork=True)))
     assert first.is_best
     assert first.state.best is not None
     assert first.state.best.epoch == 3
