@@ -20,6 +20,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from search.config_tree import SchedulerConfig
+from search.observations import PARAMS_ATTR
 from search.paths import RunPaths
 from search.space import Choice, Fixed, Node, Range, Space
 
@@ -139,7 +140,7 @@ class Forks:
         if parent is None:
             return running == 0
         origin, epoch = parent
-        params = perturb(self.space, self.space.from_params(origin.params), rng, self.population.resample_probability)
+        params = perturb(self.space, origin.user_attrs[PARAMS_ATTR], rng, self.population.resample_probability)
         self.snapshots.start_fork(number, origin.number, epoch)
         study.enqueue_trial(self.space.to_params(params), user_attrs={PARENT_ATTR: [origin.number, epoch]})
         return True

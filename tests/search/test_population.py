@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.schedulers import TrialScheduler
 
 from search.config_tree import SchedulerConfig
+from search.observations import PARAMS_ATTR
 from search.paths import RunPaths, trial_dirname
 from search.population import PARENT_ATTR, Forks, Population, Snapshots, perturb
 from search.schedulers import build_scheduler
@@ -88,6 +89,12 @@ def test_a_fork_is_a_point_of_the_space_and_never_its_parent() -> None:
         apply(TrainConfig(), params)
     only = parse_space({"loss.smooth": {"choice": [0.0, 1.0]}}, TrainConfig())
     assert perturb(only, {"loss.smooth": 1.0}, np.random.default_rng(0), 0.0) == {"loss.smooth": 0.0}
+
+
+def test_a_key_that_the_parent_did_not_have_is_drawn() -> None:
+    """The space of a search may have grown since the parent ran."""
+    older = {key: value for key, value in PARENT.items() if key != "loss.dice"}
+    assert len({params["loss.dice"] for params in altered(0.0, params=older)}) == 300
 
 
 def test_a_fork_is_nothing_that_is_forbidden() -> None:
@@ -178,7 +185,7 @@ class World:
         if not self.forks.prepare(self.study):
             return False
         trial = self.study.ask()
-        SPACE.suggest(trial)
+        trial.set_user_attr(PARAMS_ATTR, SPACE.suggest(trial))
         self.running[trial.number] = self.start_of(trial.number)
         parent = trial.user_attrs.get(PARENT_ATTR)
         assert self.running[trial.number] == (parent[1] if parent else 0)
