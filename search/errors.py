@@ -1,12 +1,13 @@
 """Errors of the search, its runs and its exports. The root and the training errors live in `segcore.errors`."""
 
-from segcore.errors import BundleError, ConfigError, DataError, SegsearchError, TrainingError
+from segcore.errors import BundleError, ConfigError, DataError, NoDataError, SegsearchError, TrainingError
 
 __all__ = [
     "BundleError",
     "ConfigError",
     "DataError",
     "ExportError",
+    "NoDataError",
     "ResourceError",
     "RunError",
     "SegsearchError",

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from search.callbacks.progress import ProgressCallback
 from search.config import SearchConfig
-from search.errors import ConfigError, RunError
+from search.errors import ConfigError, NoDataError, RunError
 from search.events import read_events
 from search.exporting import EXIT_DONE, export_run, require_targets, targets_without_model
 from search.extending import begin_extension, plan_extension
@@ -132,7 +132,11 @@ def check(config: SearchConfig, console: Console) -> tuple[DatasetIndex, Path]:
     """
     config = absolute_paths(config)
     require_targets(config)
-    index, cache_path = prepare_data(config, console)
+    try:
+        index, cache_path = prepare_data(config, console)
+    except NoDataError as error:
+        hint = "Point elsewhere with --set data.root=FOLDER, or try without data: --set data.root=synthetic"
+        raise NoDataError(f"{error}\n  {hint}") from error
     require_models(config)
     return index, cache_path
 

@@ -23,6 +23,10 @@ class DataError(SegsearchError):
     exit_code = 2
 
 
+class NoDataError(DataError):
+    """There are no images with masks where they were looked for; the message says what was found instead."""
+
+
 class BundleError(SegsearchError):
     """A sealed model is missing, altered, or of a format that this version cannot read."""
 

@@ -11,7 +11,7 @@ from segcore.data.decode import IMAGE_SUFFIXES
 from segcore.data.layouts import PAIRERS, find_image_and_mask_folders, find_split_folders, list_images, normalise
 from segcore.data.samples import SPLITS, DatasetIndex, Pair, Sample, Split
 from segcore.data.splits import assign_groups, assign_splits
-from segcore.errors import DataError
+from segcore.errors import DataError, NoDataError
 
 __all__ = ["IMAGE_SUFFIXES", "SPLITS", "DatasetIndex", "Sample", "Split", "discover"]
 
@@ -50,7 +50,7 @@ def discover(config: DataConfig, *, carve: bool = True) -> DatasetIndex:
         problems.extend(inspect_pairs(pairs, root))
     problems.raise_if_any(str(root))
     if not pairs:
-        raise DataError(_nothing_found(root, config, layout))
+        raise NoDataError(_nothing_found(root, config, layout))
 
     base = root.parent if root.is_file() else root
     pairs = assign_groups(pairs, [_relative(pair.image, base) for pair in pairs], config.group_by)
@@ -85,7 +85,7 @@ def _root_of(config: DataConfig) -> Path:
         return ensure_synthetic(config)
     root = Path(config.root).expanduser().absolute()
     if not root.exists():
-        raise DataError(_nothing_found(root, config, None))
+        raise NoDataError(_nothing_found(root, config, None))
     return root
 
 
@@ -93,7 +93,7 @@ def _detect(root: Path, config: DataConfig) -> str:
     if root.is_file():
         if root.suffix.lower() in {".csv", ".tsv"}:
             return "csv"
-        raise DataError(f"data.root is the file {root}; it must be a folder or a .csv of pairs. {_HOW_TO_POINT}")
+        raise NoDataError(f"data.root is the file {root}; it must be a folder or a .csv of pairs")
     if find_split_folders(root):
         return "split_folders"
     if find_image_and_mask_folders(root) is not None:
@@ -103,7 +103,7 @@ def _detect(root: Path, config: DataConfig) -> str:
         return "suffix"
     if len(_csv_files(root)) == 1:
         return "csv"
-    raise DataError(_nothing_found(root, config, None))
+    raise NoDataError(_nothing_found(root, config, None))
 
 
 def _csv_files(root: Path) -> list[Path]:
@@ -122,9 +122,6 @@ def _only_csv(root: Path) -> Path:
 
 def _relative(path: Path, base: Path) -> str:
     return normalise(path.relative_to(base).as_posix() if path.is_relative_to(base) else path.as_posix())
-
-
-_HOW_TO_POINT = "Point elsewhere with --set data.root=FOLDER, or try without data: --set data.root=synthetic"
 
 
 def _nothing_found(root: Path, config: DataConfig, layout: str | None) -> str:
@@ -149,4 +146,4 @@ def _nothing_found(root: Path, config: DataConfig, layout: str | None) -> str:
     looked_for = forms if layout is None else {layout: forms[layout]}
     lines = [f"no images with masks found at data.root = {config.root!r}", f"  looked in: {root}; {seen}"]
     lines += [f"  looked for layout {name}: {form}" for name, form in looked_for.items()]
-    return "\n".join([*lines, f"  {_HOW_TO_POINT}"])
+    return "\n".join(lines)

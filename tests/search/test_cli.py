@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from search.cli import main
+from segcore.config import DataConfig
 
 SYNTHETIC = "data: {root: synthetic, image_size: 32, synthetic: {num_images: 24}}\n"
 SPACE = "space: {optimizer.lr: {loguniform: [1e-3, 1e-2]}}\n"
@@ -189,6 +191,18 @@ def test_a_bad_data_folder_is_one_message_and_leaves_no_run(
     for command in ("check", "run"):
         refused(cli(command, "c.yaml"), fragment)
     assert not (tmp_path / "results").exists()
+
+
+def test_a_folder_without_data_is_answered_in_the_words_of_the_command(
+    cli: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "c.yaml").write_text("data: {root: d, image_size: 32}\n" + SPACE)
+    refused(cli("check", "c.yaml"), "no images with masks found", "--set data.root=FOLDER", "--set data.root=synthetic")
+    bundle = SimpleNamespace(config=SimpleNamespace(data=DataConfig()))
+    monkeypatch.setattr("search.models.load_model", lambda *_: bundle)
+    evaluated = cli("evaluate", "model", "d")
+    refused(evaluated, "no images with masks found")
+    assert "--set" not in evaluated.output
 
 
 def test_an_export_that_cannot_work_is_refused_before_anything_is_trained(

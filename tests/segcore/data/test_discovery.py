@@ -119,7 +119,7 @@ BAD_FOLDERS: list[tuple[Callable[[Path], None], list[str]]] = [
     (two_validation_folders, [r"1 split folders for 'val' beside another one:\n +/.*/validation"]),
     (only_validation, [r"there are no training images, only {'val': 4}; add a `train` split"]),
     (one_image, [r"cannot carve a val split from 1 training image; at least 2 are needed"]),
-    (no_images, [r"no images with masks found", r"holds readme\.txt \(files: 1 \.txt\)", r"data\.root=synthetic"]),
+    (no_images, [r"no images with masks found", r"holds readme\.txt \(files: 1 \.txt\)", r"data\.root = "]),
     (empty_image_folders, [r"no images with masks found", r"it holds images/, masks/ \(files: none\)"]),
     (swapped, [r"6 masks that are not masks:\n +masks/000\.jpg"]),
 ]
@@ -192,8 +192,7 @@ def test_a_root_that_is_not_there_says_where_it_looked_and_what_to_do(
     assert f"looked in: {tmp_path / 'data'}; the folder does not exist" in message
     for layout in ("split_folders: train/images", "flat: images/", "suffix: x.jpg + x_mask.png", "csv: one .csv"):
         assert f"looked for layout {layout}" in message
-    assert "--set data.root=FOLDER" in message
-    assert "--set data.root=synthetic" in message
+    assert "--set" not in message, "how to point elsewhere depends on the command"
     (tmp_path / "data").mkdir()
     with pytest.raises(DataError, match="the folder is empty"):
         discover(DataConfig())
