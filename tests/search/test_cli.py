@@ -15,6 +15,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from search.cli import main
+from search.config import load_config
+from search.paths import read_json
+from search.runs import absolute_paths, create_run, update_run
 from segcore.config import DataConfig
 
 SYNTHETIC = "data: {root: synthetic, image_size: 32, synthetic: {num_images: 24}}\n"
@@ -205,6 +208,26 @@ def test_a_folder_without_data_is_answered_in_the_words_of_the_command(
     assert "--set" not in evaluated.output
 
 
+def test_resuming_without_the_encoders_weights_is_refused_before_anything_is_trained(
+    cli: Callable[..., Result], tmp_path: Path
+) -> None:
+    (tmp_path / "c.yaml").write_text(
+        SYNTHETIC + SPACE + "model: {encoder: 'timm:tf_efficientnet_lite0', encoder_weights: gone.safetensors}\n"
+    )
+    paths = create_run(absolute_paths(load_config(tmp_path / "c.yaml")), "search")
+    update_run(paths, status="interrupted")
+    refused(cli("resume", "c"), "model.encoder_weights", "gone.safetensors")
+    refused(cli("extend", "c", "--num-samples", "2"), "model.encoder_weights", "gone.safetensors")
+    assert not paths.events.exists()
+    assert "extensions" not in read_json(paths.run)
+
+
+def test_extend_says_that_it_adds_trials(cli: Callable[..., Result]) -> None:
+    text = " ".join(cli("extend", "--help").output.split())
+    assert "N more than have begun so far, not N in all" in text
+    refused(cli("extend", "c"), "Missing option '--num-samples'")
+
+
 def test_an_export_that_cannot_work_is_refused_before_anything_is_trained(
     cli: Callable[..., Result], tmp_path: Path
 ) -> None:
@@ -216,6 +239,7 @@ def test_an_export_that_cannot_work_is_refused_before_anything_is_trained(
 def test_commands_name_what_they_did_not_find(cli: Callable[..., Result], tmp_path: Path) -> None:
     refused(cli("show", "nope"), "no run 'nope'")
     refused(cli("resume", "nope"), "no run 'nope'")
+    refused(cli("extend", "nope", "--num-samples", "1"), "no run 'nope'")
     refused(cli("export", "nope"), "no run 'nope'")
     refused(cli("predict", "nope", str(tmp_path), "-o", "out"), "holds no image")
     image(tmp_path / "x.png")

@@ -15,7 +15,7 @@ from search.config import SearchConfig
 from search.errors import DataError, RunError
 from search.events import EventLog
 from search.paths import RunPaths, read_json
-from search.runs import absolute_paths, create_run, stored_config, timed, update_run, working_on
+from search.runs import absolute_paths, create_run, stage_seconds, stored_config, timed, update_run, working_on
 
 
 def new_config(tmp_path: Path, **sections: object) -> SearchConfig:
@@ -203,6 +203,33 @@ def test_timings_add_up_over_sessions(paths: RunPaths) -> None:
     assert set(timings) == {"search_s", "seal_s", "total_s"}
     assert 0.18 <= timings["search_s"] <= timings["total_s"] + 0.01
     assert timings["seal_s"] < timings["search_s"]
+
+
+def test_a_killed_session_counts_up_to_its_last_report(paths: RunPaths) -> None:
+    """What it leaves behind: it claims to run, it is in a stage, and nobody added up its seconds."""
+    begun = time.time() - 1000
+    worker = {"host": "h", "pid": 1, "since": begun}
+    update_run(
+        paths, status="running", worker=worker, timings={"search_s": 5.0}, stage={"name": "search", "since": begun + 10}
+    )
+    paths.events.write_text("{}\n")
+    os.utime(paths.events, (begun + 110, begun + 110))
+    assert stage_seconds(paths, "search") == pytest.approx(105.0)
+    for _ in range(2):
+        with working_on(paths):
+            assert stage_seconds(paths, "search") == pytest.approx(105.0)
+        timings = read_json(paths.run)["timings"]
+        assert timings["search_s"] == pytest.approx(105.0)
+        assert 110.0 <= timings["total_s"] < 112.0
+        assert "stage" not in read_json(paths.run)
+
+
+def test_a_stage_counts_while_it_lasts(paths: RunPaths) -> None:
+    with working_on(paths), timed(paths, "search"):
+        time.sleep(0.06)
+        assert stage_seconds(paths, "search") >= 0.06
+        assert stage_seconds(paths, "seal") == 0.0
+    assert stage_seconds(paths, "search") == read_json(paths.run)["timings"]["search_s"]
 
 
 def test_what_is_logged_is_kept_in_the_runs_log(paths: RunPaths) -> None:

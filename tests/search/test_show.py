@@ -92,6 +92,19 @@ def test_a_run_that_can_go_on_says_how(tmp_path: Path, status: str) -> None:
     assert ("error: ResourceError: no node can run a trial [/tmp/x]" in text) == (status == "failed")
 
 
+def test_what_ended_a_search_and_what_went_on_is_told(tmp_path: Path) -> None:
+    paths = new_run(tmp_path)
+    notes = [
+        {"when": 0.0, "num_samples": 4, "changed": {}},
+        {"when": 0.0, "num_samples": 8, "changed": {"space.optimizer.lr": [1, 2], "search.sampler": ["tpe", "random"]}},
+    ]
+    update_run(paths, status="done", extensions=notes, stopped_by={"rule": "target", "detail": "trial 7 has it"})
+    text = printed(run_details("birds", tmp_path))
+    assert "by 4 trials\n" in text
+    assert "by 8 trials; changed: space.optimizer.lr, search.sampler\n" in text
+    assert "stopped by search.target: trial 7 has it\n" in text
+
+
 def test_trials_are_listed_best_first_with_what_was_searched(tmp_path: Path) -> None:
     paths = new_run(tmp_path)
     update_run(paths, status="done", timings={"total_s": 90.0})
