@@ -122,6 +122,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             frozen = self._requeue.pop(0)
             number = frozen.number
             self._values[number] = dict(frozen.intermediate_values)
+            retry = self._retries.setdefault(number, {"strikes": 0})
+            retry["reached"] = max(frozen.intermediate_values, default=0)
             trial = optuna.trial.Trial(self._study, frozen._trial_id)
             params = frozen.user_attrs.get(PARAMS_ATTR) or self._space.suggest(trial)
             trial.set_user_attr(PARAMS_ATTR, dict(params))

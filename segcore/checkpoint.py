@@ -133,15 +133,19 @@ def read_state(folder: Path) -> dict[str, Any]:
     return payload
 
 
-def first_readable(folders: list[Path]) -> Path | None:
-    """The first checkpoint folder that is whole; a crash may have left the newest half copied."""
+def first_readable(folders: list[Path], last_epoch: int | None = None) -> Path | None:
+    """The first checkpoint folder that is whole; a crash may have left the newest half copied.
+
+    One of an epoch after `last_epoch` is passed over.
+    """
     for folder in folders:
         try:
             read_best(folder)
-            read_state(folder)
+            epoch = int(read_state(folder)["epoch"])
         except TrainingError:
             continue
-        return folder
+        if last_epoch is None or epoch <= last_epoch:
+            return folder
     return None
 
 

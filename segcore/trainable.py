@@ -24,7 +24,8 @@ def train_trial(spec: dict[str, Any]) -> None:
     Args:
         spec: `number`, `train` (a dumped `TrainConfig`), `cache` (path of the Arrow file), `metric`,
             `num_cpus`, `gpu_fraction` and `checkpoints` (folders to go on from, newest first; the first one
-            that can be read is used); and, where they apply, `save_at` (epochs that are to be saved whatever they
+            that can be read is used); and, where they apply, `reached` (the last epoch whose report arrived: a
+            checkpoint of a later one is passed over, so that its report is made again), `save_at` (epochs that are to be saved whatever they
             are worth) and `fork_from` (another trial's checkpoint, to go on from when there is none of its own).
 
     A report carries the metrics of `segcore.training.EpochResult` and `number`, `epoch`, `best_epoch` and
@@ -40,7 +41,7 @@ def train_trial(spec: dict[str, Any]) -> None:
     if torch.cuda.is_available() and 0 < spec["gpu_fraction"] < 1:
         torch.cuda.set_per_process_memory_fraction(float(spec["gpu_fraction"]))
     config = TrainConfig.model_validate(spec["train"])
-    checkpoint = first_readable([Path(folder) for folder in spec["checkpoints"]])
+    checkpoint = first_readable([Path(folder) for folder in spec["checkpoints"]], last_epoch=spec.get("reached"))
     is_fork = checkpoint is None and spec.get("fork_from") is not None
     if is_fork:
         checkpoint = Path(spec["fork_from"])

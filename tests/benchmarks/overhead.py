@@ -23,6 +23,7 @@ from types import SimpleNamespace
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path[0] = str(ROOT)  # not this folder: its search.py would hide the package of that name
 PAGE = ROOT / "results" / "benchmarks" / "overhead.md"
 SLOTS = 2
 NUM_TRIALS, SLEEP_S, NUM_REPORTS = 40, 10.0, 20_000

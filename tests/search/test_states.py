@@ -55,8 +55,10 @@ def make_trainable(fates: dict[int, str], folder: Path) -> Callable[[dict[str, A
         (folder / f"{begun.name}-{attempt}").touch()
         first = 1
         for checkpoint in spec["checkpoints"]:
-            first = 1 + int((Path(checkpoint) / "epoch").read_text())
-            break
+            saved = int((Path(checkpoint) / "epoch").read_text())
+            if saved <= spec["reached"]:
+                first = 1 + saved
+                break
         for epoch in range(first, EPOCHS + 1):
             time.sleep(0.05)
             if epoch == 2 and fate == "KeyError":

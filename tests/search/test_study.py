@@ -380,6 +380,7 @@ def test_trials_that_go_on_come_first_under_their_number_and_with_what_they_were
     searcher = new_searcher(study, num_samples=7, requeue=requeue)
     specs = [suggested(searcher, f"again-{i}") for i in range(4)]
     assert [spec["number"] for spec in specs] == [1, 3, 4, 6]
+    assert [spec.get("reached") for spec in specs] == [3, 0, 0, None]
     assert searcher.suggest("again-4") is None
     assert stored(url)[4].user_attrs[PARAMS_ATTR]["optimizer.lr"] == specs[2]["train"]["optimizer"]["lr"]
     for spec in specs[:2]:

@@ -160,6 +160,9 @@ def test_a_missing_or_cut_off_file_is_told_and_the_next_checkpoint_taken(
         load_checkpoint(folder, other_state)
     assert first_readable([folder, whole]) == whole
     assert first_readable([folder]) is None
+    epoch = int(read_state(whole)["epoch"])
+    assert first_readable([folder, whole], last_epoch=epoch) == whole
+    assert first_readable([folder, whole], last_epoch=epoch - 1) is None, "its report never arrived"
     if name == "state.pt":
         assert read_best(folder).epoch == 3  # the model is not lost with the state
     else:
