@@ -25,8 +25,9 @@ def train_trial(spec: dict[str, Any]) -> None:
         spec: `number`, `train` (a dumped `TrainConfig`), `cache` (path of the Arrow file), `metric`,
             `num_cpus`, `gpu_fraction` and `checkpoints` (folders to go on from, newest first; the first one
             that can be read is used); and, where they apply, `reached` (the last epoch whose report arrived: a
-            checkpoint of a later one is passed over, so that its report is made again), `save_at` (epochs that are to be saved whatever they
-            are worth) and `fork_from` (another trial's checkpoint, to go on from when there is none of its own).
+            checkpoint of a later one is passed over, so that its report is made again), `save_at` (epochs that
+            are to be saved whatever they are worth) and `fork_from` (another trial's checkpoint, to go on from
+            when there is none of its own).
 
     A report carries the metrics of `segcore.training.EpochResult` and `number`, `epoch`, `best_epoch` and
     `finished` (true in the last epoch, so that a trial that was stopped early can be told from a complete one).
