@@ -224,7 +224,7 @@ def pid_of_part(driver: int, part: str) -> int:
 def test_a_search_whose_ray_died_ends_and_says_so(tmp_path: Path, part: str) -> None:
     """Without its raylet, Tune would wait for ever; without its GCS, Ray would end the process after a minute."""
     paths = new_run(tmp_path)
-    process = start(tmp_path, SLOW_S, "impatient")
+    process = start(tmp_path, 1.0, "impatient")
     try:
         wait_for_moment(random.Random(SEED), paths, tmp_path, process, "worker")
         os.kill(pid_of_part(process.pid, part), signal.SIGKILL)
@@ -232,9 +232,9 @@ def test_a_search_whose_ray_died_ends_and_says_so(tmp_path: Path, part: str) -> 
     finally:
         kill_group(process)
     told = (tmp_path / "stderr.txt").read_text()
-    assert "Ray is gone" in told
+    assert "Ray is gone" in told, (process.returncode, said, told)
     assert "Traceback" not in told
-    ended_by_itself = process.returncode == 0 and said == "not ended\n"
+    ended_by_itself = process.returncode == 0 and said.endswith("not ended\n")
     assert ended_by_itself or (process.returncode == 1 and "nothing is lost. Go on with: again" in told)
     study = optuna.load_study(study_name=paths.name, storage=paths.storage_url)
     assert "FAIL" not in {trial.state.name for trial in study.trials}, "a dead Ray is no fault of a trial"
