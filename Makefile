@@ -42,7 +42,7 @@ schema: $(STAMP)
 
 bench: $(STAMP)
 	@test -f tests/benchmarks/$(NAME).py || { echo "no benchmark '$(NAME)'; there are: $$(ls tests/benchmarks | sed -n 's/\.py$$//p' | tr '\n' ' ')"; exit 2; }
-	$(BIN)/python tests/benchmarks/$(NAME).py $(ARGS)
+	PYTHONPATH=tests/support $(BIN)/python -P tests/benchmarks/$(NAME).py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

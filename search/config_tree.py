@@ -39,7 +39,7 @@ Name = Annotated[
 
 
 SCHEDULER_OPTIONS: dict[str, tuple[str, ...]] = {
-    "asha": ("grace_period", "reduction_factor"),
+    "asha": ("grace_period", "reduction_factor", "promote"),
     "hyperband": ("grace_period", "reduction_factor", "brackets"),
     "median": ("grace_period", "min_samples"),
     "pbt": ("population", "perturbation_interval", "quantile", "resample_probability"),
@@ -53,7 +53,7 @@ class SchedulerConfig(Section):
 
     name: Literal["asha", "hyperband", "median", "pbt", "none"] = Field(
         "asha",
-        description="asha: stops the poor ones at rungs; hyperband: asha with several first rungs; median: stops those "
+        description="asha: lets the best pass at rungs; hyperband: asha with several first rungs; median: stops those "
         "below the median; pbt: replaces the poor ones by altered copies of the good ones; none: stops nothing.",
     )
     grace_period: PositiveInt = Field(
@@ -61,6 +61,9 @@ class SchedulerConfig(Section):
     )
     reduction_factor: Annotated[int, Field(ge=2)] = Field(
         3, description="asha, hyperband: one of so many trials passes a rung."
+    )
+    promote: bool = Field(
+        True, description="asha: trials wait at a rung and go on once they are good enough; false: they are stopped."
     )
     brackets: PositiveInt = Field(
         3, description="hyperband: groups of trials, each with a first rung reduction_factor times later than the last."
@@ -103,7 +106,11 @@ class SearchSettings(Section):
     num_samples: PositiveInt = Field(64, description="Trials.")
     metric: Metric = Field("val/iou", description="What a trial is judged by; means per image, or pooled over pixels.")
     mode: Literal["max", "min"] = Field("max", description="min for val/loss, max for the others.")
-    sampler: Literal["tpe", "random"] = "tpe"
+    sampler: Literal["auto", "rung_tpe", "gp", "tpe", "qmc", "random"] = Field(
+        "auto",
+        description="auto: gp and rung_tpe in turn; gp: a Gaussian process over settings and epochs; rung_tpe: TPE "
+        "that compares trials at a rung that both reached; tpe: plain TPE; qmc: a Sobol sequence; random.",
+    )
     scheduler: SchedulerConfig = SchedulerConfig()
     max_concurrent: Literal["auto"] | PositiveInt = Field(
         "auto", description="Trials side by side; auto: as many as fit."

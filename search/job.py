@@ -23,7 +23,8 @@ from search.paths import RunPaths, read_json
 from search.results import best_trial, build_tables, read_table
 from search.runs import absolute_paths, create_run, stored_config, timed, update_run, working_on
 from search.space import apply, parse_space
-from search.study import PARAMS_ATTR, sample_space, stored_trials
+from search.space_forbid import uniform_points
+from search.study import PARAMS_ATTR, stored_trials
 from search.terminal import counting_bar
 from segcore.config import TrainConfig
 from segcore.data.cache import build_cache, open_cache
@@ -152,7 +153,9 @@ def require_models(config: SearchConfig) -> None:
     from segcore.models import build_model
 
     base = config.train_config()
-    candidates = [base, *(apply(base, flat) for flat in sample_space(parse_space(config.space, base), SPACE_SAMPLES))]
+    space = parse_space(config.space, base)
+    points = (flat for flat in uniform_points(space, SPACE_SAMPLES) if space.forbidden(flat) is None)
+    candidates = [base, *(apply(base, flat) for flat in points)]
     seen = set()
     for model in (candidate.model for candidate in candidates):
         key = (model.encoder, model.encoder_weights, model.decoder_channels, model.depth)

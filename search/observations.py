@@ -10,6 +10,8 @@ PARAMS_ATTR = "params"
 """User attribute of a trial: the searched dotted keys and the values that ran, as JSON."""
 RAY_IDS_ATTR = "ray_trial_ids"
 """User attribute: Ray's ids of the trial, one an attempt."""
+ORIGIN_ATTR = "origin"
+"""User attribute: who proposed the trial: config, enqueued, start, prior, fork, or a sampler's name."""
 FAILURE_ATTR = "failure"
 """User attribute of a failed trial: the kind of its failure, as in the journal."""
 MEMORY_CONSTRAINT = "out_of_memory"
@@ -28,6 +30,7 @@ class Observation:
     values: dict[int, float]
     state: TrialState
     out_of_memory: bool
+    origin: str
 
 
 def observations(study: optuna.Study) -> list[Observation]:
@@ -39,6 +42,7 @@ def observations(study: optuna.Study) -> list[Observation]:
             values=dict(trial.intermediate_values),
             state=trial.state,
             out_of_memory=trial.constraints.get(MEMORY_CONSTRAINT, -1.0) > 0,
+            origin=str(trial.user_attrs.get(ORIGIN_ATTR, "")),
         )
         for trial in study.get_trials(deepcopy=False)
         if PARAMS_ATTR in trial.user_attrs

@@ -17,7 +17,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError
 log = logging.getLogger("segsearch")
 
 POLL_S = 2.0
-LOST_AFTER_S = 30.0
+LOST_AFTER_S = 120.0
 """Ray counts as gone when for so long it has had no node alive, or has not answered."""
 GRACE_S = 20.0
 """How long the search may take to end by itself when Ray is gone."""

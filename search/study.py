@@ -20,6 +20,7 @@ from search.failures import INTERRUPTED, OUT_OF_MEMORY, next_strikes
 from search.observations import (
     FAILURE_ATTR,
     MEMORY_CONSTRAINT,
+    ORIGIN_ATTR,
     PARAMS_ATTR,
     RAY_IDS_ATTR,
     Observation,
@@ -27,6 +28,9 @@ from search.observations import (
     observations,
 )
 from search.population import Forks
+from search.promotion import Promotions
+from search.recording import record_params
+from search.sampling.proposer import Proposer
 from search.space import Space, apply
 from search.storage import ReportBuffer, open_study, stored_trials, trial_id_of, write_reports
 from segcore.config import TrainConfig
@@ -44,7 +48,6 @@ __all__ = [
     "observations",
     "open_study",
     "reconcile",
-    "sample_space",
     "stored_trials",
     "tell_end",
 ]
@@ -62,11 +65,13 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         study: The run's study.
         space: What is searched.
         spec_of: Makes a trial's spec for the trainable from its number and its config.
+        proposer: Chooses what new trials run with.
         base: The config that the searched keys are put into.
         metric: Key of the reports that is searched.
         mode: `max` or `min`.
         num_samples: Trials that the study shall hold in the end.
         requeue: Trials that were running when an earlier session ended; they go on first, under their number.
+        promotions: Who waits at which rung, where trials wait rather than being stopped.
         forks: Enqueues the fork that is due, where the scheduler replaces trials by forks of others.
     """
 
@@ -75,12 +80,14 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         study: optuna.Study,
         space: Space,
         spec_of: Callable[[int, TrainConfig], dict[str, Any]],
+        proposer: Proposer,
         *,
         base: TrainConfig,
         metric: str,
         mode: str,
         num_samples: int,
         requeue: Sequence[FrozenTrial] = (),
+        promotions: Promotions | None = None,
         forks: Forks | None = None,
     ) -> None:
         super().__init__(metric=metric, mode=mode)
@@ -90,6 +97,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._base = base
         self._num_samples = num_samples
         self._requeue = list(requeue)
+        self._proposer = proposer
+        self._promotions = promotions
         self._forks = forks
         self._numbers: dict[str, int] = {}
         self._values: dict[int, dict[int, float]] = {}
@@ -118,35 +127,72 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         if len(self._live) >= self._max_concurrent:
             return None
         self._reports.flush()
-        if self._requeue:
-            frozen = self._requeue.pop(0)
-            number = frozen.number
-            self._values[number] = dict(frozen.intermediate_values)
-            retry = self._retries.setdefault(number, {"strikes": 0})
-            retry["reached"] = max(frozen.intermediate_values, default=0)
-            trial = optuna.trial.Trial(self._study, frozen._trial_id)
-            params = frozen.user_attrs.get(PARAMS_ATTR) or self._space.suggest(trial)
-            trial.set_user_attr(PARAMS_ATTR, dict(params))
-            ray_ids = [*frozen.user_attrs.get(RAY_IDS_ATTR, []), trial_id]
-        elif self._num_trials >= self._num_samples:
-            return None if self._live else str(Searcher.FINISHED)  # a live one may lose its worker and come back
-        else:
-            trial = self._study.ask()
-            params = self._space.suggest(trial)
-            number = trial.number
-            trial.set_user_attr(PARAMS_ATTR, dict(params))
-            ray_ids = [trial_id]
-            self._num_trials += 1
-        trial.set_user_attr(RAY_IDS_ATTR, ray_ids)
+        trial = self._next()
+        if trial is None:
+            if self._live:
+                return None  # a live one may lose its worker and come back, or let another one pass a rung
+            self._end_waiting()
+            return str(Searcher.FINISHED)
+        number = trial.number
+        ray_ids = trial.user_attrs.get(RAY_IDS_ATTR, [])
+        trial.set_user_attr(RAY_IDS_ATTR, [*ray_ids, trial_id])
         self._numbers[trial_id] = number
         self._live.add(trial_id)
+        params = trial.user_attrs[PARAMS_ATTR]
         return {**self._spec_of(number, apply(self._base, params)), **self._retries.get(number, {})}
+
+    def is_waiting(self, number: int) -> bool:
+        """Whether a trial that ended for Ray only waits at a rung."""
+        return self._promotions is not None and number in self._promotions.waiting
+
+    def _next(self) -> optuna.trial.Trial | None:
+        """Who is trained next: one that was interrupted, one that may pass its rung, a new one; or nobody for now."""
+        is_last_call = self._num_trials >= self._num_samples
+        if self._requeue:
+            trial = self._again(self._requeue.pop(0))
+        elif self._promotions and (number := self._promotions.next(is_last_call=is_last_call)) is not None:
+            trial = self._again(self._study._storage.get_trial(trial_id_of(self._study, number)))
+        elif is_last_call:
+            return None
+        elif self._forks is not None and not self._forks.prepare(self._study):
+            return None  # the population is full, or nobody has come far enough to be copied
+        else:
+            trial = self._study.ask()
+            self._num_trials += 1
+        if PARAMS_ATTR not in trial.user_attrs:
+            self._give_params(trial)
+        return trial
+
+    def _again(self, frozen: FrozenTrial) -> optuna.trial.Trial:
+        """A trial that goes on; a checkpoint of an epoch whose report never arrived is not to be used."""
+        self._values[frozen.number] = dict(frozen.intermediate_values)
+        retry = self._retries.setdefault(frozen.number, {"strikes": 0})
+        retry["reached"] = max(frozen.intermediate_values, default=0)
+        return optuna.trial.Trial(self._study, frozen._trial_id)
+
+    def _give_params(self, trial: optuna.trial.Trial) -> None:
+        """Decides what a new trial runs with, and records it; also of one that was killed while it was given them."""
+        fixed = self._study._storage.get_trial(trial._trial_id).system_attrs.get("fixed_params")  # of a fork
+        if fixed is not None:
+            params, origin = self._space.from_params(fixed), "fork"
+        else:
+            params, origin = self._proposer.propose(trial.number)
+        trial.set_user_attr(ORIGIN_ATTR, origin)
+        trial.set_user_attr(PARAMS_ATTR, dict(params))
+        record_params(self._study, trial, self._space, params)
+        self._proposer.started(trial.number, params, origin)
+
+    def _end_waiting(self) -> None:
+        """No trial comes any more: those that still wait are told as what they are, stopped at a rung."""
+        for number in sorted(self._promotions.waiting if self._promotions else ()):
+            tell_end(self._study, number, self._values.get(number, {}), mode=self.mode)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Takes a report; it is in the study within `storage.FLUSH_S` seconds, or at the trial's end."""
         number = self._numbers[trial_id]
         epoch, value = int(result["epoch"]), float(result[self.metric])
         self._values.setdefault(number, {})[epoch] = value
+        self._proposer.reported(number, epoch, value)
         self._reports.add(number, epoch, value)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -159,6 +205,9 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         if result is not None and "epoch" in result:
             self.on_trial_result(trial_id, result)
         number = self._end(trial_id)
+        self._proposer.ended(number)
+        if self.is_waiting(number):
+            return
         values = self._values.get(number, {})
         tell_end(self._study, number, values, finished=bool(result and result.get("finished")), mode=self.mode)
 
@@ -169,6 +218,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         number = self._end(trial_id)
         values = self._values.get(number, {})
         if kind != INTERRUPTED:
+            self._proposer.ended(number, failed=True)
             tell_end(self._study, number, values, failure=kind, mode=self.mode)
             return
         reached = max(values, default=0)
@@ -264,10 +314,3 @@ def end_running(study: optuna.Study, *, mode: str) -> int:
     for frozen in running:
         tell_end(study, frozen.number, frozen.intermediate_values, mode=mode)
     return len(running)
-
-
-def sample_space(space: Space, count: int) -> list[dict[str, Any]]:
-    """Random points of a space, the same ones each time; none for an empty space."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    return [space.suggest(study.ask()) for _ in range(count if space else 0)]

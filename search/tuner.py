@@ -23,14 +23,16 @@ from search.history import end_outside, fit_history
 from search.paths import RunPaths, trial_dirname
 from search.population import Forks, Population, Snapshots
 from search.ray_watch import memory_kills_end_one_trial
+from search.recording import point_in
 from search.results import Tables, build_tables, write_tables
 from search.runs import stage_seconds, update_run
-from search.sampler import build_sampler
-from search.schedulers import build_scheduler, decision_epochs
+from search.sampling.proposer import Proposer
+from search.schedulers import build_promotions, build_scheduler, decision_epochs
 from search.space import Space, parse_space
+from search.space_enqueue import enqueued_points
 from search.stopping import SearchStopper
 from search.storage import close_study
-from search.study import StudySearcher, end_running, history_of, open_study, reconcile
+from search.study import StudySearcher, end_running, history_of, observations, open_study, reconcile
 from segcore.config import TrainConfig
 from segcore.trainable import train_trial
 
@@ -67,17 +69,7 @@ def run_search(
     requeue = reconcile(study, read_events(paths.events), metric=metric, mode=mode)
     requeue = end_outside(study, requeue, mode=mode)
     asked = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
-    study.sampler = build_sampler(
-        config.search.sampler,
-        seed=config.search.seed,
-        num_samples=config.search.num_samples,
-        num_existing=len(asked),
-    )
     remaining = config.search.num_samples - len(asked) + len(requeue)
-    if not study.get_trials(deepcopy=False):
-        defaults = space.defaults(base)
-        if defaults is not None:
-            study.enqueue_trial(space.to_params(defaults), user_attrs={"origin": "config"})
     if remaining <= 0:
         save_tables(study, paths, metric=metric, mode=mode)
         close_study(study)
@@ -87,13 +79,22 @@ def run_search(
         _end_by_rule(stopper, study, paths, metric=metric, mode=mode)
         close_study(study)
         return True
+    options, history = config.search.scheduler, history_of(study)
+    promotions = build_promotions(
+        options, mode=mode, max_epochs=base.train.epochs, history=history, unfinished=[t.number for t in requeue]
+    )
+    if promotions is not None:
+        requeue = [trial for trial in requeue if trial.number not in promotions.waiting]
     if asked:
-        new = remaining - len(requeue)
-        log.info("going on: %d trials ended, %d go on, %d are new", len(asked) - len(requeue), len(requeue), new)
+        paused = len(promotions.waiting) if promotions else 0
+        ended = len(asked) - len(requeue) - paused
+        log.info(
+            "going on: %d trials ended, %d go on, %d wait at a rung, %d are new",
+            ended, len(requeue), paused, config.search.num_samples - len(asked),
+        )  # fmt: skip
 
     resources = plan_resources(config)
     log.info("%s", resources)
-    options = config.search.scheduler
     if options.name == "pbt" and resources.max_concurrent < options.population:
         log.warning(
             "search.scheduler.population=%d, but only %d trials run side by side: members are compared with those that "
@@ -105,11 +106,13 @@ def run_search(
         study,
         space,
         SpecMaker(paths, session, cache_path, metric, resources, decision_epochs(options, base.train.epochs)),
+        build_proposer(config, study, space, base),
         base=base,
         metric=metric,
         mode=mode,
         num_samples=config.search.num_samples,
         requeue=requeue,
+        promotions=promotions,
         forks=_forks(config, space, paths),
     )
     scheduler = build_scheduler(
@@ -118,9 +121,10 @@ def run_search(
         mode=mode,
         max_epochs=base.train.epochs,
         seed=config.search.seed,
-        history=history_of(study),
+        history=history,
         unfinished=[trial.number for trial in requeue],
         snapshots=Snapshots(paths),
+        promotions=promotions,
     )
     events = EventLog(paths.events)
     with terminate_as_interrupt() as interrupted, memory_kills_end_one_trial():
@@ -201,6 +205,33 @@ def terminate_as_interrupt() -> Iterator[list[int]]:
         yield seen
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def build_proposer(config: SearchConfig, study: optuna.Study, space: Space, base: TrainConfig) -> Proposer:
+    """The config's sampler, told of every trial that the study holds and that is a point of the present space."""
+    search = config.search
+    own = space.defaults(base)
+    first = [*([(own, "config")] if own else []), *((point, "enqueued") for point in enqueued_points(config, space))]
+    proposer = Proposer(
+        space,
+        search.sampler,
+        seed=search.seed,
+        num_samples=search.num_samples,
+        max_epochs=base.train.epochs,
+        rungs=decision_epochs(search.scheduler, base.train.epochs),
+        mode=search.mode,
+        first=first,
+    )
+    for trial in observations(study):
+        point = point_in(space, base, trial.params)
+        if point is None:
+            continue
+        proposer.started(trial.number, point, trial.origin)
+        for epoch, value in trial.values.items():
+            proposer.reported(trial.number, epoch, value)
+        if trial.state != TrialState.RUNNING:
+            proposer.ended(trial.number, failed=trial.state == TrialState.FAIL)
+    return proposer
 
 
 def _forks(config: SearchConfig, space: Space, paths: RunPaths) -> Forks | None:

@@ -37,6 +37,11 @@ class JournalCallback(Callback):  # type: ignore[misc]
         }
         self._log.epoch(int(result["number"]), int(result["epoch"]), metrics)
 
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Marks the last result of a trial that only waits at a rung, for the callbacks that come after this one."""
+        if trial.last_result and self._searcher.is_waiting(int(trial.config["number"])):
+            trial.last_result["waiting"] = True
+
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Records why a trial failed, or that it lost its worker and goes on."""
         kind, message = describe_failure(trial)

@@ -49,6 +49,7 @@ class ProgressCallback(Callback):  # type: ignore[misc]
         self._counts: Counter[str] = Counter(done or {})
         self._best = best
         self._running: dict[int, dict[str, Any]] = {}
+        self._waiting: set[int] = set()
         self._started = time.monotonic()
         self._shown = 0.0
         self._live: Live | None = None
@@ -76,7 +77,8 @@ class ProgressCallback(Callback):  # type: ignore[misc]
             self._live.update(self._render(), refresh=True)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """A trial got its place."""
+        """A trial got its place, or goes on from the rung at which it waited."""
+        self._waiting.discard(_number(trial))
         self._running[_number(trial)] = {}
 
     def on_trial_result(
@@ -102,6 +104,12 @@ class ProgressCallback(Callback):  # type: ignore[misc]
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial ended, or was stopped at a rung."""
         result = trial.last_result or {}
+        if result.get("waiting"):
+            self._running.pop(_number(trial), None)
+            self._waiting.add(_number(trial))
+            if self._live is None:
+                log.info("trial %d waits after epoch %d  (%s)", _number(trial), result["epoch"], self._summary())
+            return
         self._end(trial, "complete" if result.get("finished") else "pruned", f"after epoch {result.get('epoch', 0)}")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -122,7 +130,8 @@ class ProgressCallback(Callback):  # type: ignore[misc]
 
     def _summary(self) -> str:
         ended = sum(self._counts.values())
-        states = ", ".join(f"{count} {state}" for state, count in sorted(self._counts.items()))
+        counts = {**self._counts, **({"waiting": len(self._waiting)} if self._waiting else {})}
+        states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
         best = f"; best {self._metric} {self._best[0]:.4f} (trial {self._best[1]})" if self._best else ""
         return f"{ended}/{self._num_samples} ended{': ' + states if states else ''}{best}"
 

@@ -95,13 +95,14 @@ class WandbCallback(Callback):  # type: ignore[misc]
         self._metric, self._sign = metric, -1.0 if metric_mode == "min" else 1.0
         self._config_of, self._run_id_of = config_of, run_id_of
         self._open: dict[str, str] = {}
+        self._waiting: dict[str, Trial] = {}
         self._best: dict[str, tuple[float, dict[str, float]]] = {}
         self._best_of_run = -math.inf
         self._log: RunLog | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray pickles its callbacks; threads stay here."""
-        return {**self.__dict__, "_log": None, "_open": {}}
+        return {**self.__dict__, "_log": None, "_open": {}, "_waiting": {}}
 
     @never_raises
     def setup(self, *args: Any, **info: Any) -> None:
@@ -131,7 +132,14 @@ class WandbCallback(Callback):  # type: ignore[misc]
 
     @never_raises
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Ends the run of a trial that came to its end or was stopped early; `finished` in its last report tells."""
+        """Ends the run of a trial that came to its end or was stopped early; `finished` in its last report tells.
+
+        The run of a trial that waits at a rung stays open: it may go on.
+        """
+        if (trial.last_result or {}).get("waiting"):
+            self._waiting[self._key(trial)] = trial
+            del self._open[trial.trial_id]
+            return
         is_finished = bool((trial.last_result or {}).get("finished"))
         self._end(trial, STATE_COMPLETE if is_finished else STATE_PRUNED)
 
@@ -147,12 +155,14 @@ class WandbCallback(Callback):  # type: ignore[misc]
 
     @never_raises
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
-        """Ends what is still open, as interrupted, and waits for the uploads, at most a minute."""
+        """Ends what is still open, as interrupted or stopped at a rung, and waits for the uploads, at most a minute."""
         if self._log is None:
             return
         for key in list(self._open.values()):
             self._log.end(key, Ending(EXIT_CODES[STATE_INTERRUPTED], self._summary(key, STATE_INTERRUPTED)))
         self._open.clear()
+        for trial in list(self._waiting.values()):
+            self._end(trial, STATE_PRUNED)
         self._log.close()
         self._log = None
 
@@ -161,7 +171,7 @@ class WandbCallback(Callback):  # type: ignore[misc]
         key = self._open.get(trial.trial_id)
         if key is None:
             key = self._open[trial.trial_id] = self._run_id_of(trial)
-            if self._log is not None:
+            if self._waiting.pop(key, None) is None and self._log is not None:
                 self._log.open(key, name=str(trial), config=public(self._config_of(trial)))
         return key
 

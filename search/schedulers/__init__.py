@@ -6,20 +6,26 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from search.config_tree import SchedulerConfig
 from search.population import Population, Snapshots
+from search.promotion import Promotions
 from search.schedulers.asha import ResumableAsha, rungs
 from search.schedulers.median import MedianRule
 from search.schedulers.population import PopulationScheduler
+from search.schedulers.promoting import PromotingAsha
 from search.schedulers.setting import History, Setting
 
-__all__ = ["SCHEDULERS", "History", "Setting", "build_scheduler", "decision_epochs"]
+__all__ = ["SCHEDULERS", "History", "Setting", "build_promotions", "build_scheduler", "decision_epochs"]
 
 
 def _asha(options: SchedulerConfig, setting: Setting) -> TrialScheduler:
-    """Stops all but the best 1/reduction_factor at each rung: grace_period, times reduction_factor, and so on.
+    """Lets the best 1/reduction_factor pass each rung: grace_period, times reduction_factor, and so on.
+
+    With `promotions` the others wait there and may go on later; without, they are stopped.
 
     References:
         Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020.
     """
+    if setting.promotions is not None:
+        return PromotingAsha(setting, setting.promotions)
     return ResumableAsha(setting, options.grace_period, options.reduction_factor)
 
 
@@ -67,6 +73,7 @@ def build_scheduler(
     history: History,
     unfinished: Iterable[int] = (),
     snapshots: Snapshots | None = None,
+    promotions: Promotions | None = None,
 ) -> TrialScheduler:
     """The scheduler of that name, as if it had seen `history` itself.
 
@@ -79,9 +86,21 @@ def build_scheduler(
         history: What trials reported in earlier sessions; they are not judged again there.
         unfinished: Those of them that go on.
         snapshots: Where pbt keeps what may be copied.
+        promotions: Who waits, from `build_promotions`; without it, asha stops whom it does not let pass.
     """
-    setting = Setting(metric, mode, max_epochs, seed, history, frozenset(unfinished), snapshots)
+    setting = Setting(metric, mode, max_epochs, seed, history, frozenset(unfinished), snapshots, promotions)
     return SCHEDULERS[options.name](options, setting)
+
+
+def build_promotions(
+    options: SchedulerConfig, *, mode: str, max_epochs: int, history: History, unfinished: Iterable[int] = ()
+) -> Promotions | None:
+    """Who waits at which rung, where the scheduler pauses trials rather than stopping them; else None."""
+    if options.name != "asha" or not options.promote:
+        return None
+    promotions = Promotions(decision_epochs(options, max_epochs), options.reduction_factor, mode)
+    promotions.replay(history, unfinished)
+    return promotions
 
 
 def decision_epochs(options: SchedulerConfig, max_epochs: int) -> tuple[int, ...]:

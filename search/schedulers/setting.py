@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search.population import Snapshots
+from search.promotion import Promotions
 
 History = Mapping[int, Mapping[int, float]]
 """Trial number -> epoch -> value of the metric, of trials that ran before."""
@@ -21,6 +22,7 @@ class Setting:
     history: History = field(default_factory=dict)
     unfinished: frozenset[int] = frozenset()
     snapshots: Snapshots | None = None
+    promotions: Promotions | None = None
 
     @property
     def sign(self) -> float:

@@ -137,6 +137,7 @@ def reports_per_s(num_reports: int) -> float:
     from search.callbacks.progress import ProgressCallback
     from search.events import EventLog
     from search.runs import create_run
+    from search.sampling.proposer import Proposer
     from search.space import parse_space
     from search.storage import open_study
     from search.study import StudySearcher
@@ -152,8 +153,10 @@ def reports_per_s(num_reports: int) -> float:
         log.setLevel(logging.INFO)
         base = config.train_config()
         study = open_study(paths.storage_url, paths.name, mode="max", sampler=None)
+        space = parse_space(config.space, base)
         searcher = StudySearcher(
-            study, parse_space(config.space, base), lambda number, train: {"number": number},
+            study, space, lambda number, train: {"number": number},
+            Proposer(space, "random", seed=0, num_samples=num_trials, max_epochs=100),
             base=base, metric="val/iou", mode="max", num_samples=num_trials,
         )  # fmt: skip
         events = EventLog(paths.events)

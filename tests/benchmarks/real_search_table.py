@@ -4,9 +4,9 @@
 
 DIR holds `{train,val}/images/CLASS` + `gt/CLASS`. 112 configs of 27 epochs each, one thread a process; a config that is
 recorded already is not trained again, and several processes may work on the same `--parts` folder side by side. The
-result, `results/benchmarks/real_search.parquet`, has a row an epoch: the settings, `epoch`, `iou` (mean IoU per image on
-val at the best threshold), `dice`, `train_loss` and `cpu_s` (CPU seconds of the epoch, which other work on the machine
-does not change).
+result, `results/benchmarks/real_search.parquet`, has a row an epoch: the settings, `epoch`, `iou` (mean IoU per image
+on val at the best threshold), `dice`, `train_loss` and `cpu_s` (CPU seconds of the epoch, which other work on the
+machine does not change).
 """
 
 import argparse

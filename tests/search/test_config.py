@@ -40,7 +40,7 @@ BAD = [
     ("ambiguous key", "seed: 3", [], ["did you mean data.seed or train.seed or search.seed?"]),
     ("key of a later version", "search: {confirm: {top_k: 3}}", [], ["search.confirm (line 1): unknown key", "num_samples, metric"]),
     ("unknown name", "model: {arch: atention_unet}", [], ["model.arch (line 1): found 'atention_unet'; valid: one of unet, residual_unet, attention_unet", "did you mean attention_unet?"]),
-    ("unknown sampler", "search: {sampler: rung_tpe}", [], ["search.sampler", "found 'rung_tpe'; valid: one of tpe, random"]),
+    ("unknown sampler", "search: {sampler: annealing}", [], ["search.sampler", "found 'annealing'; valid: one of auto, rung_tpe, gp"]),
     ("unknown scheduler", "search: {scheduler: {name: halving}}", [], ["search.scheduler.name", "found 'halving'; valid: one of asha, hyperband, median, pbt, none"]),
     ("unknown metric", "search: {metric: iou}", [], ["search.metric", "found 'iou'", "val/iou, val/dice, val/iou_pooled"]),
     ("mode against metric", "search: {metric: val/iou, mode: min}", [], ["search.mode (line 1)", "val/iou is better when it is max; set mode: max"]),

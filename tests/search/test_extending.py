@@ -172,7 +172,7 @@ def test_what_changed_is_noted_and_the_old_config_kept(ended: RunPaths, caplog: 
     assert note["stopped_by"] == {"rule": "target", "detail": "reached"}
     assert note["changed"] == {
         "space.optimizer.lr": [{"loguniform": [1e-3, 1e-2]}, {"loguniform": [5e-3, 5e-2]}],
-        "search.sampler": ["tpe", "random"],
+        "search.sampler": ["auto", "random"],
         "search.target": [None, 0.9],
     }
     assert "extending tiny: 2 trials so far, 3 more, 5 in all" in caplog.text
@@ -203,9 +203,9 @@ def test_a_crash_before_the_config_is_written_leaves_the_run_as_it_was(
 
 
 def test_a_second_extension_keeps_the_first_ones_config_too(ended: RunPaths) -> None:
-    for sampler in ("random", "tpe"):
+    for sampler in ("random", "gp"):
         begin_extension(ended, plan_extension(ended, 3, [f"search.sampler={sampler}"]))
-    assert load_config(ended.earlier_config(1)).search.sampler == "tpe"
+    assert load_config(ended.earlier_config(1)).search.sampler == "auto"
     assert load_config(ended.earlier_config(2)).search.sampler == "random"
     assert len(read_json(ended.run)["extensions"]) == 2
 

@@ -66,7 +66,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("scheduler", "epochs", "num_samples", "expected"),
     [
-        ("name: asha", 2, 64, {"grace_period": 1, "reduction_factor": 3}),
+        ("name: asha", 2, 64, {"grace_period": 1, "reduction_factor": 3, "promote": True}),
         ("name: hyperband", 5, 64, {"grace_period": 2, "reduction_factor": 3, "brackets": 1}),
         ("name: hyperband", 25, 64, {"grace_period": 2, "reduction_factor": 3, "brackets": 3}),
         ("name: median", 1, 4, {"grace_period": 1, "min_samples": 3}),

@@ -13,7 +13,7 @@ from ray.tune.search import Searcher
 from search.errors import RunError
 from search.events import EventLog, read_events
 from search.results import build_tables
-from search.sampler import build_sampler
+from search.sampling.proposer import Proposer
 from search.space import parse_space
 from search.study import (
     FAILURE_ATTR,
@@ -55,12 +55,9 @@ def url(empty_db: Path, tmp_path: Path) -> str:
     return f"sqlite:///{shutil.copy(empty_db, tmp_path / 'study.db')}"
 
 
-def reopen(url: str, seed: int = 0) -> optuna.Study:
+def reopen(url: str) -> optuna.Study:
     """The study as a new process finds it."""
-    study = open_study(url, "birds", mode="max", sampler=None)
-    existing = len(study.get_trials(deepcopy=False))
-    study.sampler = build_sampler("random", seed=seed, num_samples=10, num_existing=existing)
-    return study
+    return open_study(url, "birds", mode="max", sampler=None)
 
 
 def new_searcher(
@@ -68,6 +65,7 @@ def new_searcher(
 ) -> StudySearcher:
     return StudySearcher(
         study, SPACE, lambda number, train: {"number": number, "train": train.model_dump(mode="json")},
+        Proposer(SPACE, "random", seed=0, num_samples=10, max_epochs=5, mode=mode),
         base=BASE, metric=METRIC, mode=mode, num_samples=num_samples, requeue=requeue or [],
     )  # fmt: skip
 

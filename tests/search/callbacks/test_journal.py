@@ -7,6 +7,7 @@ import pytest
 from search.callbacks import journal
 from search.callbacks.journal import JournalCallback
 from search.events import EventLog, read_events
+from search.sampling.proposer import Proposer
 from search.space import parse_space
 from search.study import StudySearcher, observations, open_study
 from segcore.config import TrainConfig
@@ -21,8 +22,10 @@ class Session:
         self.folder = folder
         self.study = open_study(f"sqlite:///{folder / 'study.db'}", "birds", mode="max", sampler=None)
         base = TrainConfig()
+        space = parse_space({"optimizer.lr": {"uniform": [0.001, 0.1]}}, base)
         self.searcher = StudySearcher(
-            self.study, parse_space({"optimizer.lr": {"uniform": [0.001, 0.1]}}, base), self.spec,
+            self.study, space, self.spec,
+            Proposer(space, "random", seed=0, num_samples=9, max_epochs=5),
             base=base, metric=METRIC, mode="max", num_samples=9,
         )  # fmt: skip
         self.callback = JournalCallback(EventLog(folder / "events.jsonl"), self.searcher)

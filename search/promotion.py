@@ -1,0 +1,90 @@
+"""Successive halving that pauses and promotes: who waits at which rung, and who goes on next.
+
+A trial that reaches a rung pauses there unless it is among the best 1/reduction_factor that reached it; when it is,
+it goes on from its checkpoint. A trial that is stopped for good is judged once, by those that came before it, so the
+first ones pass whatever they are worth; one that waits is judged again with each newcomer.
+
+References:
+    Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020, arXiv:1810.05934 (algorithm 2).
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+
+class Promotions:
+    """The rungs of a search.
+
+    Args:
+        rungs: Their epochs, ascending, below the last epoch.
+        reduction_factor: One of so many goes on from each rung.
+        mode: `max` or `min`.
+    """
+
+    def __init__(self, rungs: Sequence[int], reduction_factor: int, mode: str) -> None:
+        self._factor = reduction_factor
+        self._sign = 1.0 if mode == "max" else -1.0
+        self._best: dict[int, float] = {}
+        self._values: dict[int, dict[int, float]] = {rung: {} for rung in rungs}
+        self._passed: dict[int, set[int]] = {rung: set() for rung in rungs}
+        self._waiting: dict[int, int] = {}
+
+    def replay(self, history: Mapping[int, Mapping[int, float]], unfinished: Iterable[int]) -> None:
+        """Takes over what trials reported in earlier sessions; of the `unfinished`, those that stood at a rung wait."""
+        unfinished = frozenset(unfinished)
+        for number, epochs in history.items():
+            last = max(epochs)
+            for epoch, value in sorted(epochs.items()):
+                self._note(number, epoch, value)
+                if epoch in self._passed and (epoch < last or number not in unfinished):
+                    self._passed[epoch].add(number)
+            if number in unfinished and last in self._values:
+                self._waiting[number] = last
+
+    def goes_on(self, number: int, epoch: int, value: float) -> bool:
+        """Takes a report; whether the trial goes on, which it does unless it has to wait at this epoch's rung."""
+        self._note(number, epoch, value)
+        if epoch not in self._values or number in self._passed[epoch]:
+            return True
+        if number in self._best_of(epoch, len(self._values[epoch]) // self._factor):
+            self._passed[epoch].add(number)
+            return True
+        self._waiting[number] = epoch
+        return False
+
+    @property
+    def waiting(self) -> frozenset[int]:
+        """The trials that wait at a rung."""
+        return frozenset(self._waiting)
+
+    def next(self, *, is_last_call: bool) -> int | None:
+        """Who goes on now, from the highest rung that has somebody; None if nobody may.
+
+        Args:
+            is_last_call: No new trial will come, so that one of a rung goes on even where there are fewer than
+                `reduction_factor`: a short search, too, trains its best trials to the end.
+        """
+        for rung in sorted(self._values, reverse=True):
+            count = len(self._values[rung])
+            share = math.ceil(count / self._factor) if is_last_call else count // self._factor
+            for number in self._best_of(rung, share):
+                if self._waiting.get(number) == rung:
+                    del self._waiting[number]
+                    self._passed[rung].add(number)
+                    return number
+        return None
+
+    def drop(self, number: int) -> None:
+        """Lets go of a trial that ended."""
+        self._waiting.pop(number, None)
+
+    def _note(self, number: int, epoch: int, value: float) -> None:
+        value = -math.inf if math.isnan(value) else self._sign * value
+        self._best[number] = max(value, self._best.get(number, -math.inf))
+        if epoch in self._values:
+            self._values[epoch].setdefault(number, self._best[number])
+
+    def _best_of(self, rung: int, count: int) -> list[int]:
+        """The best so many that reached a rung, best first; the earlier trial wins a tie."""
+        values = self._values[rung]
+        return sorted(values, key=lambda number: (-values[number], number))[:count]

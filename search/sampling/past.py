@@ -1,0 +1,49 @@
+"""What a sampler is told of the trials so far."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from search.sampling.cube import Array
+
+
+@dataclass
+class Past:
+    """A trial as samplers see it: larger values are better, and a value is the best up to its epoch.
+
+    A checkpoint is kept of a trial's best epoch, so what a trial is worth is never less than what it was worth before.
+    `failed` is a trial that broke, of which nothing but that is known.
+    """
+
+    number: int
+    flat: Mapping[str, Any]
+    position: Array
+    values: dict[int, float] = field(default_factory=dict)
+    running: bool = True
+    failed: bool = False
+    origin: str = ""
+
+    def report(self, epoch: int, value: float) -> None:
+        """Takes a value, larger being better; one that is no number tells nothing."""
+        if not np.isfinite(value):
+            return
+        self.values[epoch] = max([value, *(v for e, v in self.values.items() if e <= epoch)])
+        for later in [e for e in self.values if e > epoch]:
+            self.values[later] = max(self.values[later], value)
+
+    @property
+    def last(self) -> int:
+        """The last epoch with a value, 0 without any."""
+        return max(self.values, default=0)
+
+    @property
+    def best(self) -> float:
+        """The best value; only for a trial that has one."""
+        return self.values[self.last]
+
+
+def with_values(trials: Sequence[Past]) -> list[Past]:
+    """The trials that a model can learn from: those with a value, and those that failed."""
+    return [trial for trial in trials if trial.values or trial.failed]

@@ -1,0 +1,211 @@
+"""Who is tried next: known points first, then a random start, then what a sampler makes of all trials so far.
+
+A proposer keeps no state of its own but the trials: what it proposes follows from the seed, the number of the trial and
+what the others came to, so a search that was stopped goes on as if it had not been.
+"""
+
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from scipy.stats import qmc
+
+from search.errors import ConfigError
+from search.sampling.cube import Array, Cube
+from search.sampling.gaussian import CurveProcess
+from search.sampling.parzen import ParzenSampler, score_by_progress, score_by_rung
+from search.sampling.past import Past, with_values
+from search.space import Space
+
+SAMPLERS: dict[str, dict[str, float]] = {
+    "auto": {"gp": 0.5, "rung_tpe": 0.5},
+    "rung_tpe": {"rung_tpe": 1.0},
+    "gp": {"gp": 1.0},
+    "tpe": {"tpe": 1.0},
+    "qmc": {"qmc": 1.0},
+    "random": {"random": 1.0},
+}
+"""What a sampler consists of: each proposal is made by one of these, drawn by these shares."""
+
+Frozen = tuple[tuple[str, Any], ...]
+
+_CANDIDATES = 50
+_DRAWS = 1000
+_FEWEST_FAILURES = 3
+_ABSENT = object()
+
+
+class Proposer:
+    """Proposes the settings of trials.
+
+    Args:
+        space: What is searched.
+        sampler: Key of `SAMPLERS`.
+        seed: Of everything random.
+        num_samples: Trials of the whole search; the random start is a quarter of them, within limits.
+        max_epochs: Epochs of a whole trial.
+        rungs: Epochs at which the scheduler compares trials, ascending; empty when it stops none.
+        mode: `max` or `min`.
+        first: Points to try before all others, in this order.
+
+    Raises:
+        ConfigError: No such sampler.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        sampler: str,
+        *,
+        seed: int,
+        num_samples: int,
+        max_epochs: int,
+        rungs: Sequence[int] = (),
+        mode: str = "max",
+        first: Iterable[tuple[Mapping[str, Any], str]] = (),
+    ) -> None:
+        if sampler not in SAMPLERS:
+            raise ConfigError(f"search.sampler: unknown sampler {sampler!r}; valid: {', '.join(SAMPLERS)}")
+        self.trials: dict[int, Past] = {}
+        self._space, self._cube = space, Cube(space)
+        self._shares = SAMPLERS[sampler]
+        self._seed = seed % 2**32
+        self._sign = 1.0 if mode == "max" else -1.0
+        self._first = [(dict(flat), origin) for flat, origin in first]
+        self._num_start = min(max(4, num_samples // 4), max(6, 2 * self._cube.num_axes))
+        rungs = sorted({*rungs, max_epochs})
+        self._process = CurveProcess(self._cube, rungs, max_epochs)
+        self._parzen = {
+            "tpe": ParzenSampler(space, score_by_progress, rungs),
+            "rung_tpe": ParzenSampler(space, score_by_rung, rungs),
+        }
+        self._sequence = qmc.Sobol(max(1, self._cube.num_axes), rng=np.random.default_rng([self._seed, 0xB01]))
+
+    def started(self, number: int, flat: Mapping[str, Any], origin: str = "") -> None:
+        """Takes note of a trial that runs with these settings; one outside of the space is none of ours."""
+        try:
+            position = self._cube.position(flat)
+        except (KeyError, ValueError):
+            return
+        self.trials[number] = Past(number, dict(flat), position, origin=origin)
+
+    def reported(self, number: int, epoch: int, value: float) -> None:
+        """Takes a report, in the metric's own direction."""
+        if number in self.trials:
+            self.trials[number].report(epoch, self._sign * value)
+
+    def ended(self, number: int, *, failed: bool = False) -> None:
+        """A trial ended: it finished, was stopped, or `failed` by its own settings."""
+        if number in self.trials:
+            self.trials[number].running = False
+            self.trials[number].failed = failed
+
+    def propose(self, number: int) -> tuple[dict[str, Any], str]:
+        """The settings of trial `number`: flat dotted key -> value, and where they come from."""
+        tried = {_frozen(trial.flat) for trial in self.trials.values()}
+        for flat, origin in self._first:
+            if _frozen(flat) not in tried:
+                return flat, origin
+        rng = np.random.default_rng([self._seed, number])
+        trials = [self.trials[known] for known in sorted(self.trials)]
+        name = str(rng.choice(list(self._shares), p=list(self._shares.values())))
+        if name not in ("random", "qmc") and len(with_values(trials)) < self._num_start:
+            name = "start"
+        if self._space.priors and rng.random() < self._prior_share(trials):
+            name = "prior"
+        candidates = islice(self._candidates(name, number, trials, rng), _CANDIDATES)
+        found = self._pick(candidates, tried, trials if name not in ("random", "qmc") else (), rng)
+        if found is None:  # what the sampler likes best was tried or is forbidden, or a small space is used up
+            found = self._pick((self._space.sample_uniform(rng) for _ in range(_DRAWS)), tried, (), rng)
+        if found is None:
+            drawn = (self._space.sample_uniform(rng) for _ in range(_DRAWS))
+            found = next((flat for flat in drawn if self._space.forbidden(flat) is None), None)
+        if found is None:
+            raise ConfigError(f"space.forbid: {_DRAWS} random points were all forbidden; nothing is left to try")
+        return found, name
+
+    def _pick(
+        self,
+        candidates: Iterable[dict[str, Any]],
+        tried: Container[Frozen],
+        trials: Sequence[Past],
+        rng: np.random.Generator,
+    ) -> dict[str, Any] | None:
+        """The first candidate that is allowed, new, and not too like those that failed; None if there is none."""
+        for flat in candidates:
+            if self._space.forbidden(flat) is not None or _frozen(flat) in tried:
+                continue
+            if rng.random() < self._chance_to_work(flat, trials):
+                return flat
+        return None
+
+    def _chance_to_work(self, flat: Mapping[str, Any], trials: Sequence[Past]) -> float:
+        """How readily a point is taken, given how often trials with the same values failed.
+
+        Models of the metric learn nothing from a trial without one, such as one that ran out of memory. For each value
+        of a choice or a stepped range, the share of its trials that worked, with one of each kind added, is compared
+        with that of all trials; the worst of them counts. A value that always fails is still tried now and then.
+        """
+        ended = [trial for trial in trials if not trial.running]
+        if not any(trial.failed for trial in ended):
+            return 1.0
+        works = [not trial.failed for trial in ended]
+        overall = (sum(works) + 1) / (len(works) + 2)
+        chance = 1.0
+        for key, value in flat.items():
+            same = [work for trial, work in zip(ended, works, strict=True) if trial.flat.get(key, _ABSENT) == value]
+            if len(same) >= _FEWEST_FAILURES:
+                chance = min(chance, (sum(same) + 1) / (len(same) + 2) / overall)
+        return chance
+
+    def _candidates(
+        self, name: str, number: int, trials: Sequence[Past], rng: np.random.Generator
+    ) -> Iterable[dict[str, Any]]:
+        if name == "gp" and any(trial.values for trial in trials):
+            return map(self._cube.point, self._process.propose(trials, rng, _CANDIDATES))
+        if name in self._parzen:
+            return self._parzen[name].propose(trials, rng)
+        if name == "prior":
+            return _endless(lambda: self._space.sample_prior(rng))
+        if name in ("start", "qmc"):
+            return [self._cube.point(self._spread(number))]
+        return _endless(lambda: self._space.sample_uniform(rng))
+
+    def _spread(self, number: int) -> Array:
+        """Point `number` of a scrambled Sobol sequence.
+
+        References:
+            Bergstra and Bengio, Random Search for Hyper-Parameter Optimization, JMLR 2012 (low-discrepancy starts).
+        """
+        self._sequence.reset()
+        if number:
+            self._sequence.fast_forward(number)
+        return np.asarray(self._sequence.random(1)[0])
+
+    def _prior_share(self, trials: Sequence[Past]) -> float:
+        """How often the user's belief is asked instead of the sampler.
+
+        Every other time at the start; then less and less, as trials say more than beliefs, and less still when the
+        trials that it brought are not among the best as often as they should be: a wrong belief costs some of the first
+        trials, not the search.
+
+        References:
+            Mallik et al., PriorBand, NeurIPS 2023, arXiv:2306.12370.
+        """
+        known = sorted((trial for trial in trials if trial.values), key=lambda trial: -trial.best)
+        if len(known) < self._num_start:
+            return 0.5
+        believed = [trial.origin == "prior" for trial in known]
+        top = believed[: max(1, len(known) // 4)]
+        merit = (sum(top) / len(top)) / (sum(believed) / len(believed)) if any(believed) else 1.0
+        return 0.5 * min(1.0, merit) * self._num_start / len(known)
+
+
+def _endless(draw: Callable[[], dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    while True:
+        yield draw()
+
+
+def _frozen(flat: Mapping[str, Any]) -> Frozen:
+    return tuple(sorted((key, tuple(v) if isinstance(v, list) else v) for key, v in flat.items()))

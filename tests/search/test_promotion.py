@@ -1,0 +1,119 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from search.promotion import Promotions
+
+
+def new(mode: str = "max") -> Promotions:
+    return Promotions([1, 3, 9], 3, mode)
+
+
+def test_a_trial_waits_until_it_is_among_the_best_third() -> None:
+    rungs = new()
+    assert not rungs.goes_on(0, 1, 0.5)  # a third of one is nobody
+    assert rungs.next(is_last_call=False) is None
+    assert not rungs.goes_on(1, 1, 0.4)
+    assert not rungs.goes_on(2, 1, 0.3)
+    assert rungs.waiting == {0, 1, 2}
+    assert rungs.next(is_last_call=False) == 0  # the best of three, judged again when the third came
+    assert rungs.next(is_last_call=False) is None
+    assert rungs.waiting == {1, 2}
+
+
+def test_a_trial_that_is_good_enough_when_it_comes_does_not_wait() -> None:
+    rungs = new()
+    for number, value in enumerate([0.1, 0.2]):
+        rungs.goes_on(number, 1, value)
+    assert rungs.goes_on(2, 1, 0.3)
+    assert rungs.goes_on(2, 2, 0.1)  # between rungs nobody is judged
+    assert rungs.waiting == {0, 1}
+
+
+def test_the_highest_rung_goes_first_and_the_earlier_trial_wins_a_tie() -> None:
+    rungs = new()
+    for number in range(9):
+        assert not rungs.goes_on(number, 1, 0.5)
+    assert [rungs.next(is_last_call=False) for _ in range(4)] == [0, 1, 2, None]
+    for number, value in enumerate([0.9, 0.8, 0.7]):
+        assert not rungs.goes_on(number, 3, value)
+    for number in (9, 10, 11):
+        assert not rungs.goes_on(number, 1, 0.0)
+    assert [rungs.next(is_last_call=False) for _ in range(3)] == [0, 3, None]  # from epoch 3, then from epoch 1
+
+
+def test_a_value_is_the_best_so_far() -> None:
+    rungs = Promotions([2], 2, "max")
+    rungs.goes_on(0, 1, 0.9)
+    rungs.goes_on(0, 2, 0.1)  # its checkpoint of epoch 1 is worth 0.9
+    rungs.goes_on(1, 2, 0.5)
+    assert rungs.next(is_last_call=False) == 0
+
+
+def test_lower_is_better_in_mode_min_and_no_number_is_the_worst() -> None:
+    rungs = Promotions([1], 3, "min")
+    for number, value in enumerate([float("nan"), 0.2, 0.1]):
+        rungs.goes_on(number, 1, value)
+    assert rungs.waiting == {0, 1}
+    assert [rungs.next(is_last_call=True), rungs.next(is_last_call=True)] == [None, None]
+    for number, value in enumerate([0.3, 0.4, 0.5, 0.6, 0.7, 0.8], start=3):
+        rungs.goes_on(number, 1, value)
+    assert [rungs.next(is_last_call=False) for _ in range(3)] == [1, 3, None]
+
+
+def test_at_the_end_one_of_each_rung_goes_on_however_few_there_are() -> None:
+    rungs = new()
+    for number, value in enumerate([0.3, 0.5]):
+        assert not rungs.goes_on(number, 1, value)
+    assert rungs.next(is_last_call=False) is None
+    assert rungs.next(is_last_call=True) == 1
+    assert not rungs.goes_on(1, 3, 0.6)
+    assert rungs.next(is_last_call=True) == 1
+    assert not rungs.goes_on(1, 9, 0.7)
+    assert rungs.next(is_last_call=True) == 1
+    assert rungs.next(is_last_call=True) is None
+    assert rungs.waiting == {0}
+
+
+@pytest.mark.parametrize("stop_at", range(1, 40, 3))
+def test_a_replayed_history_goes_on_as_if_nothing_had_happened(stop_at: int) -> None:
+    """One worker, twelve trials of nine epochs; the session ends after `stop_at` reports."""
+    rng = np.random.default_rng(0)
+    curves = [(rng.uniform(0.3, 0.9) * (1 - 0.7 ** np.arange(1, 28))).tolist() for _ in range(12)]
+
+    def run(stop_after: int | None) -> dict[int, dict[int, float]]:
+        history: dict[int, dict[int, float]] = {}
+        rungs, fresh, reports = new(), itertools.count(), 0
+        while True:
+            number = rungs.next(is_last_call=len(history) == 12)
+            if number is None:
+                if len(history) == 12:
+                    return history
+                number = next(fresh)
+            epochs = history.setdefault(number, {})
+            goes_on = True
+            while goes_on and len(epochs) < 27:
+                epoch = len(epochs) + 1
+                epochs[epoch] = curves[number][epoch - 1]
+                goes_on = rungs.goes_on(number, epoch, epochs[epoch])
+                reports += 1
+                if reports == stop_after:
+                    rungs = new()
+                    unfinished = [n for n, e in history.items() if len(e) < 27]
+                    rungs.replay(history, unfinished)
+                    if number not in rungs.waiting:
+                        continue
+                    goes_on = False
+
+    assert run(stop_at) == run(None)
+
+
+def test_those_that_an_earlier_search_ended_are_compared_with_but_never_called() -> None:
+    rungs = new()
+    rungs.replay({0: {1: 0.9}, 1: {1: 0.8}, 2: {1: 0.7, 2: 0.7, 3: 0.7}, 3: {1: 0.6}}, unfinished=[3])
+    assert rungs.waiting == {3}
+    assert rungs.next(is_last_call=False) is None
+    assert not rungs.goes_on(4, 1, 0.75)
+    rungs.drop(3)
+    assert rungs.waiting == {4}
