@@ -18,6 +18,7 @@ from search_tasks import EPOCHS, Task
 from search.config_tree import SchedulerConfig
 from search.sampling.proposer import Proposer
 from search.schedulers import build_promotions, build_scheduler, decision_epochs
+from search.space import Choice
 
 ETA = 3
 
@@ -79,17 +80,11 @@ class Stock:
     """Ray's `OptunaSearch` and `AsyncHyperBandScheduler` as they ship."""
 
     def __init__(self, task: Task, seed: int) -> None:
-        from ray import tune
         from ray.tune.schedulers import AsyncHyperBandScheduler
         from ray.tune.search.optuna import OptunaSearch
 
         self._searcher = OptunaSearch(seed=seed)
-        domains = {
-            node.name: tune.uniform(0.0, 1.0)
-            if hasattr(node.domain, "low")
-            else tune.choice([option.value for option in node.domain.options])  # type: ignore[union-attr]
-            for node in task.space.parameters()
-        }
+        domains = {node.name: _ray_domain(node.domain) for node in task.space.parameters()}
         self._searcher.set_search_properties("value", "max", domains)
         self._scheduler = AsyncHyperBandScheduler(
             time_attr="training_iteration", metric="value", mode="max", max_t=EPOCHS, grace_period=1,
@@ -117,6 +112,16 @@ class Stock:
         return True
 
 
+def _ray_domain(domain: Any) -> Any:
+    from ray import tune
+
+    if isinstance(domain, Choice):
+        return tune.choice([option.value for option in domain.options])
+    if domain.integer:
+        return tune.randint(int(domain.low), int(domain.high) + 1)
+    return tune.uniform(domain.low, domain.high)
+
+
 METHODS: dict[str, Callable[[Task, int], Method]] = {
     "random, to the end": lambda task, seed: Ours(task, seed, sampler="random", scheduler="none"),
     "random + ASHA": lambda task, seed: Ours(task, seed, sampler="random", promote=False),
@@ -139,9 +144,10 @@ def simulate(
     *,
     budget: int,
     workers: int = 4,
+    until: float | None = None,
     epoch_time: Callable[[dict[str, Any], int], float] = lambda flat, epoch: 1.0,
 ) -> Trace:
-    """Runs a search for `budget` epochs in all."""
+    """Runs a search for `budget` epochs in all, or until the best value is `until`."""
     waiting: list[tuple[float, int, int, int, dict[str, Any]]] = []
     best, clock = [], []
     order = 0
@@ -154,7 +160,7 @@ def simulate(
 
     for _ in range(workers):
         start(0.0)
-    while len(best) < budget:
+    while len(best) < budget and (until is None or not best or best[-1] < until):
         now, _, trial, epoch, flat = heapq.heappop(waiting)
         value = float(task.curve(flat)[epoch - 1])
         best.append(max(value, best[-1]) if best else value)

@@ -2,13 +2,14 @@
 
 import math
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from search.space import Node, Range, Space
+from search.space import Choice, Node, Option, Range, Space
 
 EPOCHS = 27
 Array = NDArray[np.float64]
@@ -134,3 +135,44 @@ def prior_tasks(count: int) -> list[Task]:
 def hartmann_tasks(count: int) -> list[Task]:
     """One function, with other noise in each."""
     return [HartmannTask(seed) for seed in range(count)]
+
+
+class TableTask:
+    """Real training runs, recorded: every combination of a few settings, to the last epoch.
+
+    Args:
+        rows: A row an epoch: the settings, `epoch`, `iou`, `cpu_s`.
+        settings: Names of the settings; one with numbers only is a range over its values' order, others are choices.
+    """
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> None:
+        self.name = "table"
+        self._levels = {key: sorted({row[key] for row in rows}) for key in settings}
+        nodes = []
+        for key, levels in self._levels.items():
+            is_range = len(levels) > 2 and not isinstance(levels[0], str)
+            domain = (
+                Range(0, len(levels) - 1, integer=True)
+                if is_range
+                else Choice(tuple(Option(index) for index in range(len(levels))))
+            )
+            nodes.append(Node(key, domain, key))
+        self.space = Space(tuple(nodes))
+        self._values: dict[tuple[int, ...], Array] = {}
+        self._seconds: dict[tuple[int, ...], Array] = {}
+        for row in rows:
+            key = tuple(self._levels[name].index(row[name]) for name in settings)
+            self._values.setdefault(key, np.zeros(EPOCHS))[row["epoch"] - 1] = row["iou"]
+            self._seconds.setdefault(key, np.zeros(EPOCHS))[row["epoch"] - 1] = row["cpu_s"]
+        bests = [float(values.max()) for values in self._values.values()]
+        self.best, self.typical = max(bests), float(np.median(bests))
+        self.good = float(np.quantile(bests, 0.95))
+        """The value that 95% of the settings never reach."""
+
+    def curve(self, flat: dict[str, Any]) -> Array:
+        """As in `Task`."""
+        return self._values[tuple(int(value) for value in flat.values())]
+
+    def epoch_time(self, flat: dict[str, Any], epoch: int) -> float:
+        """CPU seconds of an epoch with these settings, the median of them: the first one has its imports in it."""
+        return float(np.median(self._seconds[tuple(int(value) for value in flat.values())]))
