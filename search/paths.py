@@ -81,6 +81,11 @@ class RunPaths:
         return self.root / "export.json"
 
     @property
+    def report(self) -> Path:
+        """The run as one HTML page."""
+        return self.root / "report.html"
+
+    @property
     def log(self) -> Path:
         """What the command said, with times."""
         return self.root / "segsearch.log"
