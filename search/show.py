@@ -33,22 +33,26 @@ def run_details(name_or_path: str, results: Path) -> dict[str, Any]:
     trials = read_table(paths.trials) if paths.trials.exists() else []
     mode = _mode(paths)
     best = best_trial(trials, mode)
+    return {
+        "run": {**read_json(paths.run), **_run_row(paths), "folder": str(paths.root)},
+        "states": dict(Counter(row["state"] for row in trials)),
+        "best_trial": best["number"] if best else None,
+        "trials": ranked(trials, mode),
+        "card": card,
+        "exports": read_json(paths.export).get("targets", []) if paths.export.exists() else [],
+        "dashboard": f"optuna-dashboard sqlite:///{paths.study}" if paths.study.exists() else None,
+    }
+
+
+def ranked(trials: list[dict[str, Any]], mode: str) -> list[dict[str, Any]]:
+    """Rows of the trial table, best first; those that failed come after the others, those without a value last."""
     sign = 1.0 if mode == "max" else -1.0
-    ranked = sorted(
+    return sorted(
         trials,
         key=lambda row: (
             row["value"] is None, row["state"] == "failed", -sign * (row["value"] or 0.0), row["number"],
         ),
     )  # fmt: skip
-    return {
-        "run": {**read_json(paths.run), **_run_row(paths), "folder": str(paths.root)},
-        "states": dict(Counter(row["state"] for row in trials)),
-        "best_trial": best["number"] if best else None,
-        "trials": ranked,
-        "card": card,
-        "exports": read_json(paths.export).get("targets", []) if paths.export.exists() else [],
-        "dashboard": f"optuna-dashboard sqlite:///{paths.study}" if paths.study.exists() else None,
-    }
 
 
 def render_run(details: dict[str, Any], top: int) -> list[RenderableType]:
