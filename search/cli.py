@@ -292,6 +292,26 @@ def export(run_name: str, targets: tuple[str, ...], results: Path) -> None:
     sys.exit(export_again(run_name, results, list(targets), console))
 
 
+@main.command()
+@click.argument("run_name", metavar="RUN")
+@click.option("--trial", "number", required=True, type=click.IntRange(min=0), metavar="N", help="The trial's number.")
+@click.option(
+    "-o", "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="A new folder, for the bundle."
+)
+@RESULTS
+def seal(run_name: str, number: int, out: Path, results: Path) -> None:
+    """Seal the model of trial N of RUN, instead of the best one, into -o DIR; RUN stays as it is.
+
+    For a search with search.second_metric, `segsearch show RUN` lists the trials that are worth it.
+    """
+    from search.paths import find_run
+
+    paths = find_run(run_name, results)
+    from search import picking
+
+    picking.seal_trial(paths, number, out, console)
+
+
 def _load(config: Path, overrides: tuple[str, ...], name: str | None) -> Any:
     from search.config import load_config
 

@@ -106,6 +106,11 @@ class SearchSettings(Section):
     num_samples: PositiveInt = Field(64, description="Trials.")
     metric: Metric = Field("val/iou", description="What a trial is judged by; means per image, or pooled over pixels.")
     mode: Literal["max", "min"] = Field("max", description="min for val/loss, max for the others.")
+    second_metric: Literal["cost/parameters", "cost/latency_ms"] | None = Field(
+        None,
+        description="A cost to keep low beside the metric: what the search finds is then a front, from the best model "
+        "to the cheapest. cost/parameters; cost/latency_ms: milliseconds an image takes; null: off.",
+    )
     sampler: Literal["auto", "rung_tpe", "gp", "tpe", "qmc", "random"] = Field(
         "auto",
         description="auto: gp and rung_tpe in turn; gp: a Gaussian process over settings and epochs; rung_tpe: TPE "

@@ -33,6 +33,7 @@ REASONS = {
     "train": "the earlier trials were trained that way, and trials must be comparable; start a new run with --name",
     "search.metric": _JUDGED_BY,
     "search.mode": _JUDGED_BY,
+    "search.second_metric": "the earlier trials were chosen and judged with it as it was; start a new run with --name",
     "name": "a run keeps its name",
     "results": "a run stays where it is",
 }

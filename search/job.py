@@ -83,7 +83,7 @@ def resume(paths: RunPaths, console: Console) -> Outcome:
         log.info("%s is done already; nothing to resume", paths.name)
         return Outcome(EXIT_DONE, paths)
     config = stored_config(paths)
-    index, cache_path = _same_data(config, paths, console)
+    index, cache_path = same_data(config, paths, console)
     require_models(config)
     go_on = _search_and_seal if record["kind"] == "search" else _train_and_seal
     return go_on(config, paths, index, cache_path, console)
@@ -104,13 +104,18 @@ def extend(paths: RunPaths, num_more: int, overrides: Sequence[str], console: Co
     """
     extension = plan_extension(paths, num_more, overrides)
     require_targets(extension.config)
-    index, cache_path = _same_data(extension.config, paths, console)
+    index, cache_path = same_data(extension.config, paths, console)
     require_models(extension.config)
     begin_extension(paths, extension)
     return _search_and_seal(extension.config, paths, index, cache_path, console)
 
 
-def _same_data(config: SearchConfig, paths: RunPaths, console: Console) -> tuple[DatasetIndex, Path]:
+def same_data(config: SearchConfig, paths: RunPaths, console: Console) -> tuple[DatasetIndex, Path]:
+    """The run's data and its cache, made anew where it is gone.
+
+    Raises:
+        RunError: The data is not what it was when the run began.
+    """
     index, cache_path = prepare_data(config, console)
     if read_json(paths.run).get("data_fingerprint") not in (None, _fingerprint(cache_path)):
         raise RunError(

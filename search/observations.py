@@ -12,6 +12,12 @@ RAY_IDS_ATTR = "ray_trial_ids"
 """User attribute: Ray's ids of the trial, one an attempt."""
 ORIGIN_ATTR = "origin"
 """User attribute: who proposed the trial: config, enqueued, start, prior, fork, or a sampler's name."""
+COST_ATTR = "second_metric"
+"""User attribute: the trial's value of `search.second_metric`.
+
+It is no second objective of the study: Optuna takes no intermediate values from a trial of several objectives
+(`Trial.report is not supported for multi-objective optimization`), and those are what trials are stopped by.
+"""
 FAILURE_ATTR = "failure"
 """User attribute of a failed trial: the kind of its failure, as in the journal."""
 MEMORY_CONSTRAINT = "out_of_memory"
@@ -22,7 +28,8 @@ MEMORY_CONSTRAINT = "out_of_memory"
 class Observation:
     """What the study knows of one trial, for whoever proposes the next one.
 
-    `params` are the searched dotted keys that ran; `values` maps epochs to the searched metric.
+    `params` are the searched dotted keys that ran; `values` maps epochs to the searched metric; `cost` is the trial's
+    value of the second metric, where the search has one and the trial has reported.
     """
 
     number: int
@@ -31,6 +38,7 @@ class Observation:
     state: TrialState
     out_of_memory: bool
     origin: str
+    cost: float | None = None
 
 
 def observations(study: optuna.Study) -> list[Observation]:
@@ -43,6 +51,7 @@ def observations(study: optuna.Study) -> list[Observation]:
             state=trial.state,
             out_of_memory=trial.constraints.get(MEMORY_CONSTRAINT, -1.0) > 0,
             origin=str(trial.user_attrs.get(ORIGIN_ATTR, "")),
+            cost=trial.user_attrs.get(COST_ATTR),
         )
         for trial in study.get_trials(deepcopy=False)
         if PARAMS_ATTR in trial.user_attrs
@@ -56,3 +65,9 @@ def history_of(study: optuna.Study) -> dict[int, dict[int, float]]:
         for trial in study.get_trials(deepcopy=False)
         if trial.intermediate_values
     }
+
+
+def costs_of(study: optuna.Study) -> dict[int, float]:
+    """The second metric of every trial that has one."""
+    trials = study.get_trials(deepcopy=False)
+    return {trial.number: float(trial.user_attrs[COST_ATTR]) for trial in trials if COST_ATTR in trial.user_attrs}

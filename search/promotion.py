@@ -4,12 +4,18 @@ A trial that reaches a rung pauses there unless it is among the best 1/reduction
 it goes on from its checkpoint. A trial that is stopped for good is judged once, by those that came before it, so the
 first ones pass whatever they are worth; one that waits is judged again with each newcomer.
 
+Where trials have a cost beside their value, the best are the first by Pareto order: a cheap model then passes though
+its value is a little lower, and where all cost the same, the order is that of the values.
+
 References:
     Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020, arXiv:1810.05934 (algorithm 2).
+    Schmucker et al., Multi-objective Asynchronous Successive Halving, 2021, arXiv:2106.12639 (with a cost).
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+
+from search.pareto import pareto_order
 
 
 class Promotions:
@@ -19,19 +25,28 @@ class Promotions:
         rungs: Their epochs, ascending, below the last epoch.
         reduction_factor: One of so many goes on from each rung.
         mode: `max` or `min`.
+        has_cost: Trials are ranked by value and cost; one whose cost is unknown is the dearest.
     """
 
-    def __init__(self, rungs: Sequence[int], reduction_factor: int, mode: str) -> None:
+    def __init__(self, rungs: Sequence[int], reduction_factor: int, mode: str, *, has_cost: bool = False) -> None:
         self._factor = reduction_factor
+        self._has_cost = has_cost
+        self._costs: dict[int, float] = {}
         self._sign = 1.0 if mode == "max" else -1.0
         self._best: dict[int, float] = {}
         self._values: dict[int, dict[int, float]] = {rung: {} for rung in rungs}
         self._passed: dict[int, set[int]] = {rung: set() for rung in rungs}
         self._waiting: dict[int, int] = {}
 
-    def replay(self, history: Mapping[int, Mapping[int, float]], unfinished: Iterable[int]) -> None:
+    def replay(
+        self,
+        history: Mapping[int, Mapping[int, float]],
+        unfinished: Iterable[int],
+        costs: Mapping[int, float] | None = None,
+    ) -> None:
         """Takes over what trials reported in earlier sessions; of the `unfinished`, those that stood at a rung wait."""
         unfinished = frozenset(unfinished)
+        self._costs.update(costs or {})
         for number, epochs in history.items():
             last = max(epochs)
             for epoch, value in sorted(epochs.items()):
@@ -41,8 +56,13 @@ class Promotions:
             if number in unfinished and last in self._values:
                 self._waiting[number] = last
 
-    def goes_on(self, number: int, epoch: int, value: float) -> bool:
-        """Takes a report; whether the trial goes on, which it does unless it has to wait at this epoch's rung."""
+    def goes_on(self, number: int, epoch: int, value: float, cost: float | None = None) -> bool:
+        """Takes a report; whether the trial goes on, which it does unless it has to wait at this epoch's rung.
+
+        A trial's first cost is the one that counts.
+        """
+        if cost is not None:
+            self._costs.setdefault(number, cost)
         self._note(number, epoch, value)
         if epoch not in self._values or number in self._passed[epoch]:
             return True
@@ -87,4 +107,9 @@ class Promotions:
     def _best_of(self, rung: int, count: int) -> list[int]:
         """The best so many that reached a rung, best first; the earlier trial wins a tie."""
         values = self._values[rung]
+        if self._has_cost:
+            return pareto_order({n: (value, self._log_cost(n)) for n, value in values.items()})[:count]
         return sorted(values, key=lambda number: (-values[number], number))[:count]
+
+    def _log_cost(self, number: int) -> float:
+        return math.log(max(self._costs[number], 1e-12)) if number in self._costs else math.inf

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from search.events import epochs_by_trial, errors_by_trial
+from search.pareto import sorted_fronts
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -33,14 +34,22 @@ class Tables:
     epochs: list[dict[str, Any]]
 
 
-def build_tables(trials: Sequence["FrozenTrial"], events: list[dict[str, Any]], *, metric: str, mode: str) -> Tables:
+def build_tables(
+    trials: Sequence["FrozenTrial"],
+    events: list[dict[str, Any]],
+    *,
+    metric: str,
+    mode: str,
+    second_metric: str | None = None,
+) -> Tables:
     """Joins what the study and the journal know of each trial.
 
     A trial's `value` is the metric of its best epoch, which is also the epoch whose weights its checkpoint keeps,
-    whatever its state: a trial that was stopped early may still hold the best model.
+    whatever its state: a trial that was stopped early may still hold the best model. With a second metric, its column
+    holds the cost that the trial was judged by, and `pareto` is true for the trials of `pareto_front`.
     """
     # Imported here: the study brings Ray and Optuna, which reading a finished table does not need.
-    from search.study import PARAMS_ATTR, RAY_IDS_ATTR
+    from search.study import COST_ATTR, PARAMS_ATTR, RAY_IDS_ATTR
 
     journal = epochs_by_trial(events)
     errors = errors_by_trial(events)
@@ -65,12 +74,33 @@ def build_tables(trials: Sequence["FrozenTrial"], events: list[dict[str, Any]], 
                 "ended": trial.datetime_complete.timestamp() if trial.datetime_complete else None,
                 "train_s": sum(row["metrics"].get("time/train_s", 0.0) for row in rows.values()),
                 **{key: best_metrics.get(key) for key in _metric_keys(best_metrics)},
+                **({second_metric: trial.user_attrs.get(COST_ATTR)} if second_metric else {}),
                 **{f"param/{key}": value for key, value in trial.user_attrs.get(PARAMS_ATTR, {}).items()},
                 "error": f"{error['kind']}: {error['message']}" if error else None,
                 "ray_trial_ids": list(trial.user_attrs.get(RAY_IDS_ATTR, [])),
             }
         )
+    if second_metric is not None:
+        front = pareto_front(trial_rows, second_metric, mode)
+        for row in trial_rows:
+            row["pareto"] = row["number"] in front
     return Tables(trial_rows, epoch_rows(journal))
+
+
+def pareto_front(trials: Sequence[Mapping[str, Any]], second_metric: str, mode: str) -> list[int]:
+    """The numbers of the trials that no other one beats in value and cost at once, best value first.
+
+    Trials without a value or a cost, and those that failed, are not compared. Of trials with the same value and cost,
+    all are there.
+    """
+    sign = 1.0 if mode == "max" else -1.0
+    points = {
+        row["number"]: (sign * row["value"], row[second_metric])
+        for row in trials
+        if row["state"] != "failed" and row["value"] is not None and row.get(second_metric) is not None
+    }
+    fronts = sorted_fronts(points)
+    return fronts[0] if fronts else []
 
 
 def best_trial(trials: Sequence[dict[str, Any]], mode: str) -> dict[str, Any] | None:
@@ -137,7 +167,7 @@ def _best_epoch(values: dict[int, float], mode: str) -> int | None:
 
 
 def _metric_keys(metrics: dict[str, Any]) -> list[str]:
-    return [key for key in metrics if key.startswith("val/") or key in ("train/loss", "lr")]
+    return [key for key in metrics if key.startswith(("val/", "cost/")) or key in ("train/loss", "lr")]
 
 
 def _numbers(metrics: dict[str, Any]) -> dict[str, float]:

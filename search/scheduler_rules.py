@@ -32,7 +32,7 @@ def scheduler_problems(config: SearchConfig, space: Space) -> list[Problem]:
         problems.append(Problem(f"{KEY}.min_samples", f"{found}; valid: 1 to {max(1, num_samples - 1)}"))
     if options.name == "pbt":
         problems += _pbt_problems(config, space)
-    return problems
+    return problems + _second_metric_problems(config)
 
 
 def fitted_scheduler(config: SearchConfig) -> SchedulerConfig:
@@ -77,6 +77,19 @@ def _unused(options: SchedulerConfig) -> list[Problem]:
         for key in SchedulerConfig.model_fields
         if key in options.model_fields_set and key != "name" and key not in used
     ]
+
+
+def _second_metric_problems(config: SearchConfig) -> list[Problem]:
+    """Of the schedulers, only those that weigh a cost, or stop nobody, leave a cheap model its chance."""
+    options, second = config.search.scheduler, config.search.second_metric
+    if second is None or options.name == "none" or (options.name == "asha" and options.promote):
+        return []
+    key, found = ("promote", "promote: false") if options.name == "asha" else ("name", options.name)
+    message = (
+        f"found {found}, which stops trials by search.metric alone, so that a cheap model would seldom be trained to "
+        f"its end, but search.second_metric is {second}; valid: asha with promote: true, none, or second_metric: null"
+    )
+    return [Problem(f"{KEY}.{key}", message)]
 
 
 def _owners(key: str) -> str:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from search.errors import SegsearchError
 from search.paths import RunPaths, find_run, list_runs, read_json
-from search.results import best_trial, read_table
+from search.results import best_trial, pareto_front, read_table
 from search.runs import RESUMABLE, status_now
 from segcore.card import CARD_FILE, read_card
 
@@ -23,7 +23,7 @@ def run_rows(results: Path) -> list[dict[str, Any]]:
 
 
 def run_details(name_or_path: str, results: Path) -> dict[str, Any]:
-    """Everything that `show` prints: `run`, `card`, `trials` (best first) and `exports`.
+    """Everything that `show` prints: `run`, `card`, `trials` (best first), `front` (cheapest last) and `exports`.
 
     Raises:
         RunError: No such run.
@@ -31,13 +31,17 @@ def run_details(name_or_path: str, results: Path) -> dict[str, Any]:
     paths = find_run(name_or_path, results)
     card = _card(paths)
     trials = read_table(paths.trials) if paths.trials.exists() else []
-    mode = _mode(paths)
+    settings = _search_settings(paths)
+    mode, second_metric = str(settings["mode"]), settings.get("second_metric")
     best = best_trial(trials, mode)
     return {
         "run": {**read_json(paths.run), **_run_row(paths), "folder": str(paths.root)},
         "states": dict(Counter(row["state"] for row in trials)),
         "best_trial": best["number"] if best else None,
         "trials": ranked(trials, mode),
+        "metric": settings["metric"],
+        "second_metric": second_metric,
+        "front": _front(trials, second_metric, mode) if second_metric else [],
         "card": card,
         "exports": read_json(paths.export).get("targets", []) if paths.export.exists() else [],
         "dashboard": f"optuna-dashboard sqlite:///{paths.study}" if paths.study.exists() else None,
@@ -74,6 +78,8 @@ def render_run(details: dict[str, Any], top: int) -> list[RenderableType]:
     parts: list[RenderableType] = [Text("\n".join(lines))]
     if details["trials"]:
         parts.append(_trial_table(details, top))
+    if details["front"]:
+        parts.append(_front_table(details))
     if card:
         parts.append(_card_table(card))
     for export in details["exports"]:
@@ -104,6 +110,43 @@ def _trial_table(details: dict[str, Any], top: int) -> Table:
             Text(row["error"] or "  ".join(f"{key}={_cell(v)}" for key, v in settings.items() if v is not None)),
         )  # fmt: skip
     return table
+
+
+def _front(trials: list[dict[str, Any]], second_metric: str, mode: str) -> list[dict[str, Any]]:
+    """A record for each trial that no other one beats in both metrics, best value first, and so cheapest last."""
+    rows = {row["number"]: row for row in trials}
+    return [
+        {
+            "trial": number,
+            "value": rows[number]["value"],
+            "cost": rows[number][second_metric],
+            "settings": _settings_of(rows[number]),
+        }
+        for number in pareto_front(trials, second_metric, mode)
+    ]
+
+
+def _front_table(details: dict[str, Any]) -> Table:
+    metric, second = details["metric"], details["second_metric"]
+    table = Table(title=f"no trial beats these in {metric} and {second}", title_justify="left", box=box.SIMPLE_HEAD)
+    for title in ("trial", metric, second):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("settings", overflow="fold")
+    for row in details["front"]:
+        cost = f"{row['cost']:,.0f}" if second == "cost/parameters" else f"{row['cost']:.2f}"
+        table.add_row(str(row["trial"]), _number(row["value"]), cost, _settings_text(row["settings"]))
+    table.caption = f"seal one of them: segsearch seal {details['run']['name']} --trial N -o FOLDER"
+    table.caption_justify = "left"
+    return table
+
+
+def _settings_of(row: dict[str, Any]) -> dict[str, Any]:
+    """What was searched: dotted key -> value."""
+    return {k.removeprefix("param/"): v for k, v in row.items() if k.startswith("param/") and v is not None}
+
+
+def _settings_text(settings: dict[str, Any]) -> Text:
+    return Text("  ".join(f"{key}={_cell(value)}" for key, value in short_names(settings).items()))
 
 
 def _card_table(card: dict[str, Any]) -> Table:
@@ -160,11 +203,12 @@ def _card(paths: RunPaths) -> dict[str, Any] | None:
     return read_card(paths.best) if (paths.best / CARD_FILE).is_file() else None
 
 
-def _mode(paths: RunPaths) -> str:
+def _search_settings(paths: RunPaths) -> dict[str, Any]:
+    """The config's `search` section as it is written, which is quicker to read than the config."""
     import yaml
 
-    record = yaml.safe_load(paths.config.read_text(encoding="utf-8"))
-    return str(record["search"]["mode"])
+    section: dict[str, Any] = yaml.safe_load(paths.config.read_text(encoding="utf-8"))["search"]
+    return section
 
 
 def _number(value: float | None, digits: int = 4) -> str:

@@ -18,12 +18,14 @@ from ray.tune.search import Searcher
 from search.events import epochs_by_trial, errors_by_trial
 from search.failures import INTERRUPTED, OUT_OF_MEMORY, next_strikes
 from search.observations import (
+    COST_ATTR,
     FAILURE_ATTR,
     MEMORY_CONSTRAINT,
     ORIGIN_ATTR,
     PARAMS_ATTR,
     RAY_IDS_ATTR,
     Observation,
+    costs_of,
     history_of,
     observations,
 )
@@ -36,6 +38,7 @@ from search.storage import ReportBuffer, open_study, stored_trials, trial_id_of,
 from segcore.config import TrainConfig
 
 __all__ = [
+    "COST_ATTR",
     "FAILURE_ATTR",
     "MEMORY_CONSTRAINT",
     "PARAMS_ATTR",
@@ -43,6 +46,7 @@ __all__ = [
     "Observation",
     "StudySearcher",
     "best_value",
+    "costs_of",
     "end_running",
     "history_of",
     "observations",
@@ -73,6 +77,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         requeue: Trials that were running when an earlier session ended; they go on first, under their number.
         promotions: Who waits at which rung, where trials wait rather than being stopped.
         forks: Enqueues the fork that is due, where the scheduler replaces trials by forks of others.
+        second_metric: Key of the reports that is kept low beside the metric: a trial's first one is its cost.
     """
 
     def __init__(
@@ -89,6 +94,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         requeue: Sequence[FrozenTrial] = (),
         promotions: Promotions | None = None,
         forks: Forks | None = None,
+        second_metric: str | None = None,
     ) -> None:
         super().__init__(metric=metric, mode=mode)
         self._study = study
@@ -100,6 +106,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._proposer = proposer
         self._promotions = promotions
         self._forks = forks
+        self._second_metric = second_metric
+        self._costs = costs_of(study)
         self._numbers: dict[str, int] = {}
         self._values: dict[int, dict[int, float]] = {}
         self._retries: dict[int, dict[str, int]] = {}
@@ -192,8 +200,15 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         number = self._numbers[trial_id]
         epoch, value = int(result["epoch"]), float(result[self.metric])
         self._values.setdefault(number, {})[epoch] = value
+        if self._second_metric is not None and number not in self._costs:
+            self._take_cost(number, float(result[self._second_metric]))
         self._proposer.reported(number, epoch, value)
         self._reports.add(number, epoch, value)
+
+    def _take_cost(self, number: int, cost: float) -> None:
+        self._costs[number] = cost
+        self._study._storage.set_trial_user_attr(trial_id_of(self._study, number), COST_ATTR, cost)
+        self._proposer.cost(number, cost)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tells the study that a trial is COMPLETE, or was PRUNED by the scheduler.
@@ -285,7 +300,9 @@ def tell_end(
         study.tell(number, state=TrialState.PRUNED)
 
 
-def reconcile(study: optuna.Study, events: list[dict[str, Any]], *, metric: str, mode: str) -> list[FrozenTrial]:
+def reconcile(
+    study: optuna.Study, events: list[dict[str, Any]], *, metric: str, mode: str, second_metric: str | None = None
+) -> list[FrozenTrial]:
     """After a stop, brings the study up to the journal and returns the trials that have to go on.
 
     The journal is written first, so it may know of reports, of a last epoch, and of a failure that the study was never
@@ -298,6 +315,9 @@ def reconcile(study: optuna.Study, events: list[dict[str, Any]], *, metric: str,
         rows = journal.get(frozen.number, {})
         values = {epoch: float(row["metrics"][metric]) for epoch, row in rows.items()}
         write_reports(study, {(frozen._trial_id, epoch): value for epoch, value in values.items()})
+        if second_metric is not None and rows and COST_ATTR not in frozen.user_attrs:
+            cost = float(rows[min(rows)]["metrics"][second_metric])
+            study._storage.set_trial_user_attr(frozen._trial_id, COST_ATTR, cost)
         if any(row["metrics"].get("finished") for row in rows.values()):
             tell_end(study, frozen.number, values, finished=True, mode=mode)
         elif frozen.number in errors:

@@ -18,6 +18,7 @@ from ray.tune.experiment import Trial
 from search.callbacks.journal import JournalCallback
 from search.cluster import TrialResources, plan_resources
 from search.config import SearchConfig
+from search.config_tree import SearchSettings
 from search.events import EventLog, read_events
 from search.history import end_outside, fit_history
 from search.paths import RunPaths, trial_dirname
@@ -32,8 +33,9 @@ from search.space import Space, parse_space
 from search.space_enqueue import enqueued_points
 from search.stopping import SearchStopper
 from search.storage import close_study
-from search.study import StudySearcher, end_running, history_of, observations, open_study, reconcile
+from search.study import StudySearcher, costs_of, end_running, history_of, observations, open_study, reconcile
 from segcore.config import TrainConfig
+from segcore.cost import LATENCY
 from segcore.trainable import train_trial
 
 log = logging.getLogger("segsearch")
@@ -63,25 +65,30 @@ def run_search(
     """
     base = config.train_config()
     space = parse_space(config.space, base)
-    metric, mode = config.search.metric, config.search.mode
+    metric, mode, second_metric = config.search.metric, config.search.mode, config.search.second_metric
     fit_history(paths.study, config.space, base)
     study = open_study(paths.storage_url, paths.name, mode=mode, sampler=None)
-    requeue = reconcile(study, read_events(paths.events), metric=metric, mode=mode)
+    requeue = reconcile(study, read_events(paths.events), metric=metric, mode=mode, second_metric=second_metric)
     requeue = end_outside(study, requeue, mode=mode)
     asked = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
     remaining = config.search.num_samples - len(asked) + len(requeue)
     if remaining <= 0:
-        save_tables(study, paths, metric=metric, mode=mode)
+        save_tables(study, paths, metric=metric, mode=mode, second_metric=second_metric)
         close_study(study)
         return True
     stopper = SearchStopper(config.search, study.get_trials(deepcopy=False), stage_seconds(paths, "search"))
     if stopper.stop_all():
-        _end_by_rule(stopper, study, paths, metric=metric, mode=mode)
+        _end_by_rule(stopper, study, paths, config.search)
         close_study(study)
         return True
     options, history = config.search.scheduler, history_of(study)
     promotions = build_promotions(
-        options, mode=mode, max_epochs=base.train.epochs, history=history, unfinished=[t.number for t in requeue]
+        options,
+        mode=mode,
+        max_epochs=base.train.epochs,
+        history=history,
+        unfinished=[trial.number for trial in requeue],
+        costs=costs_of(study) if second_metric is not None else None,
     )
     if promotions is not None:
         requeue = [trial for trial in requeue if trial.number not in promotions.waiting]
@@ -105,7 +112,15 @@ def run_search(
     searcher = StudySearcher(
         study,
         space,
-        SpecMaker(paths, session, cache_path, metric, resources, decision_epochs(options, base.train.epochs)),
+        SpecMaker(
+            paths,
+            session,
+            cache_path,
+            metric,
+            resources,
+            decision_epochs(options, base.train.epochs),
+            measure_latency=second_metric == LATENCY,
+        ),
         build_proposer(config, study, space, base),
         base=base,
         metric=metric,
@@ -114,6 +129,7 @@ def run_search(
         requeue=requeue,
         promotions=promotions,
         forks=_forks(config, space, paths),
+        second_metric=second_metric,
     )
     scheduler = build_scheduler(
         options,
@@ -125,6 +141,7 @@ def run_search(
         unfinished=[trial.number for trial in requeue],
         snapshots=Snapshots(paths),
         promotions=promotions,
+        second_metric=second_metric,
     )
     events = EventLog(paths.events)
     with terminate_as_interrupt() as interrupted, memory_kills_end_one_trial():
@@ -154,9 +171,9 @@ def run_search(
     searcher.flush()
     by_rule = stopper.stopped_by is not None and not interrupted and _is_unfinished(study, config)
     if by_rule:
-        _end_by_rule(stopper, study, paths, metric=metric, mode=mode)
+        _end_by_rule(stopper, study, paths, config.search)
     else:
-        save_tables(study, paths, metric=metric, mode=mode)
+        save_tables(study, paths, metric=metric, mode=mode, second_metric=second_metric)
     is_whole = by_rule or not (interrupted or _is_unfinished(study, config))
     close_study(study)
     return is_whole
@@ -167,21 +184,25 @@ def _is_unfinished(study: optuna.Study, config: SearchConfig) -> bool:
     return TrialState.RUNNING in states or len(states) < config.search.num_samples
 
 
-def _end_by_rule(stopper: SearchStopper, study: optuna.Study, paths: RunPaths, *, metric: str, mode: str) -> None:
+def _end_by_rule(stopper: SearchStopper, study: optuna.Study, paths: RunPaths, search: SearchSettings) -> None:
     """Ends what was running when a stopping rule was met, says which rule, and writes the tables."""
     if stopper.stopped_by is None:
         return
-    reconcile(study, read_events(paths.events), metric=metric, mode=mode)
+    metric, mode, second_metric = search.metric, search.mode, search.second_metric
+    reconcile(study, read_events(paths.events), metric=metric, mode=mode, second_metric=second_metric)
     num_ended = end_running(study, mode=mode)
     stop = stopper.stopped_by
     log.info("stopped by search.%s: %s; running trials that end here: %d", stop.rule, stop.detail, num_ended)
     update_run(paths, stopped_by=asdict(stop))
-    save_tables(study, paths, metric=metric, mode=mode)
+    save_tables(study, paths, metric=metric, mode=mode, second_metric=second_metric)
 
 
-def save_tables(study: optuna.Study, paths: RunPaths, *, metric: str, mode: str) -> Tables:
+def save_tables(
+    study: optuna.Study, paths: RunPaths, *, metric: str, mode: str, second_metric: str | None = None
+) -> Tables:
     """Writes `trials.parquet` and `epochs.parquet` as they stand."""
-    tables = build_tables(study.get_trials(deepcopy=False), read_events(paths.events), metric=metric, mode=mode)
+    trials, events = study.get_trials(deepcopy=False), read_events(paths.events)
+    tables = build_tables(trials, events, metric=metric, mode=mode, second_metric=second_metric)
     write_tables(tables, paths.trials, paths.epochs)
     return tables
 
@@ -221,12 +242,15 @@ def build_proposer(config: SearchConfig, study: optuna.Study, space: Space, base
         rungs=decision_epochs(search.scheduler, base.train.epochs),
         mode=search.mode,
         first=first,
+        has_cost=search.second_metric is not None,
     )
     for trial in observations(study):
         point = point_in(space, base, trial.params)
         if point is None:
             continue
         proposer.started(trial.number, point, trial.origin)
+        if trial.cost is not None:
+            proposer.cost(trial.number, trial.cost)
         for epoch, value in trial.values.items():
             proposer.reported(trial.number, epoch, value)
         if trial.state != TrialState.RUNNING:
@@ -257,6 +281,7 @@ class SpecMaker:
     metric: str
     resources: TrialResources
     save_at: tuple[int, ...] = ()
+    measure_latency: bool = False
 
     def __call__(self, number: int, train: TrainConfig) -> dict[str, Any]:
         """The spec of trial `number`, with the checkpoints that it may go on from."""
@@ -270,5 +295,6 @@ class SpecMaker:
             "gpu_fraction": self.resources.gpus,
             "checkpoints": [str(path) for path in self.paths.trial_checkpoints(number)],
             "save_at": list(self.save_at),
+            "measure_latency": self.measure_latency,
             "fork_from": str(start) if (start := self.paths.fork_start(number)).is_dir() else None,
         }

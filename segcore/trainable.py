@@ -11,6 +11,7 @@ from ray import tune
 
 from segcore.checkpoint import first_readable, save_checkpoint
 from segcore.config import TrainConfig
+from segcore.cost import LATENCY, PARAMETERS, measure_latency_ms, num_parameters
 from segcore.data.cache import open_cache
 from segcore.training import fit
 
@@ -26,11 +27,12 @@ def train_trial(spec: dict[str, Any]) -> None:
             `num_cpus`, `gpu_fraction` and `checkpoints` (folders to go on from, newest first; the first one
             that can be read is used); and, where they apply, `reached` (the last epoch whose report arrived: a
             checkpoint of a later one is passed over, so that its report is made again), `save_at` (epochs that
-            are to be saved whatever they are worth) and `fork_from` (another trial's checkpoint, to go on from
-            when there is none of its own).
+            are to be saved whatever they are worth), `fork_from` (another trial's checkpoint, to go on from
+            when there is none of its own) and `measure_latency` (true: after the first epoch trained here).
 
-    A report carries the metrics of `segcore.training.EpochResult` and `number`, `epoch`, `best_epoch` and
-    `finished` (true in the last epoch, so that a trial that was stopped early can be told from a complete one).
+    A report carries the metrics of `segcore.training.EpochResult` and `number`, `epoch`, `best_epoch`,
+    `finished` (true in the last epoch, so that a trial that was stopped early can be told from a complete one),
+    `cost/parameters` and, where it is measured, `cost/latency_ms`.
     A checkpoint goes with each epoch that is the best so far, with those of `save_at`, and at least every
     `STATE_INTERVAL_S` seconds.
 
@@ -48,6 +50,7 @@ def train_trial(spec: dict[str, Any]) -> None:
         checkpoint = Path(spec["fork_from"])
     save_at = frozenset(spec.get("save_at", ()))
     last_save = time.monotonic()
+    costs: dict[str, float] = {}
     with open_cache(Path(spec["cache"])) as cache:
         epochs = fit(
             config,
@@ -59,8 +62,13 @@ def train_trial(spec: dict[str, Any]) -> None:
         )
         for result in epochs:
             best = result.state.best
+            if not costs:
+                costs[PARAMETERS] = num_parameters(result.state.model)
+                if spec.get("measure_latency"):
+                    costs[LATENCY] = measure_latency_ms(result.state.model, config.data.image_hw)
             report = {
                 **result.metrics,
+                **costs,
                 "number": spec["number"],
                 "epoch": result.epoch,
                 "best_epoch": best.epoch if best else result.epoch,

@@ -24,11 +24,12 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "errors terminal",
         "config config_errors config_file config_tree scheduler_rules space space_checks space_domains space_effects "
         "space_enqueue space_forbid space_reader space_rules space_tree",
-        "cluster confirm events failures observations history paths population promotion recording ray_watch "
+        "cluster confirm events failures observations history paths pareto population promotion recording ray_watch "
         "results runs sampling schedulers stopping storage study",
         "callbacks export",
         "exporting extending models report sealing show space_survey space_view training_run tuner",
         "job",
+        "picking",
         "cli",
     )
 )

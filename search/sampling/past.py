@@ -14,7 +14,8 @@ class Past:
     """A trial as samplers see it: larger values are better, and a value is the best up to its epoch.
 
     A checkpoint is kept of a trial's best epoch, so what a trial is worth is never less than what it was worth before.
-    `failed` is a trial that broke, of which nothing but that is known.
+    `failed` is a trial that broke, of which nothing but that is known. `cost`, where the search has a second metric, is
+    what the trial's model costs; smaller is better.
     """
 
     number: int
@@ -24,6 +25,7 @@ class Past:
     running: bool = True
     failed: bool = False
     origin: str = ""
+    cost: float | None = None
 
     def report(self, epoch: int, value: float) -> None:
         """Takes a value, larger being better; one that is no number tells nothing."""

@@ -16,6 +16,7 @@ from search.sampling.cube import Array, Cube
 from search.sampling.gaussian import CurveProcess
 from search.sampling.parzen import ParzenSampler, score_by_progress, score_by_rung
 from search.sampling.past import Past, with_values
+from search.sampling.scalarization import WEIGHTS, scalarized
 from search.space import Space
 
 SAMPLERS: dict[str, dict[str, float]] = {
@@ -48,6 +49,7 @@ class Proposer:
         rungs: Epochs at which the scheduler compares trials, ascending; empty when it stops none.
         mode: `max` or `min`.
         first: Points to try before all others, in this order.
+        has_cost: Trials have a cost, which is kept low beside the metric: each proposal weighs the two anew.
 
     Raises:
         ConfigError: No such sampler.
@@ -64,6 +66,7 @@ class Proposer:
         rungs: Sequence[int] = (),
         mode: str = "max",
         first: Iterable[tuple[Mapping[str, Any], str]] = (),
+        has_cost: bool = False,
     ) -> None:
         if sampler not in SAMPLERS:
             raise ConfigError(f"search.sampler: unknown sampler {sampler!r}; valid: {', '.join(SAMPLERS)}")
@@ -75,7 +78,11 @@ class Proposer:
         self._first = [(dict(flat), origin) for flat, origin in first]
         self._num_start = min(max(4, num_samples // 4), max(6, 2 * self._cube.num_axes))
         rungs = sorted({*rungs, max_epochs})
-        self._process = CurveProcess(self._cube, rungs, max_epochs)
+        self._has_cost = has_cost
+        # One for each weight: a process keeps what it has learned of lengths and variances, which differ between them.
+        self._processes = {
+            weight: CurveProcess(self._cube, rungs, max_epochs) for weight in (WEIGHTS if has_cost else (1.0,))
+        }
         self._parzen = {
             "tpe": ParzenSampler(space, score_by_progress, rungs),
             "rung_tpe": ParzenSampler(space, score_by_rung, rungs),
@@ -95,6 +102,11 @@ class Proposer:
         if number in self.trials:
             self.trials[number].report(epoch, self._sign * value)
 
+    def cost(self, number: int, cost: float) -> None:
+        """Takes the cost of a trial's model."""
+        if number in self.trials:
+            self.trials[number].cost = cost
+
     def ended(self, number: int, *, failed: bool = False) -> None:
         """A trial ended: it finished, was stopped, or `failed` by its own settings."""
         if number in self.trials:
@@ -109,12 +121,16 @@ class Proposer:
                 return flat, origin
         rng = np.random.default_rng([self._seed, number])
         trials = [self.trials[known] for known in sorted(self.trials)]
+        weight = 1.0
+        if self._has_cost:
+            weight = float(rng.choice(WEIGHTS))
+            trials = scalarized(trials, weight)
         name = str(rng.choice(list(self._shares), p=list(self._shares.values())))
         if name not in ("random", "qmc") and len(with_values(trials)) < self._num_start:
             name = "start"
         if self._space.priors and rng.random() < self._prior_share(trials):
             name = "prior"
-        candidates = islice(self._candidates(name, number, trials, rng), _CANDIDATES)
+        candidates = islice(self._candidates(name, number, trials, weight, rng), _CANDIDATES)
         found = self._pick(candidates, tried, trials if name not in ("random", "qmc") else (), rng)
         if found is None:  # what the sampler likes best was tried or is forbidden, or a small space is used up
             found = self._pick((self._space.sample_uniform(rng) for _ in range(_DRAWS)), tried, (), rng)
@@ -160,10 +176,10 @@ class Proposer:
         return chance
 
     def _candidates(
-        self, name: str, number: int, trials: Sequence[Past], rng: np.random.Generator
+        self, name: str, number: int, trials: Sequence[Past], weight: float, rng: np.random.Generator
     ) -> Iterable[dict[str, Any]]:
         if name == "gp" and any(trial.values for trial in trials):
-            return map(self._cube.point, self._process.propose(trials, rng, _CANDIDATES))
+            return map(self._cube.point, self._processes[weight].propose(trials, rng, _CANDIDATES))
         if name in self._parzen:
             return self._parzen[name].propose(trials, rng)
         if name == "prior":

@@ -1,6 +1,6 @@
 """When Ray stops a trial early: one registry of schedulers, each of which can be resumed from a trial history."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
@@ -74,6 +74,7 @@ def build_scheduler(
     unfinished: Iterable[int] = (),
     snapshots: Snapshots | None = None,
     promotions: Promotions | None = None,
+    second_metric: str | None = None,
 ) -> TrialScheduler:
     """The scheduler of that name, as if it had seen `history` itself.
 
@@ -87,19 +88,32 @@ def build_scheduler(
         unfinished: Those of them that go on.
         snapshots: Where pbt keeps what may be copied.
         promotions: Who waits, from `build_promotions`; without it, asha stops whom it does not let pass.
+        second_metric: Key of the reports' cost, which `promotions` weigh where they were built for one.
     """
-    setting = Setting(metric, mode, max_epochs, seed, history, frozenset(unfinished), snapshots, promotions)
+    setting = Setting(
+        metric, mode, max_epochs, seed, history, frozenset(unfinished), snapshots, promotions, second_metric
+    )
     return SCHEDULERS[options.name](options, setting)
 
 
 def build_promotions(
-    options: SchedulerConfig, *, mode: str, max_epochs: int, history: History, unfinished: Iterable[int] = ()
+    options: SchedulerConfig,
+    *,
+    mode: str,
+    max_epochs: int,
+    history: History,
+    unfinished: Iterable[int] = (),
+    costs: Mapping[int, float] | None = None,
 ) -> Promotions | None:
-    """Who waits at which rung, where the scheduler pauses trials rather than stopping them; else None."""
+    """Who waits at which rung, where the scheduler pauses trials rather than stopping them; else None.
+
+    `costs` are those of earlier trials in a search with a second metric, and None in one without.
+    """
     if options.name != "asha" or not options.promote:
         return None
-    promotions = Promotions(decision_epochs(options, max_epochs), options.reduction_factor, mode)
-    promotions.replay(history, unfinished)
+    rungs_below = decision_epochs(options, max_epochs)
+    promotions = Promotions(rungs_below, options.reduction_factor, mode, has_cost=costs is not None)
+    promotions.replay(history, unfinished, costs)
     return promotions
 
 

@@ -27,5 +27,6 @@ class PromotingAsha(FIFOScheduler):  # type: ignore[misc]
         if report is None or report[1] >= self._setting.max_epochs:
             return str(TrialScheduler.CONTINUE)
         number, epoch, value = report
-        goes_on = self._promotions.goes_on(number, epoch, self._setting.sign * value)
+        cost = result.get(self._setting.second_metric) if self._setting.second_metric else None
+        goes_on = self._promotions.goes_on(number, epoch, self._setting.sign * value, cost)
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)

@@ -23,6 +23,7 @@ class Setting:
     unfinished: frozenset[int] = frozenset()
     snapshots: Snapshots | None = None
     promotions: Promotions | None = None
+    second_metric: str | None = None
 
     @property
     def sign(self) -> float:

@@ -117,3 +117,53 @@ def test_those_that_an_earlier_search_ended_are_compared_with_but_never_called()
     assert not rungs.goes_on(4, 1, 0.75)
     rungs.drop(3)
     assert rungs.waiting == {4}
+
+
+def with_costs(rungs: Promotions, trials: dict[int, tuple[float, float]], epoch: int = 1) -> list[bool]:
+    return [rungs.goes_on(number, epoch, value, cost) for number, (value, cost) in trials.items()]
+
+
+FRONT = {0: (0.90, 1e6), 1: (0.87, 1e4), 2: (0.88, 1e6), 3: (0.70, 1e6), 4: (0.60, 1e5), 5: (0.50, 1e5)}
+"""Trial 1 is a little less good than trials 0 and 2, and a hundred times cheaper than both."""
+
+
+def called(reduction_factor: int, *, has_cost: bool) -> list[int | None]:
+    """Who goes on when all of `FRONT` stand at the rung."""
+    rungs = Promotions([1], reduction_factor, "max", has_cost=has_cost)
+    rungs.replay({n: {1: value} for n, (value, _) in FRONT.items()}, FRONT, {n: cost for n, (_, cost) in FRONT.items()})
+    return [rungs.next(is_last_call=False) for _ in range(4)]
+
+
+def test_with_a_cost_a_cheap_model_is_not_stopped_for_a_slightly_lower_value() -> None:
+    assert called(3, has_cost=False) == [0, 2, None, None]
+    assert called(3, has_cost=True) == [0, 1, None, None]
+
+
+def test_behind_the_front_the_next_front_is_called() -> None:
+    assert called(2, has_cost=True) == [0, 1, 2, None]
+
+
+def test_a_trials_first_cost_counts_and_one_without_is_the_dearest() -> None:
+    rungs = Promotions([1], 2, "max", has_cost=True)
+    assert not rungs.goes_on(0, 1, 0.5, 10.0)
+    assert not rungs.goes_on(0, 1, 0.5, 1e9)
+    assert not rungs.goes_on(1, 1, 0.5, 100.0)
+    assert rungs.next(is_last_call=False) == 0
+    assert not rungs.goes_on(2, 1, 0.5)
+    assert not rungs.goes_on(3, 1, 0.5, 1000.0)
+    assert [rungs.next(is_last_call=False) for _ in range(2)] == [1, None]
+
+
+def test_a_replayed_history_with_costs_calls_the_same_trials() -> None:
+    rng = np.random.default_rng(1)
+    trials = {n: (float(rng.uniform()), float(10 ** rng.uniform(3, 6))) for n in range(30)}
+    first, again = (Promotions([1], 3, "max", has_cost=True) for _ in range(2))
+    passed = {number for number, goes_on in zip(trials, with_costs(first, trials), strict=True) if goes_on}
+    history = {n: {1: value, **({2: value} if n in passed else {})} for n, (value, _) in trials.items()}
+    again.replay(history, trials, {n: cost for n, (_, cost) in trials.items()})
+    assert again.waiting == first.waiting
+    calls = [[rungs.next(is_last_call=True) for _ in range(10)] for rungs in (first, again)]
+    assert calls[0] == calls[1]
+    without = Promotions([1], 3, "max", has_cost=True)
+    without.replay(history, trials)
+    assert [without.next(is_last_call=True) for _ in range(10)] != calls[0]

@@ -92,3 +92,38 @@ def test_what_may_change_in_mid_training_can_be_searched_with_pbt(tmp_path: Path
         " augment.rotate: {uniform: [0, 30]}, train.ema_decay: {choice: [0.0, 0.9]}}\n"
     )
     assert load_config(write(tmp_path, "name: pbt", space=space)).search.scheduler.population == 8
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "key", "found"),
+    [
+        ("name: hyperband", "name", "hyperband"),
+        ("name: median", "name", "median"),
+        ("name: pbt", "name", "pbt"),
+        ("promote: false", "promote", "promote: false"),
+    ],
+)
+def test_a_second_metric_needs_a_scheduler_that_weighs_it(scheduler: str, key: str, found: str, tmp_path: Path) -> None:
+    path = write(tmp_path, scheduler)
+    load_config(path)  # without it, they are fine
+    second = "search.second_metric=cost/parameters"
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, [second])
+    (line,) = [line.strip() for line in str(caught.value).splitlines()[1:]]
+    assert line.startswith(f"search.scheduler.{key} (line 2): found {found}, which stops trials by search.metric alone")
+    assert line.endswith("valid: asha with promote: true, none, or second_metric: null")
+
+
+@pytest.mark.parametrize("scheduler", ["name: asha", "promote: true", "name: none"])
+@pytest.mark.parametrize("second", ["cost/parameters", "cost/latency_ms"])
+def test_a_second_metric_goes_with_asha_and_none(scheduler: str, second: str, tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, scheduler), [f"search.second_metric={second}"])
+    assert config.search.second_metric == second
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(dump_config(config), encoding="utf-8")
+    assert load_config(copy).search.second_metric == second
+
+
+def test_a_second_metric_that_there_is_not_is_told_with_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"search\.second_metric.*cost/params.*cost/parameters.*cost/latency_ms"):
+        load_config(write(tmp_path, "name: asha"), ["search.second_metric=cost/params"])
