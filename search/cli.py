@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from search.errors import SegsearchError
-from search.terminal import counting_bar, transfer_bars
+from search.terminal import counting_bar, has_screen, transfer_bars
 
 log = logging.getLogger("segsearch")
 console = Console(stderr=True)
@@ -277,6 +277,36 @@ def show(run_name: str, top: int, results: Path, as_json: bool) -> None:
         return
     for part in render_run(details, top):
         output.print(part, highlight=False)
+
+
+@main.command()
+@click.argument("run_name", metavar="RUN")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="Default: report.html in its folder."
+)
+@click.option(
+    "--open", "opened", type=click.Choice(["yes", "no"]), default="yes", show_default=True,
+    help="Show it in a browser, where there is a screen.",
+)  # fmt: skip
+@RESULTS
+@JSON
+def report(run_name: str, out: Path | None, opened: str, results: Path, as_json: bool) -> None:
+    """Make RUN's report anew: one HTML page with its score, history, best trials and parameters.
+
+    With --json, the numbers of the page are printed and no page is made.
+    """
+    from search.paths import find_run
+
+    paths = find_run(run_name, results)
+    from search.report import report_record, write_report
+
+    if as_json:
+        click.echo(json.dumps(report_record(paths)))
+        return
+    page = write_report(paths, out)
+    output.print(str(page), highlight=False, soft_wrap=True)
+    if opened == "yes" and has_screen():
+        click.launch(str(page))
 
 
 @main.command()

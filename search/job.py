@@ -212,6 +212,7 @@ def _search_and_seal(
         else:
             _track_summary(config, paths, card)
             exit_code = export_run(config, paths, console)
+    _report(paths)
     return Outcome(exit_code, paths, card)
 
 
@@ -236,7 +237,20 @@ def _train_and_seal(
     except KeyboardInterrupt:
         log.warning("interrupted; nothing is lost. Go on with: segsearch resume %s", paths.name)
         return Outcome(EXIT_INTERRUPTED, paths)
+    _report(paths)
     return Outcome(exit_code, paths, card)
+
+
+def _report(paths: RunPaths) -> None:
+    """Writes the run's page. The run is done by then, so whatever goes wrong here is only said."""
+    try:
+        from search.report import write_report
+
+        log.info("report: %s", write_report(paths))
+    except Exception as error:
+        first_line = (str(error).splitlines() or [""])[0]
+        what = f"{type(error).__name__}: {first_line}"
+        log.warning("the report could not be made (%s); try again with: segsearch report %s", what, paths.name)
 
 
 def _search(config: SearchConfig, paths: RunPaths, cache_path: Path, console: Console) -> bool:

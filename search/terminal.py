@@ -1,5 +1,7 @@
-"""Progress bars of the commands: on a terminal they are drawn, in a log they are silent."""
+"""What a command may do with the terminal. Progress bars are drawn there; in a log they are silent."""
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,6 +15,12 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+
+
+def has_screen() -> bool:
+    """Whether somebody typed the command at a terminal of a machine that can open a window."""
+    is_windowed = sys.platform in ("darwin", "win32") or bool({"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys())
+    return sys.stdout.isatty() and is_windowed
 
 
 @contextmanager

@@ -234,6 +234,7 @@ def loaded_by_command(arguments: list[str], tmp_path: Path) -> set[str]:
         ["--version"],
         ["ls", "--results", "{tmp}"],
         ["show", "none", "--results", "{tmp}"],
+        ["report", "none", "--results", "{tmp}"],
         ["space", "configs/full.yaml"],
     ],
     ids=" ".join,

@@ -1,0 +1,107 @@
+"""What came of a run: the score to quote, the best trials, those that failed, and who proposed them all."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from search.observations import FAILURE_ATTR, ORIGIN_ATTR
+from search.report.sources import Sources, settings_of
+from search.show import ranked
+
+NUM_BEST = 10
+
+
+def headline(sources: Sources) -> dict[str, Any]:
+    """The score to quote and what chose what; the sealed model; how many trials, how long, and why no more."""
+    run, card, search = sources.run, sources.card, sources.config.search
+    scores = card.get("scores", {}) if card else {}
+    quoted = "test" if "test" in scores else "val" if "val" in scores else None
+    keys = ("iou", "iou_interval", "dice", "iou_pooled", "num_images", "chose")
+    return {
+        "name": run["name"],
+        "kind": run["kind"],
+        "status": run["status"],
+        "error": run.get("error"),
+        "created": run["created"],
+        "metric": search.metric,
+        "mode": search.mode,
+        "quoted": quoted,
+        "scores": {split: {key: score[key] for key in keys} for split, score in scores.items()},
+        "sealed": {key: card["origin"][key] for key in ("trial", "epoch") if key in card["origin"]} if card else None,
+        "threshold": {key: card["threshold"][key] for key in ("value", "chosen_by")} if card else None,
+        "num_samples": search.num_samples if run["kind"] == "search" else None,
+        "trials": len(sources.trials),
+        "states": dict(sorted(Counter(row["state"] for row in sources.trials).items())),
+        "epochs": len(sources.epochs),
+        "timings": run.get("timings", {}),
+        "stopped_by": run.get("stopped_by"),
+        "extensions": [
+            {
+                "when": note["when"],
+                "trials_before": note["trials_before"],
+                "num_samples": note["num_samples"],
+                "changed": list(note["changed"]),
+            }
+            for note in run.get("extensions", [])
+        ],
+    }
+
+
+def best_trials(sources: Sources, count: int = NUM_BEST) -> list[dict[str, Any]] | None:
+    """The best trials with their settings, best first; None where there are no trials."""
+    rows = [row for row in ranked(sources.trials, sources.config.search.mode) if row["value"] is not None][:count]
+    keys = ("number", "state", "value", "best_epoch", "epochs", "val/iou", "val/dice", "val/threshold")
+    return [{**{key: row.get(key) for key in keys}, "settings": settings_of(row)} for row in rows] or None
+
+
+def failures(sources: Sources) -> list[dict[str, Any]] | None:
+    """Failed trials by the kind of their failure, the most frequent first, with the first line of the first error."""
+    kinds = {trial.number: str(trial.user_attrs.get(FAILURE_ATTR, "unknown")) for trial in sources.frozen}
+    groups: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for row in sources.trials:
+        if row["state"] == "failed":
+            kind, _, message = (row["error"] or kinds.get(row["number"], "unknown")).partition(": ")
+            groups[kind].append((row["number"], message.strip().partition("\n")[0]))
+    found = [
+        {"kind": kind, "count": len(trials), "trials": [number for number, _ in trials], "first_error": trials[0][1]}
+        for kind, trials in groups.items()
+    ]
+    return sorted(found, key=lambda group: -group["count"]) or None
+
+
+def origins(sources: Sources) -> list[dict[str, Any]] | None:
+    """Who proposed the trials: how many each, and the mean and the best of those that did not fail."""
+    proposed: dict[str, list[int]] = defaultdict(list)
+    for trial in sources.frozen:
+        if ORIGIN_ATTR in trial.user_attrs:
+            proposed[str(trial.user_attrs[ORIGIN_ATTR])].append(trial.number)
+    sound = {row["number"]: row["value"] for row in sources.trials if row["state"] != "failed"}
+    found = []
+    for origin, numbers in proposed.items():
+        values = [sound[number] for number in numbers if sound.get(number) is not None]
+        found.append(
+            {
+                "origin": origin,
+                "trials": len(numbers),
+                "with_value": len(values),
+                "mean": sum(values) / len(values) if values else None,
+                "best": _best(values, sources.sign),
+                "found_winner": sources.winner in numbers,
+            }
+        )
+    return found or None
+
+
+def configuration(sources: Sources) -> dict[str, Any]:
+    """The resolved config, and what it ran on."""
+    return {
+        "config": sources.config_tree,
+        "versions": sources.run.get("versions", {}),
+        "host": sources.run.get("host", {}),
+        "seed": sources.run.get("seed"),
+        "data_fingerprint": sources.run.get("data_fingerprint"),
+    }
+
+
+def _best(values: Iterable[float], sign: float) -> float | None:
+    return max(values, key=lambda value: sign * value, default=None)

@@ -1,0 +1,195 @@
+import json
+import logging
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+import pytest
+from click.testing import CliRunner
+from report_runs import write_run
+
+from search import job
+from search.cli import main
+from search.errors import RunError
+from search.paths import RunPaths
+from search.report import figures, report_record, write_report
+
+SELF_CLOSING = frozenset({"meta", "link", "img"})
+
+
+class Page(HTMLParser):
+    """What a page shows and fetches, and whether its tags are closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.titles: list[str] = []
+        self.sources: list[str] = []
+        self.figures: list[dict[str, Any]] = []
+        self.words = ""
+        self._is_figure = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.sources += [str(found[key]) for key in ("src", "href") if key in found]
+        self._is_figure = tag == "script" and found.get("type") == "application/json"
+        if tag not in SELF_CLOSING:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "script":
+            if self._is_figure:
+                self.figures.append(json.loads(data))
+        elif self.open and self.open[-1] != "style":
+            self.words += data
+            if self.open[-1] == "h2":
+                self.titles.append(data)
+
+
+def page_of(paths: RunPaths) -> Page:
+    page = Page(write_report(paths).read_text(encoding="utf-8"))
+    assert page.open == []
+    return page
+
+
+def test_a_searchs_page_has_every_section_that_applies_and_fetches_nothing(tmp_path: Path) -> None:
+    paths = write_run(tmp_path)
+    page = page_of(paths)
+    assert page.titles == [
+        "How it went", "Best trials", "Failed trials", "Parameters", "What the threshold would have cost",
+        "Where the trials came from", "What it sees", "Config and versions",
+    ]  # fmt: skip
+    assert page.sources
+    assert [source for source in page.sources if not source.startswith("data:")] == []
+    assert len(page.figures) == 5
+    for figure in page.figures:
+        go.Figure(figure)  # raises on a property that plotly does not have
+    assert "0.6000" in page.words
+    assert "no </script> in .../x.png" in page.words
+    assert paths.report == tmp_path / "birds" / "report.html"
+
+
+def test_no_path_of_the_machine_is_on_the_page(tmp_path: Path) -> None:
+    paths = write_run(tmp_path)
+    text = write_report(paths).read_text(encoding="utf-8")
+    for private in (str(tmp_path), "/home/somebody", "private folder"):
+        assert private not in text
+        assert private not in json.dumps(report_record(paths))
+    assert "root: '.../birds'" in Page(text).words
+
+
+def test_a_training_run_has_what_applies(tmp_path: Path) -> None:
+    page = page_of(write_run(tmp_path, kind="train"))
+    assert page.titles == ["How it went", "What the threshold would have cost", "What it sees", "Config and versions"]
+    assert len(page.figures) == 2
+
+
+def test_a_run_that_has_only_begun_has_a_page(tmp_path: Path) -> None:
+    paths = write_run(tmp_path)
+    for path in (paths.trials, paths.epochs, paths.study, paths.best / "card.json"):
+        path.unlink()
+    shutil.rmtree(paths.tune)
+    assert page_of(paths).titles == ["Config and versions"]
+    assert not paths.study.exists()
+
+
+def test_a_search_without_tables_is_read_from_its_study(tmp_path: Path) -> None:
+    paths = write_run(tmp_path)
+    paths.trials.unlink()
+    paths.epochs.unlink()
+    record = report_record(paths)
+    assert record["headline"]["states"] == {"complete": 1, "failed": 1, "pruned": 1}
+
+
+def test_a_setting_cannot_leave_its_place_on_the_page() -> None:
+    label = figures.by_number(
+        {
+            "metric": "val/iou",
+            "trials": [
+                {"number": 0, "state": "complete", "value": 0.5, "best_so_far": 0.5, "settings": {"a": "<script>x"}}
+            ],
+        }
+    )["data"][1]["text"][0]
+    assert "<script>" not in label
+    assert "&lt;script&gt;x" in label
+
+
+def test_every_other_figure_is_one_that_plotly_knows() -> None:
+    point = {"number": 0, "state": "complete", "cost": 10.0, "value": 0.5, "pareto": True, "settings": {}}
+    loss = {"number": 0, "threshold": 0.3, "best_threshold": 0.4, "lost": 0.1}
+    front = {"label": "parameters", "points": [point, {**point, "cost": 1000.0}], "front": [point]}
+    part = {"name": "c", "axis": "category", "choices": ["x", "y"], "points": [{**point, "x": "y"}]}
+    made = [
+        figures.importance_bars([{"name": "a", "share": 0.7}, {"name": "b", "share": 0.3}]),
+        figures.threshold_losses({"losses": [loss]}),
+        figures.front_plot(front, "val/iou"),
+        figures.slice_plot(part, "val/iou"),
+    ]  # fmt: skip
+    for figure in made:
+        go.Figure(figure)
+    assert made[0]["data"][0]["y"] == ["b", "a"]
+    assert made[2]["layout"]["xaxis"]["type"] == "log"
+    assert made[3]["layout"]["xaxis"]["categoryarray"] == ["x", "y"]
+
+
+class TestCommand:
+    def run(self, *arguments: str) -> Any:
+        return CliRunner().invoke(main, ["report", *arguments])
+
+    def test_writes_the_page_and_says_where(self, tmp_path: Path) -> None:
+        paths = write_run(tmp_path)
+        result = self.run("birds", "--results", str(tmp_path), "--open", "no")
+        assert result.exit_code == 0, result.output
+        assert result.output.strip() == str(paths.report)
+        assert paths.report.is_file()
+
+    def test_writes_it_elsewhere(self, tmp_path: Path) -> None:
+        paths = write_run(tmp_path)
+        out = tmp_path / "page.html"
+        assert self.run("birds", "--results", str(tmp_path), "-o", str(out)).exit_code == 0
+        assert out.is_file()
+        assert not paths.report.exists()
+        result = self.run("birds", "--results", str(tmp_path), "-o", str(tmp_path / "none" / "page.html"))
+        assert result.exit_code == 2
+
+    def test_json_is_the_record_and_no_page_is_made(self, tmp_path: Path) -> None:
+        paths = write_run(tmp_path)
+        result = self.run("birds", "--results", str(tmp_path), "--json")
+        assert json.loads(result.output) == json.loads(json.dumps(report_record(paths)))
+        assert json.loads(result.output)["headline"]["quoted"] == "test"
+        assert not paths.report.exists()
+
+    def test_an_unknown_run_is_named(self, tmp_path: Path) -> None:
+        assert self.run("none", "--results", str(tmp_path)).exit_code == 2
+
+
+def test_a_page_that_cannot_be_written_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="the report cannot be written"):
+        write_report(write_run(tmp_path), tmp_path / "none" / "page.html")
+
+
+class TestAtTheEndOfARun:
+    def test_the_page_is_written(self, tmp_path: Path) -> None:
+        paths = write_run(tmp_path)
+        job._report(paths)
+        assert paths.report.is_file()
+
+    def test_a_failure_is_a_warning_of_one_line_that_names_the_command(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        paths = write_run(tmp_path)
+        paths.epochs.write_bytes(b"no parquet\nat all")
+        job._report(paths)
+        (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+        assert re.fullmatch(
+            r"the report could not be made \(\w+: [^\n]+\); try again with: segsearch report birds",
+            warning.getMessage(),
+        )
+        assert not paths.report.exists()
