@@ -90,6 +90,10 @@ def test_trials_are_added_to_those_that_were_begun(ended: RunPaths) -> None:
         ("data.image_size=64", r"data\.image_size: the earlier trials saw other data"),
         ("train.epochs=5", r"train\.epochs: the earlier trials were trained that way"),
         ("search.metric=val/dice", r"search\.metric: the earlier trials were judged by it"),
+        (
+            "search.second_metric=cost/parameters",
+            r"search\.second_metric: the earlier trials were chosen and judged with",
+        ),
         ("search.num_samples=9", r"search\.num_samples: is set by --num-samples, which counts the trials to add"),
         ("model.depth=3", r"model\.depth: the earlier trials were trained with 2; to vary it, search it: --set 'space"),
         ("threshold=0.5", r"threshold: the earlier trials were trained with auto"),

@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import TrialState
 
 from search.results import Tables, best_trial, build_tables, read_table, write_epochs, write_tables
-from search.study import PARAMS_ATTR, RAY_IDS_ATTR
+from search.study import COST_ATTR, PARAMS_ATTR, RAY_IDS_ATTR
 
 METRIC = "val/iou"
 
@@ -103,6 +103,31 @@ def test_an_epoch_row_holds_the_numbers_of_its_report() -> None:
     assert row == {
         "number": 0, "epoch": 1, "time": 1001.0, METRIC: 0.2, "train/loss": 1.0, "lr": 0.1, "time/train_s": 2.0
     }  # fmt: skip
+
+
+def test_with_a_second_metric_each_trial_has_its_cost_and_a_word_on_the_front() -> None:
+    """The cost is the one that the trial was judged by, not that of its best epoch."""
+    study = new_study(*[(TrialState.RUNNING, {"optimizer.lr": 0.1})] * 4)
+    for number, cost in ((0, 9.0), (1, 3.0), (2, 2.0)):
+        study._storage.set_trial_user_attr(study.trials[number]._trial_id, COST_ATTR, cost)
+    study.tell(2, state=TrialState.FAIL)
+    latency = "cost/latency_ms"
+    events = [
+        epoch(0, 1, 0.2, **{latency: 9.0}),
+        epoch(0, 2, 0.9, **{latency: 1.0}),
+        epoch(1, 1, 0.5),
+        epoch(2, 1, 0.7),
+    ]
+    rows = build_tables(study.trials, events, metric=METRIC, mode="max", second_metric=latency).trials
+    assert [row[latency] for row in rows] == [9.0, 3.0, 2.0, None]
+    assert [row["pareto"] for row in rows] == [True, True, False, False]
+
+
+def test_without_a_second_metric_a_cost_is_a_column_and_there_is_no_front() -> None:
+    study = new_study((TrialState.COMPLETE, {}))
+    (row,) = tables_of(study, [epoch(0, 1, 0.2, **{"cost/parameters": 120})]).trials
+    assert row["cost/parameters"] == 120
+    assert "pareto" not in row
 
 
 def row(number: int, value: float | None, state: str = "complete") -> dict[str, Any]:

@@ -19,9 +19,11 @@ from search.runs import create_run, update_run
 from search.show import render_run, run_details, run_rows, short_names
 
 
-def new_run(tmp_path: Path, name: str = "birds", *, kind: str = "search", mode: str = "max") -> RunPaths:
+def new_run(
+    tmp_path: Path, name: str = "birds", *, kind: str = "search", mode: str = "max", **settings: Any
+) -> RunPaths:
     metric = "val/iou" if mode == "max" else "val/loss"
-    search = {"mode": mode, "metric": metric}
+    search = {"mode": mode, "metric": metric, **settings}
     config = SearchConfig.model_validate({"name": name, "results": str(tmp_path), "search": search})
     return create_run(config, kind)
 
@@ -138,6 +140,41 @@ def test_in_mode_min_the_lowest_is_the_best(tmp_path: Path) -> None:
     details = run_details("birds", tmp_path)
     assert details["best_trial"] == 1
     assert [row["number"] for row in details["trials"]] == [1, 0, 3, 2]
+
+
+def test_the_front_of_two_metrics_is_shown_from_the_best_to_the_cheapest(tmp_path: Path) -> None:
+    cost = "cost/parameters"
+    paths = new_run(tmp_path, second_metric=cost)
+    write_trials(
+        paths,
+        trial(0, 0.5, **{cost: 1200.0, "pareto": True, "param/model.base_channels": 4, "param/model.depth": None}),
+        trial(1, 0.75, **{cost: 3_400_000.0, "pareto": True, "param/model.base_channels": 64, "param/model.depth": 3}),
+        trial(2, 0.625, **{cost: 4_000_000.0, "pareto": False, "param/model.base_channels": 96}),
+        trial(3, 0.875, "failed", error="x", **{cost: 10.0, "pareto": False}),
+    )
+    details = run_details("birds", tmp_path)
+    assert details["front"] == [
+        {"trial": 1, "value": 0.75, "cost": 3_400_000.0, "settings": {"model.base_channels": 64, "model.depth": 3}},
+        {"trial": 0, "value": 0.5, "cost": 1200.0, "settings": {"model.base_channels": 4}},
+    ]
+    lines = [line.split() for line in printed(details).splitlines()]
+    first, second = (
+        lines.index(line)
+        for line in (
+            ["1", "0.7500", "3,400,000", "base_channels=64", "depth=3"],
+            ["0", "0.5000", "1,200", "base_channels=4"],
+        )
+    )
+    assert first < second
+    json.dumps(details)
+
+
+@pytest.mark.parametrize("second_metric", [None, "cost/latency_ms"])
+def test_where_no_trial_has_a_cost_there_is_no_front_to_show(tmp_path: Path, second_metric: str | None) -> None:
+    paths = new_run(tmp_path, second_metric=second_metric)
+    write_trials(paths, trial(0, 0.5))
+    assert run_details("birds", tmp_path)["front"] == []
+    assert "no trial beats these" not in printed(run_details("birds", tmp_path))
 
 
 def test_words_in_brackets_are_words_not_markup(tmp_path: Path) -> None:

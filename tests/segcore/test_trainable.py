@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from segcore import trainable
 from segcore.checkpoint import read_best, read_state
 from segcore.config import TrainConfig
+from segcore.cost import num_parameters
 from segcore.data.cache import build_cache
 from segcore.data.discovery import discover
 from segcore.errors import TrainingError
+from segcore.models import build_model
 from segcore.trainable import train_trial
 
 CONFIG = TrainConfig.model_validate(
@@ -104,3 +107,23 @@ def test_a_fork_whose_start_cannot_be_read_does_not_begin_anew(
 ) -> None:
     with pytest.raises(TrainingError, match=r"checkpoint .*gone.* cannot be read"):
         run(spec_of(cache_path, fork_from=str(tmp_path / "gone")), tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_every_report_says_what_the_model_costs_and_how_long_it_takes_if_asked(
+    cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: bool
+) -> None:
+    calls = []
+
+    def measure(model: torch.nn.Module, image_hw: tuple[int, int]) -> float:
+        calls.append((num_parameters(model), image_hw))
+        return 1.5
+
+    monkeypatch.setattr(trainable, "measure_latency_ms", measure)
+    reports, _ = run(spec_of(cache_path, measure_latency=measured), tmp_path, monkeypatch)
+    count = num_parameters(build_model(CONFIG.model))
+    assert len(reports) == 6
+    assert [type(report["cost/parameters"]) for report in reports] == [int] * 6
+    assert {report["cost/parameters"] for report in reports} == {count}
+    assert [report.get("cost/latency_ms") for report in reports] == [1.5 if measured else None] * 6
+    assert calls == ([(count, (32, 32))] if measured else [])
