@@ -201,7 +201,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         epoch, value = int(result["epoch"]), float(result[self.metric])
         self._values.setdefault(number, {})[epoch] = value
         if self._second_metric is not None and number not in self._costs:
-            self._take_cost(number, float(result[self._second_metric]))
+            self._take_cost(number, result[self._second_metric])
         self._proposer.reported(number, epoch, value)
         self._reports.add(number, epoch, value)
 
@@ -316,7 +316,7 @@ def reconcile(
         values = {epoch: float(row["metrics"][metric]) for epoch, row in rows.items()}
         write_reports(study, {(frozen._trial_id, epoch): value for epoch, value in values.items()})
         if second_metric is not None and rows and COST_ATTR not in frozen.user_attrs:
-            cost = float(rows[min(rows)]["metrics"][second_metric])
+            cost = rows[min(rows)]["metrics"][second_metric]
             study._storage.set_trial_user_attr(frozen._trial_id, COST_ATTR, cost)
         if any(row["metrics"].get("finished") for row in rows.values()):
             tell_end(study, frozen.number, values, finished=True, mode=mode)
