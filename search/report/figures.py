@@ -1,5 +1,6 @@
 """The report's figures, from its records to what plotly.js draws: plain `{"data": [...], "layout": {...}}`."""
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -9,6 +10,7 @@ from search.show import short_names
 STATE_COLORS = {"complete": "#1f7a5c", "pruned": "#9aa5b1", "failed": "#c8452f", "running": "#d99a1c"}
 INK, GRID, ACCENT = "#2b2f36", "#e7e9ec", "#2f5fb3"
 _FAINT = "rgba(154,165,177,0.45)"
+_MOST_TICKS = 12
 
 
 def by_number(history: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,6 +66,8 @@ def learning_curves(history: Mapping[str, Any]) -> dict[str, Any]:
         }
         for rung in history["rungs"]
     ]  # fmt: skip
+    last = max((epoch for curve in history["curves"] for epoch in curve["epochs"]), default=1)
+    figure["layout"]["xaxis"].update(tick0=0, dtick=math.ceil(last / _MOST_TICKS))
     figure["layout"]["hovermode"] = "closest"
     return figure
 
@@ -144,8 +148,9 @@ def front_plot(front: Mapping[str, Any], metric: str) -> dict[str, Any]:
     """Value against cost; the front is joined."""
     best = front["front"]
     line = {
-        "type": "scatter", "mode": "lines", "x": [p["cost"] for p in best], "y": [p["value"] for p in best],
+        "type": "scatter", "mode": "lines+markers", "x": [p["cost"] for p in best], "y": [p["value"] for p in best],
         "line": {"color": ACCENT, "width": 2}, "name": "Pareto front", "hoverinfo": "skip",
+        "marker": {"size": 15, "symbol": "circle-open", "color": ACCENT, "line": {"width": 2}},
     }  # fmt: skip
     figure = _figure([line, *_dots(front["points"], x="cost", y="value")], front["label"], metric, height=360)
     costs = [point["cost"] for point in front["points"]]

@@ -147,7 +147,7 @@ def _history(history: Mapping[str, Any]) -> str:
         legend = "Green: ran to the end. Grey: stopped at a rung or by a rule. Red: failed."
         parts.append(f'<p class="soft">{blue}{legend}{note} Point at a line for its settings.</p>')
     parts.append(plot(figures.learning_curves(history)))
-    return section("How it went", *parts)
+    return section("How it went", *parts, css="long")
 
 
 def _best(rows: Sequence[Mapping[str, Any]], metric: str, winner: int | None) -> str:
@@ -192,7 +192,7 @@ def _importances(record: Mapping[str, Any], metric: str) -> str:
         ]
     slices = [f"<div>{plot(figures.slice_plot(part, metric))}</div>" for part in record["slices"]]
     parts += ["<h3>Value against parameter</h3>", f'<div class="two">{"".join(slices)}</div>']
-    return section("Parameters", *parts)
+    return section("Parameters", *parts, css="long")
 
 
 def _front(front: Mapping[str, Any], metric: str) -> str:

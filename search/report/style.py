@@ -49,13 +49,14 @@ footer { color: var(--soft); font-size: 13px; margin-top: 20px; }
   dd { margin-bottom: 6px; }
   .score b { font-size: 34px; }
 }
-@media print {
-  body { background: #fff; font-size: 12px; }
-  main { max-width: none; padding: 0; }
-  section { border: 0; padding: 8px 0; break-inside: avoid; }
-  section.long { break-inside: auto; }
-  .plot { break-inside: avoid; }
-}
+body.printing { background: #fff; font-size: 12px; }
+.printing main { width: 690px; padding: 0; margin: 0; }
+.printing section { border: 0; padding: 8px 0; margin-top: 8px; break-inside: avoid; }
+.printing section.long { break-inside: auto; }
+.printing table { font-size: 11px; }
+.printing .two, .printing .overlays { grid-template-columns: 1fr 1fr; }
+.printing .plot, .printing figure, .printing tr { break-inside: avoid; }
+.printing h2, .printing h3, .printing p { break-after: avoid; }
 """
 
 SCRIPT = """
@@ -67,10 +68,13 @@ for (const plot of plots) {
   const options = {responsive: true, displaylogo: false, displayModeBar: false, doubleClick: "reset"};
   Plotly.newPlot(plot, figure.data, figure.layout, options);
 }
-const resize = () => plots.forEach((plot) => Plotly.Plots.resize(plot));
 addEventListener("beforeprint", () => {
   for (const details of document.querySelectorAll("details")) details.open = true;
-  resize();
+  document.body.classList.add("printing");  // paper's width, before the figures are drawn for it
+  for (const plot of plots) Plotly.relayout(plot, {width: plot.clientWidth});
 });
-addEventListener("afterprint", resize);
+addEventListener("afterprint", () => {
+  document.body.classList.remove("printing");
+  for (const plot of plots) Plotly.relayout(plot, {width: null, autosize: true});
+});
 """

@@ -10,9 +10,11 @@ import plotly.graph_objects as go
 import pytest
 from click.testing import CliRunner
 from report_runs import write_run
+from rich.console import Console
 
 from search import job
 from search.cli import main
+from search.config import SearchConfig, load_config
 from search.errors import RunError
 from search.paths import RunPaths
 from search.report import figures, report_record, write_report
@@ -175,6 +177,24 @@ def test_a_page_that_cannot_be_written_is_an_error_that_says_so(tmp_path: Path) 
         write_report(write_run(tmp_path), tmp_path / "none" / "page.html")
 
 
+TINY = {
+    "name": "tiny", "model": {"base_channels": 4, "depth": 2}, "train": {"epochs": 2, "batch_size": 8},
+    "tracking": {"wandb": {"mode": "disabled"}}, "resources": {"cpus_per_trial": 1, "gpus_per_trial": 0},
+}  # fmt: skip
+
+
+def tiny(tmp_path: Path, **sections: Any) -> SearchConfig:
+    data = {
+        "root": "synthetic",
+        "image_size": 32,
+        "synthetic": {"num_images": 32},
+        "cache_dir": str(tmp_path / "cache"),
+    }
+    path = tmp_path / "tiny.yaml"
+    path.write_text(json.dumps({**TINY, "results": str(tmp_path / "results"), "data": data, **sections}))
+    return load_config(path)
+
+
 class TestAtTheEndOfARun:
     def test_the_page_is_written(self, tmp_path: Path) -> None:
         paths = write_run(tmp_path)
@@ -193,3 +213,39 @@ class TestAtTheEndOfARun:
             warning.getMessage(),
         )
         assert not paths.report.exists()
+
+    @pytest.mark.slow
+    def test_a_real_training_run_ends_with_its_page(self, tmp_path: Path) -> None:
+        outcome = job.train(tiny(tmp_path), Console(stderr=True, quiet=True))
+        assert outcome.card is not None
+        assert len(Page(outcome.paths.report.read_text(encoding="utf-8")).figures) == 2
+        record = report_record(outcome.paths)
+        cost, threshold = record["threshold"], outcome.card["threshold"]
+        assert (cost["best_threshold"], cost["iou_at_best"]) == (
+            threshold["auto_would_be"],
+            threshold["val_iou_at_auto"],
+        )
+        assert cost["iou_at_best"] == max(cost["curve"]["iou"])
+        assert record["headline"]["status"] == "done"
+        assert [len(curve["values"]) for curve in record["history"]["curves"]] == [2]
+        assert record["overlays"]["stored"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_real_search_ends_with_a_page_of_the_trial_that_was_sealed(tmp_path: Path) -> None:
+    config = tiny(
+        tmp_path,
+        space={"optimizer.lr": {"loguniform": [1e-3, 1e-2]}},
+        search={"num_samples": 2, "scheduler": {"name": "none"}},
+    )
+    outcome = job.run(config, Console(stderr=True, quiet=True))
+    assert outcome.card is not None
+    assert "Best trials" in Page(outcome.paths.report.read_text(encoding="utf-8")).titles
+    record = report_record(outcome.paths)
+    (origin,) = [entry["origin"] for entry in record["origins"] if entry["found_winner"]]
+    assert origin == {0: "config", 1: "start"}[outcome.card["origin"]["trial"]]
+    assert record["threshold"]["trial"] == outcome.card["origin"]["trial"]
+    assert record["threshold"]["iou_at_best"] == pytest.approx(record["best_trials"][0]["value"])
+    assert record["history"]["epochs"] == 4
+    assert record["history"]["steps"][-1]["best"] == record["best_trials"][0]["value"]
