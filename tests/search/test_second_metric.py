@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -14,6 +15,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from optuna.trial import TrialState
+from ray.tune.schedulers import TrialScheduler
 from rich.console import Console
 
 from search import job
@@ -26,6 +28,7 @@ from search.picking import seal_trial
 from search.results import build_tables, read_table
 from search.runs import create_run
 from search.sampling.proposer import Proposer
+from search.schedulers import build_promotions, build_scheduler
 from search.show import run_details
 from search.space import parse_space
 from search.study import COST_ATTR, StudySearcher, costs_of, observations, open_study, reconcile
@@ -68,10 +71,10 @@ def new_config(folder: Path, **search: Any) -> Path:
     return path
 
 
-def new_searcher(study: optuna.Study, **options: Any) -> StudySearcher:
+def new_searcher(study: optuna.Study, proposer: Proposer | None = None, **options: Any) -> StudySearcher:
     return StudySearcher(
         study, SPACE, lambda number, train: {"number": number},
-        Proposer(SPACE, "random", seed=0, num_samples=9, max_epochs=5, has_cost=True),
+        proposer or Proposer(SPACE, "random", seed=0, num_samples=9, max_epochs=5, has_cost=True),
         base=BASE, metric="val/iou", mode="max", num_samples=9, second_metric=PARAMETERS, **options,
     )  # fmt: skip
 
@@ -100,6 +103,50 @@ def test_a_trials_cost_is_in_the_study_with_its_first_report_and_stays(tmp_path:
     assert again.suggest("c") == {"number": 1, "strikes": 0, "reached": 0}
     again.on_trial_result("c", result(1, 0.4, 30))
     assert costs_of(new_study(tmp_path)) == {0: 120.0, 1: 30.0}
+
+
+def test_a_trial_that_goes_on_in_another_session_keeps_its_cost(tmp_path: Path) -> None:
+    searcher = new_searcher(new_study(tmp_path))
+    searcher.suggest("a")
+    searcher.on_trial_result("a", result(1, 0.5, 120))
+    searcher.flush()
+    study = new_study(tmp_path)
+    requeued = reconcile(study, [], metric="val/iou", mode="max", second_metric=PARAMETERS)
+    again = new_searcher(study, requeue=requeued)
+    again.suggest("b")
+    again.on_trial_result("b", result(2, 0.6, 999))
+    assert costs_of(new_study(tmp_path)) == {0: 120.0}
+
+
+def test_the_proposer_is_told_a_cost_before_the_value(tmp_path: Path) -> None:
+    proposer = Proposer(SPACE, "random", seed=0, num_samples=9, max_epochs=5, has_cost=True)
+    searcher = new_searcher(new_study(tmp_path), proposer)
+    searcher.suggest("a")
+    searcher.on_trial_result("a", result(1, 0.5, 120))
+    assert (proposer.trials[0].cost, proposer.trials[0].values) == (120, {1: 0.5})
+
+
+def test_the_scheduler_hands_a_reports_cost_to_the_rungs(tmp_path: Path) -> None:
+    """Of four that come to the first rung, two may go on: by value 0 and 1, by value and cost 0 and 3."""
+    options = load_config(new_config(tmp_path)).search.scheduler
+    reports = {0: (0.9, 1e6), 1: (0.8, 1e6), 2: (0.7, 1e6), 3: (0.6, 1e3)}
+    called = {}
+    for second_metric, costs in ((None, None), (PARAMETERS, {})):
+        promotions = build_promotions(options, mode="max", max_epochs=4, history={}, costs=costs)
+        assert promotions is not None
+        scheduler = build_scheduler(
+            options, metric="val/iou", mode="max", max_epochs=4, history={}, promotions=promotions,
+            second_metric=second_metric,
+        )  # fmt: skip
+        passed = set()
+        for number, (value, cost) in reports.items():
+            trial = SimpleNamespace(config={"number": number})
+            if scheduler.on_trial_result(None, trial, result(1, value, cost)) == TrialScheduler.CONTINUE:
+                passed.add(number)
+        while (number_called := promotions.next(is_last_call=False)) is not None:
+            passed.add(number_called)
+        called[second_metric] = passed
+    assert called == {None: {0, 1}, PARAMETERS: {0, 3}}
 
 
 def test_a_search_without_a_second_metric_keeps_no_cost(tmp_path: Path) -> None:
