@@ -96,7 +96,7 @@ def slice_plot(part: Mapping[str, Any], metric: str) -> dict[str, Any]:
     """Each trial's value against one parameter."""
     figure = _figure(_dots(part["points"], x="x", y="value", labels=False), part["name"], metric, height=290)
     axis = figure["layout"]["xaxis"]
-    axis["type"] = part["axis"]
+    axis.update(type=part["axis"], exponentformat="e")
     if part["axis"] == "category":
         axis.update(categoryorder="array", categoryarray=part["choices"], range=[-0.5, len(part["choices"]) - 0.5])
     elif part["axis"] == "log":

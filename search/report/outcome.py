@@ -70,11 +70,16 @@ def failures(sources: Sources) -> list[dict[str, Any]] | None:
 
 
 def origins(sources: Sources) -> list[dict[str, Any]] | None:
-    """Who proposed the trials: how many each, and the mean and the best of those that did not fail."""
+    """Who proposed the trials: how many each, and the mean and the best of those that did not fail.
+
+    None where no trial says it, as in a run of an early version.
+    """
     proposed: dict[str, list[int]] = defaultdict(list)
-    for trial in sources.frozen:
-        if ORIGIN_ATTR in trial.user_attrs:
-            proposed[str(trial.user_attrs[ORIGIN_ATTR])].append(trial.number)
+    if any(ORIGIN_ATTR in trial.user_attrs for trial in sources.frozen):
+        known = {row["number"] for row in sources.trials}  # without those that only wait for their turn
+        for trial in sources.frozen:
+            if trial.number in known:
+                proposed[str(trial.user_attrs.get(ORIGIN_ATTR, "not recorded"))].append(trial.number)
     sound = {row["number"]: row["value"] for row in sources.trials if row["state"] != "failed"}
     found = []
     for origin, numbers in proposed.items():

@@ -80,6 +80,14 @@ def test_origins_count_all_their_trials_and_average_those_that_did_not_fail() ->
         {"origin": "prior", "trials": 1, "with_value": 0, "mean": None, "best": None, "found_winner": False},
     ]
     assert origins(sources()) is None
+    assert origins(sources(trials=rows, frozen=frozen([("complete", {}, {})] * 5, {}))) is None
+
+
+def test_a_trial_that_does_not_say_who_proposed_it_is_counted_apart_and_a_waiting_one_not_at_all() -> None:
+    trials = frozen([("complete", {}, {"origin": "gp"}), ("complete", {}, {}), ("complete", {}, {"origin": "gp"})], {})
+    found = origins(sources(trials=[row(0, 0.5), row(1, 0.6)], frozen=trials))
+    assert found is not None
+    assert [(entry["origin"], entry["trials"]) for entry in found] == [("gp", 1), ("not recorded", 1)]
 
 
 def test_the_sealed_trial_is_the_winner_even_where_another_one_is_better() -> None:
