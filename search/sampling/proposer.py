@@ -44,7 +44,7 @@ class Proposer:
         space: What is searched.
         sampler: Key of `SAMPLERS`.
         seed: Of everything random.
-        num_samples: Trials of the whole search; the random start is a quarter of them, within limits.
+        num_samples: Trials of the whole search; the even start is an eighth of them, within limits.
         max_epochs: Epochs of a whole trial.
         rungs: Epochs at which the scheduler compares trials, ascending; empty when it stops none.
         mode: `max` or `min`.
@@ -76,7 +76,7 @@ class Proposer:
         self._seed = seed % 2**32
         self._sign = 1.0 if mode == "max" else -1.0
         self._first = [(dict(flat), origin) for flat, origin in first]
-        self._num_start = min(max(4, num_samples // 4), max(6, 2 * self._cube.num_axes))
+        self._num_start = min(max(4, num_samples // 8), max(5, self._cube.num_axes))
         rungs = sorted({*rungs, max_epochs})
         self._has_cost = has_cost
         # One for each weight: a process keeps what it has learned of lengths and variances, which differ between them.
