@@ -66,7 +66,7 @@ class Promotions:
         self._note(number, epoch, value)
         if epoch not in self._values or number in self._passed[epoch]:
             return True
-        if number in self._best_of(epoch, len(self._values[epoch]) // self._factor):
+        if number in self._best_of(epoch, self._share(epoch)):
             self._passed[epoch].add(number)
             return True
         self._waiting[number] = epoch
@@ -81,18 +81,24 @@ class Promotions:
         """Who goes on now, from the highest rung that has somebody; None if nobody may.
 
         Args:
-            is_last_call: No new trial will come, so that one of a rung goes on even where there are fewer than
-                `reduction_factor`: a short search, too, trains its best trials to the end.
+            is_last_call: No new trial will come, so that one goes on even where it is the only one of its rung.
         """
         for rung in sorted(self._values, reverse=True):
-            count = len(self._values[rung])
-            share = math.ceil(count / self._factor) if is_last_call else count // self._factor
-            for number in self._best_of(rung, share):
+            for number in self._best_of(rung, self._share(rung, is_last_call)):
                 if self._waiting.get(number) == rung:
                     del self._waiting[number]
                     self._passed[rung].add(number)
                     return number
         return None
+
+    def _share(self, rung: int, is_last_call: bool = False) -> int:
+        """How many of a rung may go on: a share of those that came, rounded up, but not the first one unseen.
+
+        Rounded down, as in the paper, a search of a few dozen trials would hardly train one to the end before its last
+        trial has begun, and nothing would be known of late epochs.
+        """
+        count = len(self._values[rung])
+        return math.ceil(count / self._factor) if count > 1 or is_last_call else 0
 
     def drop(self, number: int) -> None:
         """Lets go of a trial that ended."""

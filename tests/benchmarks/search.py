@@ -1,11 +1,14 @@
 """How fast searches find good settings, on learning-curve tasks: random, random + ASHA, stock Ray + Optuna, ours.
 
     make bench NAME=search
+    make bench NAME=search ARGS=--real      (the same as NAME=real_search)
 
 All get the same tasks and seeds, four workers, 900 epochs in all, at most 27 a trial, rungs at 1, 3 and 9. Regret is
 how far the best value so far is from the best that anybody found on the task, in units of the distance between that
 and the median of random settings. The speed-up is over random trials run to the end: their 900 epochs, divided by the
-epochs until a method was as good as they were at last. Intervals are 95% bootstrap intervals over tasks.
+epochs until a method was as good as they were at last. `ours` is `search.sampler: auto` with `asha`; below it are our
+other samplers, and `auto:stop`, whose trials are stopped at rungs instead of waiting there. Intervals are 95% bootstrap
+intervals over tasks.
 """
 
 import argparse
@@ -13,6 +16,8 @@ import json
 import logging
 import os
 import platform
+import runpy
+import sys
 import time
 import warnings
 from functools import partial
@@ -41,9 +46,14 @@ def main() -> None:
     """Runs all methods on all tasks, prints and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="A smoke run: few tasks, few epochs, no page.")
-    parser.add_argument("--seeds", type=int, default=1, help="Searches a task.")
-    parser.add_argument("--also", nargs="*", default=[], help="Further ones: gp, rung_tpe:stop, ...")
+    parser.add_argument("--seeds", type=int, default=2, help="Searches a task.")
+    parser.add_argument("--also", nargs="*", default=["auto:stop", "rung_tpe", "tpe"], help="Others of ours.")
+    parser.add_argument("--real", action="store_true", help="On recorded real trainings: NAME=real_search.")
     options = parser.parse_args()
+    if options.real:
+        sys.argv = [sys.argv[0], *(["--quick"] if options.quick else [])]
+        runpy.run_path(str(Path(__file__).with_name("real_search.py")), run_name="__main__")
+        return
     warnings.simplefilter("ignore")
     logging.disable(logging.INFO)
     methods = dict(METHODS)
