@@ -12,9 +12,10 @@ from ray.tune.search import Searcher
 
 from search.errors import RunError
 from search.events import EventLog, read_events
+from search.promotion import Promotions
 from search.results import build_tables
 from search.sampling.proposer import Proposer
-from search.space import parse_space
+from search.space import apply, parse_space
 from search.study import (
     FAILURE_ATTR,
     MEMORY_CONSTRAINT,
@@ -61,12 +62,18 @@ def reopen(url: str) -> optuna.Study:
 
 
 def new_searcher(
-    study: optuna.Study, *, num_samples: int = 10, mode: str = "max", requeue: list[FrozenTrial] | None = None
+    study: optuna.Study,
+    *,
+    num_samples: int = 10,
+    mode: str = "max",
+    requeue: list[FrozenTrial] | None = None,
+    promotions: Promotions | None = None,
 ) -> StudySearcher:
     return StudySearcher(
         study, SPACE, lambda number, train: {"number": number, "train": train.model_dump(mode="json")},
         Proposer(SPACE, "random", seed=0, num_samples=10, max_epochs=5, mode=mode),
         base=BASE, metric=METRIC, mode=mode, num_samples=num_samples, requeue=requeue or [],
+        promotions=promotions,
     )  # fmt: skip
 
 
@@ -217,6 +224,28 @@ def test_a_worker_that_dies_without_progress_is_counted_and_progress_counts_anew
         fail(searcher, f"ray-{attempt}", "interrupted")
     assert seen == [(0, 0), (1, 0), (2, 0), (1, 1), (2, 1), (3, 1)]
     assert suggested(searcher, "last")["strikes"] == 1
+
+
+def test_a_trial_that_waits_comes_again_when_it_may_and_is_pruned_when_nobody_comes_any_more(url: str) -> None:
+    study = reopen(url)
+    promotions = Promotions([1], 2, "max")
+    searcher = new_searcher(study, num_samples=2, promotions=promotions)
+    assert [suggested(searcher, f"ray-{i}")["number"] for i in range(2)] == [0, 1]
+    for number, value in enumerate([0.5, 0.3]):
+        assert not promotions.goes_on(number, 1, value)
+        searcher.on_trial_result(f"ray-{number}", result(1, value))
+        searcher.on_trial_complete(f"ray-{number}", result(1, value))
+    assert [searcher.is_waiting(number) for number in range(2)] == [True, True]
+    assert [trial.state for trial in stored(url)] == [TrialState.RUNNING] * 2
+    spec = suggested(searcher, "ray-2")
+    assert (spec["number"], spec["reached"]) == (0, 1)
+    assert spec["train"] == apply(BASE, stored(url)[0].user_attrs[PARAMS_ATTR]).model_dump(mode="json")
+    assert searcher.suggest("ray-3") is None  # number 0 may lose its worker yet
+    searcher.on_trial_complete("ray-2", result(5, 0.9, finished=True))
+    assert searcher.suggest("ray-4") == Searcher.FINISHED
+    assert [trial.state for trial in stored(url)] == [TrialState.COMPLETE, TrialState.PRUNED]
+    assert stored(url)[0].value == 0.9
+    assert stored(url)[0].user_attrs[RAY_IDS_ATTR] == ["ray-0", "ray-2"]
 
 
 def test_no_more_trials_run_than_were_allowed(url: str) -> None:

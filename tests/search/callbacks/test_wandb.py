@@ -518,3 +518,29 @@ def test_a_damaged_checkpoint_costs_only_its_pictures(run_dir, checkpoint, caplo
     (run,) = read_logs(run_dir).values()
     assert (len(run.epochs), run.summary["state"], run.exit_code) == (1, "COMPLETE", 0)
     assert _warnings(caplog) == []
+
+
+def test_a_trial_that_waits_at_a_rung_has_one_run_however_often_it_goes_on(run_dir):
+    callback = WandbCallback(project="p", group="g", run_dir=run_dir)
+    callback.setup()
+    first, other = _Trial(0), _Trial(1)
+    for trial in (first, other):
+        callback.on_trial_start(0, [], trial)
+        _report(callback, trial, 1)
+        trial.last_result["waiting"] = True
+        callback.on_trial_complete(0, [], trial)
+    again = _Trial(0)
+    again.trial_id = "ray-another"  # for Ray, each stay between two rungs is a trial
+    callback.on_trial_start(0, [], again)
+    for epoch in (2, 3, 4, 5):
+        _report(callback, again, epoch)
+    callback.on_trial_complete(0, [], again)
+    callback.on_experiment_end([])
+    runs = read_logs(run_dir)
+    assert {name: [row["_step"] for row in run.epochs] for name, run in runs.items()} == {
+        "trial_00000": [1, 2, 3, 4, 5], "trial_00001": [1],
+    }  # fmt: skip
+    assert {name: run.summary["state"] for name, run in runs.items()} == {
+        "trial_00000": "COMPLETE", "trial_00001": "PRUNED",
+    }  # fmt: skip
+    assert len(list((run_dir / "wandb").glob("offline-run-*"))) == 2
