@@ -178,6 +178,7 @@ def believed(center: float, seed: int, sampler: str) -> float:
     return 1.1 - max(slope(flat) for flat in train(new(space_of(prior), sampler, seed), slope, 40))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["auto", "rung_tpe"])
 def test_a_good_belief_helps_and_a_misleading_one_costs_little(sampler: str) -> None:
     seeds = range(4)
