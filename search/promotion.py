@@ -92,13 +92,13 @@ class Promotions:
         return None
 
     def _share(self, rung: int, is_last_call: bool = False) -> int:
-        """How many of a rung may go on: a share of those that came, rounded up, but not the first one unseen.
+        """How many of a rung may go on: a share of those that came, rounded to the nearest; at the end, up.
 
         Rounded down, as in the paper, a search of a few dozen trials would hardly train one to the end before its last
-        trial has begun, and nothing would be known of late epochs.
+        trial has begun, and nothing would be known of late epochs; rounded up, too many would be.
         """
-        count = len(self._values[rung])
-        return math.ceil(count / self._factor) if count > 1 or is_last_call else 0
+        share = len(self._values[rung]) / self._factor
+        return math.ceil(share) if is_last_call else math.ceil(share - 0.5)
 
     def drop(self, number: int) -> None:
         """Lets go of a trial that ended."""

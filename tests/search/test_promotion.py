@@ -15,13 +15,14 @@ def test_a_trial_waits_until_it_is_among_the_best_third() -> None:
     assert not rungs.goes_on(0, 1, 0.5)  # the first one is compared with nobody
     assert rungs.next(is_last_call=False) is None
     assert not rungs.goes_on(1, 1, 0.4)
-    assert rungs.next(is_last_call=False) == 0  # a third of two, rounded up
-    assert not rungs.goes_on(2, 1, 0.3)
-    assert rungs.next(is_last_call=False) is None  # a third of three
-    assert not rungs.goes_on(3, 1, 0.2)
-    assert rungs.next(is_last_call=False) == 1  # a third of four, rounded up: judged again as others came
+    assert rungs.next(is_last_call=False) == 0  # a third of two, rounded
+    for number, value in ((2, 0.3), (3, 0.2)):
+        assert not rungs.goes_on(number, 1, value)
+        assert rungs.next(is_last_call=False) is None  # a third of three, and of four
+    assert not rungs.goes_on(4, 1, 0.1)
+    assert rungs.next(is_last_call=False) == 1  # a third of five: it is judged again as others come
     assert rungs.next(is_last_call=False) is None
-    assert rungs.waiting == {2, 3}
+    assert rungs.waiting == {2, 3, 4}
 
 
 def test_a_trial_that_is_good_enough_when_it_comes_does_not_wait() -> None:
@@ -40,7 +41,8 @@ def test_the_highest_rung_goes_first_and_the_earlier_trial_wins_a_tie() -> None:
     assert [rungs.next(is_last_call=False) for _ in range(4)] == [0, 1, 2, None]
     for number, value in enumerate([0.7, 0.6, 0.5]):
         assert not rungs.goes_on(number, 3, value)
-    assert not rungs.goes_on(9, 1, 0.0)
+    for number in (9, 10):
+        assert not rungs.goes_on(number, 1, 0.0)
     assert [rungs.next(is_last_call=False) for _ in range(3)] == [0, 3, None]  # from epoch 3, then from epoch 1
 
 
