@@ -447,9 +447,9 @@ def test_an_impatient_interrupt_ends_at_once_though_the_server_hangs(run_dir, on
         online(server)
         process = _start_driver(run_dir, "callback.on_experiment_end([])")
         server.fault = "silent"
-        time.sleep(0.5)
+        time.sleep(1.5)  # until it waits for the server
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) != 0
+        assert process.wait(20) != 0  # a patient end takes 30 s
     assert [len(run.epochs) for run in read_logs(run_dir).values()] == [3]
 
 
