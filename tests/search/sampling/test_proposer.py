@@ -109,6 +109,7 @@ def test_trials_that_run_side_by_side_get_different_points(name: str) -> None:
     assert max(rates) - min(rates) > 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["auto", "gp", "tpe", "rung_tpe"])
 @pytest.mark.parametrize("mode", ["max", "min"])
 def test_samplers_that_learn_find_the_good_region(name: str, mode: str) -> None:
@@ -123,6 +124,7 @@ def test_samplers_that_learn_find_the_good_region(name: str, mode: str) -> None:
     assert np.mean(archs) > 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["auto", "gp", "tpe", "rung_tpe"])
 def test_a_choice_that_always_fails_is_left_alone(name: str) -> None:
     """Out of memory, say: the search must not spend half of its trials on it."""
@@ -155,6 +157,7 @@ def test_known_points_come_first_in_their_order_and_once() -> None:
     assert found[2][1] == "start"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_what_is_forbidden_is_never_proposed(name: str) -> None:
     rule = "optimizer.lr > 1e-3 and model.arch == 'attention_unet'"
