@@ -44,7 +44,8 @@ def search(folder: Path, scheduler: dict[str, object], num_samples: int) -> tupl
     trials = study.get_trials(deepcopy=False)
     states = Counter(trial.state for trial in trials)
     assert states.total() == states[TrialState.COMPLETE] + states[TrialState.PRUNED] == num_samples
-    assert states[TrialState.PRUNED] > 0
+    if scheduler["name"] != "pbt":  # where fewer run side by side than the population has, all may end unjudged
+        assert states[TrialState.PRUNED] > 0
     assert states[TrialState.COMPLETE] > 0
     journal = epochs_by_trial(read_events(outcome.paths.events))
     for trial in trials:

@@ -412,7 +412,8 @@ def test_metrics_are_the_finite_numbers_with_a_slash_and_the_rate():
 
 
 _DRIVER = """
-import sys, time, logging
+import signal, sys, time, logging
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
 logging.basicConfig(level=logging.INFO)
 sys.path[:0] = [{root!r}, {tests!r}, {here!r}]
 from test_wandb import WandbCallback, _Trial, _report
