@@ -193,7 +193,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     def _end_waiting(self) -> None:
         """No trial comes any more: those that still wait are told as what they are, stopped at a rung."""
         for number in sorted(self._promotions.waiting if self._promotions else ()):
-            tell_end(self._study, number, self._values.get(number, {}), mode=self.mode)
+            frozen = self._study._storage.get_trial(trial_id_of(self._study, number))  # of an earlier session, maybe
+            tell_end(self._study, number, frozen.intermediate_values, mode=self.mode)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Takes a report; it is in the study within `storage.FLUSH_S` seconds, or at the trial's end."""

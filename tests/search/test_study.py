@@ -248,6 +248,24 @@ def test_a_trial_that_waits_comes_again_when_it_may_and_is_pruned_when_nobody_co
     assert stored(url)[0].user_attrs[RAY_IDS_ATTR] == ["ray-0", "ray-2"]
 
 
+def test_a_trial_that_waited_in_an_earlier_session_and_is_never_called_is_pruned(url: str) -> None:
+    first = Promotions([1], 2, "max")
+    searcher = new_searcher(reopen(url), num_samples=2, promotions=first)
+    for number, value in enumerate([0.5, 0.3]):
+        suggested(searcher, f"ray-{number}")
+        assert not first.goes_on(number, 1, value)
+        searcher.on_trial_result(f"ray-{number}", result(1, value))
+        searcher.on_trial_complete(f"ray-{number}", result(1, value))
+    study = reopen(url)
+    promotions = Promotions([1], 2, "max")
+    promotions.replay(history_of(study), unfinished=[0, 1])
+    searcher = new_searcher(study, num_samples=2, promotions=promotions)
+    assert suggested(searcher, "again-0")["number"] == 0
+    searcher.on_trial_complete("again-0", result(5, 0.9, finished=True))
+    assert searcher.suggest("again-1") == Searcher.FINISHED
+    assert [trial.state for trial in stored(url)] == [TrialState.COMPLETE, TrialState.PRUNED]
+
+
 def test_no_more_trials_run_than_were_allowed(url: str) -> None:
     searcher = new_searcher(reopen(url))
     assert searcher.set_max_concurrency(2)
