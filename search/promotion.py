@@ -100,10 +100,6 @@ class Promotions:
         share = len(self._values[rung]) / self._factor
         return math.ceil(share) if is_last_call else math.ceil(share - 0.5)
 
-    def drop(self, number: int) -> None:
-        """Lets go of a trial that ended."""
-        self._waiting.pop(number, None)
-
     def _note(self, number: int, epoch: int, value: float) -> None:
         value = -math.inf if math.isnan(value) else self._sign * value
         self._best[number] = max(value, self._best.get(number, -math.inf))

@@ -126,7 +126,8 @@ class Proposer:
             weight = float(rng.choice(WEIGHTS))
             trials = scalarized(trials, weight)
         name = str(rng.choice(list(self._shares), p=list(self._shares.values())))
-        if name not in ("random", "qmc") and len(with_values(trials)) < self._num_start:
+        is_known = any(trial.values for trial in trials) and len(with_values(trials)) >= self._num_start
+        if name not in ("random", "qmc") and not is_known:
             name = "start"
         if self._space.priors and rng.random() < self._prior_share(trials):
             name = "prior"
@@ -178,7 +179,7 @@ class Proposer:
     def _candidates(
         self, name: str, number: int, trials: Sequence[Past], weight: float, rng: np.random.Generator
     ) -> Iterable[dict[str, Any]]:
-        if name == "gp" and any(trial.values for trial in trials):
+        if name == "gp":
             return map(self._cube.point, self._processes[weight].propose(trials, rng, _CANDIDATES))
         if name in self._parzen:
             return self._parzen[name].propose(trials, rng)

@@ -4,8 +4,6 @@ import json
 import logging
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 import optuna
 import pytest
 import yaml
+from commands import start_segsearch
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from ray import tune
 from rich.console import Console
@@ -344,14 +343,6 @@ def kept(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if value is not None} for row in rows]
 
 
-def start(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", "from search.cli import main; main()", *arguments],
-        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        env={**os.environ, "RAY_ADDRESS": ""},
-    )  # fmt: skip
-
-
 def num_epochs(paths: RunPaths) -> int:
     return sum(len(epochs) for epochs in epochs_by_trial(read_events(paths.events)).values())
 
@@ -361,13 +352,13 @@ def test_an_extension_that_was_killed_goes_on_with_resume(tmp_path: Path) -> Non
     search_settings = {"num_samples": 2, "max_concurrent": 1, "scheduler": {"name": "none"}}
     new_config(tmp_path, train={"epochs": 3, "batch_size": 8}, search=search_settings)
     paths = RunPaths(tmp_path / "results" / "tiny")
-    process = start(["run", str(tmp_path / "tiny.yaml")], tmp_path)
+    process = start_segsearch(["run", str(tmp_path / "tiny.yaml")], tmp_path)
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
     first = read_table(paths.trials)
 
     lr = "space.optimizer.lr={loguniform: [4e-3, 3e-2]}"
-    process = start(["extend", str(paths.root), "--num-samples", "2", "--set", lr], tmp_path)
+    process = start_segsearch(["extend", str(paths.root), "--num-samples", "2", "--set", lr], tmp_path)
     deadline = time.monotonic() + 180
     while num_epochs(paths) < 7 and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)
@@ -377,7 +368,7 @@ def test_an_extension_that_was_killed_goes_on_with_resume(tmp_path: Path) -> Non
     assert 7 <= num_epochs(paths) < 12
     assert verify_bundle(paths.best)["origin"]["trials"] == 2
 
-    resumed = start(["resume", str(paths.root)], tmp_path)
+    resumed = start_segsearch(["resume", str(paths.root)], tmp_path)
     output = resumed.communicate(timeout=300)[0]
     assert resumed.returncode == 0, output
     rows = read_table(paths.trials)

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +12,7 @@ import optuna
 import pytest
 import yaml
 from click.testing import CliRunner
+from commands import start_segsearch
 from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
 from rich.console import Console
@@ -283,20 +282,12 @@ def test_a_run_without_a_model_has_nothing_to_seal(tmp_path: Path, kind: str) ->
     assert done.exit_code == 2
 
 
-def start(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", "from search.cli import main; main()", *arguments],
-        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        env={**os.environ, "RAY_ADDRESS": ""},
-    )  # fmt: skip
-
-
 @pytest.mark.slow
 def test_latencies_outlive_a_kill(tmp_path: Path) -> None:
     """Measured anew in each attempt; what a trial is judged by stays what it was first."""
     config = new_config(tmp_path, second_metric=LATENCY, num_samples=6)
     paths = RunPaths(tmp_path / "results" / "tiny")
-    process = start(["run", str(config)], tmp_path)
+    process = start_segsearch(["run", str(config)], tmp_path)
     deadline = time.monotonic() + 180
     while process.poll() is None and time.monotonic() < deadline:
         if sum(map(len, epochs_by_trial(read_events(paths.events)).values())) >= 6:
@@ -307,7 +298,7 @@ def test_latencies_outlive_a_kill(tmp_path: Path) -> None:
     before = costs_of(optuna.load_study(study_name=paths.name, storage=paths.storage_url))
     assert before
 
-    finished = start(["resume", "tiny", "--results", str(tmp_path / "results")], tmp_path)
+    finished = start_segsearch(["resume", "tiny", "--results", str(tmp_path / "results")], tmp_path)
     output = finished.communicate(timeout=300)[0]
     assert finished.returncode == 0, output
     after = costs_of(optuna.load_study(study_name=paths.name, storage=paths.storage_url))

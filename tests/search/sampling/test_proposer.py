@@ -48,6 +48,17 @@ def train(
     return points
 
 
+def in_another_session(before: Proposer, space: Space, name: str) -> Proposer:
+    """A new proposer that is told of all trials of another one."""
+    again = new(space, name)
+    for past in before.trials.values():
+        again.started(past.number, past.flat, past.origin)
+        for epoch, value in past.values.items():
+            again.reported(past.number, epoch, value)
+        again.ended(past.number)
+    return again
+
+
 def slope(flat: dict[str, Any]) -> float:
     """The best learning rate is 1e-2, attention is worth 0.1."""
     return 1.0 - abs(float(np.log10(flat["optimizer.lr"])) + 2.0) / 4 + 0.1 * (flat["model.arch"] == "attention_unet")
@@ -70,12 +81,7 @@ def test_a_continued_search_suggests_nothing_twice(name: str) -> None:
     first = new(space, name)
     points = train(first, slope, 12)
     for session in range(3):
-        again = new(space, name)
-        for past in first.trials.values():
-            again.started(past.number, past.flat, past.origin)
-            for epoch, value in past.values.items():
-                again.reported(past.number, epoch, value)
-            again.ended(past.number)
+        again = in_another_session(first, space, name)
         points += train(again, slope, 4, start=12 + 4 * session)
         first = again
     assert len({point["optimizer.lr"] for point in points}) == 24
@@ -87,12 +93,7 @@ def test_a_search_that_was_stopped_goes_on_as_if_it_had_not(name: str) -> None:
     whole = train(new(space, name), slope, 20)
     first = new(space, name)
     train(first, slope, 12)
-    again = new(space, name)
-    for past in first.trials.values():
-        again.started(past.number, past.flat, past.origin)
-        for epoch, value in past.values.items():
-            again.reported(past.number, epoch, value)
-        again.ended(past.number)
+    again = in_another_session(first, space, name)
     assert train(again, slope, 8, start=12) == whole[12:]
 
 
