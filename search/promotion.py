@@ -13,7 +13,7 @@ References:
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from search.pareto import pareto_order
 
@@ -77,15 +77,16 @@ class Promotions:
         """The trials that wait at a rung."""
         return frozenset(self._waiting)
 
-    def next(self, *, is_last_call: bool) -> int | None:
+    def next(self, *, is_last_call: bool, leaving: Collection[int] = ()) -> int | None:
         """Who goes on now, from the highest rung that has somebody; None if nobody may.
 
         Args:
             is_last_call: No new trial will come, so that one goes on even where it is the only one of its rung.
+            leaving: Trials that have been told to wait but have not left their worker yet; they are passed over.
         """
         for rung in sorted(self._values, reverse=True):
             for number in self._best_of(rung, self._share(rung, is_last_call)):
-                if self._waiting.get(number) == rung:
+                if self._waiting.get(number) == rung and number not in leaving:
                     del self._waiting[number]
                     self._passed[rung].add(number)
                     return number

@@ -158,7 +158,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         is_last_call = self._num_trials >= self._num_samples
         if self._requeue:
             trial = self._again(self._requeue.pop(0))
-        elif self._promotions and (number := self._promotions.next(is_last_call=is_last_call)) is not None:
+        elif (number := self._next_promoted(is_last_call)) is not None:
             trial = self._again(self._study._storage.get_trial(trial_id_of(self._study, number)))
         elif is_last_call:
             return None
@@ -170,6 +170,17 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         if PARAMS_ATTR not in trial.user_attrs:
             self._give_params(trial)
         return trial
+
+    def _next_promoted(self, is_last_call: bool) -> int | None:
+        """Who may pass its rung, if anybody.
+
+        Between the scheduler's word and a trial's end Ray may ask for the next trial: one that is still to end, whose
+        last report is not in the study yet, is not the next.
+        """
+        if self._promotions is None:
+            return None
+        leaving = {self._numbers[trial_id] for trial_id in self._live}
+        return self._promotions.next(is_last_call=is_last_call, leaving=leaving)
 
     def _again(self, frozen: FrozenTrial) -> optuna.trial.Trial:
         """A trial that goes on; a checkpoint of an epoch whose report never arrived is not to be used."""

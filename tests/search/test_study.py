@@ -248,6 +248,19 @@ def test_a_trial_that_waits_comes_again_when_it_may_and_is_pruned_when_nobody_co
     assert stored(url)[0].user_attrs[RAY_IDS_ATTR] == ["ray-0", "ray-2"]
 
 
+def test_a_trial_that_has_to_wait_is_not_called_before_ray_has_ended_it(url: str) -> None:
+    promotions = Promotions([1], 2, "max")
+    searcher = new_searcher(reopen(url), num_samples=2, promotions=promotions)
+    for number, value in enumerate([0.5, 0.3]):
+        suggested(searcher, f"ray-{number}")
+        assert not promotions.goes_on(number, 1, value)  # Ray is told first, and may ask for more before it acts
+    assert searcher.suggest("ray-2") is None
+    for number, value in enumerate([0.5, 0.3]):
+        searcher.on_trial_complete(f"ray-{number}", result(1, value))
+    spec = suggested(searcher, "ray-2")
+    assert (spec["number"], spec["reached"]) == (0, 1)
+
+
 def test_a_trial_that_waited_in_an_earlier_session_and_is_never_called_is_pruned(url: str) -> None:
     first = Promotions([1], 2, "max")
     searcher = new_searcher(reopen(url), num_samples=2, promotions=first)
