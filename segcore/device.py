@@ -1,0 +1,119 @@
+"""The device of this process: which one, at what precision, and everything process-wide that a run sets or resets."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import random
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from segcore.config import LoopConfig
+
+# glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
+_NEVER_TRIM = 2**31 - 1
+
+
+def choose_device() -> torch.device:
+    """The GPU of this process when there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def choose_precision(config: LoopConfig, device: torch.device) -> torch.dtype:
+    """The dtype of autocast; float32 means none. bf16 where the GPU has it, else fp16; on a CPU fp32 is faster."""
+    if config.precision == "auto":
+        if device.type != "cuda":
+            return torch.float32
+        return torch.bfloat16 if has_bf16() else torch.float16
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
+
+
+def has_bf16() -> bool:
+    """Whether this process's GPU computes bf16 itself (Ampere and newer), rather than by emulation."""
+    return torch.cuda.get_device_capability()[0] >= 8
+
+
+def prepare_device(device: torch.device) -> None:
+    """Lets a GPU's kernels be as fast as they can: TF32 where float32 is left, and the fastest convolutions.
+
+    TF32 keeps float32's range and 10 bits of its mantissa, which is still more than bf16's 7. Nothing is done for a CPU.
+    """
+    if device.type != "cuda":
+        return
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+
+
+def begin_trial(num_cpus: float, gpu_fraction: float) -> None:
+    """Gives the process to a new trial: nothing of an earlier one is left, and no more is taken than its share.
+
+    A reused process keeps imported modules and the CUDA context; all else that could tell one trial from another is
+    dropped or reset: memory, compiled graphs, seeds, defaults, determinism switches, thread count.
+
+    Args:
+        num_cpus: The trial's cores; torch gets as many threads, at least one.
+        gpu_fraction: Its share of the GPU's memory, in [0, 1]. An allocation beyond it raises
+            `torch.OutOfMemoryError` in this process alone; 0 and 1 stand for no limit.
+    """
+    _reset_defaults()
+    _drop_memory()
+    _keep_freed_memory()
+    torch.set_num_threads(max(1, int(num_cpus)))
+    if torch.cuda.is_available():
+        cap = gpu_fraction if 0 < gpu_fraction < 1 else 1.0
+        torch.cuda.set_per_process_memory_fraction(cap)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of the GPU, of the trial's share of it, or of the machine."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in text or "not enough memory" in text or "STATUS_ALLOC_FAILED" in text
+    )
+
+
+def _reset_defaults() -> None:
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
+    torch.set_grad_enabled(True)
+    if torch.are_deterministic_algorithms_enabled():  # the call imports the whole compiler
+        torch.use_deterministic_algorithms(False)
+    torch.autograd.set_detect_anomaly(False)
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.deterministic = False
+    torch.backends.cudnn.benchmark = False
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(0)
+
+
+def _drop_memory() -> None:
+    if "torch._dynamo" in sys.modules:
+        sys.modules["torch._dynamo"].reset()  # compiled graphs hold their parameters' memory
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _keep_freed_memory() -> None:
+    """Lets glibc's malloc keep what torch frees, instead of asking the kernel for each activation anew.
+
+    A training step allocates the same hundreds of megabytes each time. By default large blocks are mapped and unmapped,
+    and the kernel clears each page again. Elsewhere than with glibc, nothing is done.
+    """
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_ARENA_MAX, 1)  # the arenas of other threads, a trial's among them, give large blocks back
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIM)
