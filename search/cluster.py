@@ -19,11 +19,19 @@ log = logging.getLogger("segsearch")
 
 @dataclass(frozen=True)
 class TrialResources:
-    """What one trial gets, and how many run side by side."""
+    """What one trial gets, and how many run side by side.
+
+    Attributes:
+        cpus: Cores of a trial.
+        gpus: Its share of a GPU.
+        max_concurrent: How many trials run side by side.
+        whole_gpu_cpus: Cores that a trial has when it gets a whole GPU; 0 where no node has one.
+    """
 
     cpus: float
     gpus: float
     max_concurrent: int
+    whole_gpu_cpus: float = 0.0
 
     def __str__(self) -> str:
         gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
@@ -98,7 +106,9 @@ def plan_resources(config: SearchConfig) -> TrialResources:
         )
     wanted = config.search.max_concurrent
     most = slots if wanted == "auto" else min(int(wanted), slots)
-    return TrialResources(float(cpus), float(gpus), int(min(most, config.search.num_samples)))
+    beside_whole = max((node.get("CPU", 0) for node in nodes if node.get("GPU", 0) >= 1), default=0)
+    concurrent = int(min(most, config.search.num_samples))
+    return TrialResources(float(cpus), float(gpus), concurrent, float(min(cpus, beside_whole)))
 
 
 def _fits(have: float, need: float) -> int:

@@ -168,7 +168,14 @@ class ResourceConfig(Section):
 
     cpus_per_trial: Literal["auto"] | Annotated[float, Field(gt=0.0)] = Field("auto", description="CPU cores.")
     gpus_per_trial: Literal["auto"] | UnitFloat = Field(
-        "auto", description="Share of one GPU, 0 for none: 0.25 runs four trials on each; auto: 1 where there is a GPU."
+        "auto",
+        description="Share of one GPU, 0 for none: 0.25 runs four trials on each; auto: the largest configuration of "
+        "the space is measured, and as many share a GPU as fit and get more done together than one alone.",
+    )
+    retry_out_of_memory: bool = Field(
+        False,
+        description="A trial that runs out of memory on a share of a GPU goes on once more, alone on a whole one, when "
+        "nothing else is left to start.",
     )
     address: str | None = Field(
         None, min_length=1, description="A running Ray cluster, e.g. `auto`; null: this machine."

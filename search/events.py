@@ -2,8 +2,9 @@
 
 One JSON object a line. `{"event": "epoch", "number", "epoch", "time", "metrics": {...}}` for each report,
 `{"event": "error", "number", "time", "kind", "message"}` for a trial that failed, and `{"event": "interrupted",
-"number", "epoch", "time", "message"}` for one whose worker died after `epoch` and that goes on. A line cut off by a
-crash is ignored; an epoch that was trained again after a crash counts once, as its last line says.
+"number", "epoch", "time", "message"}` for one whose worker died after `epoch` and that goes on; `"retried"`, with the
+same keys, for one that ran out of its share's memory and goes on alone. A line cut off by a crash is ignored; an epoch
+that was trained again after a crash counts once, as its last line says.
 """
 
 import json
@@ -36,15 +37,20 @@ class EventLog:
 
     def interrupted(self, number: int, epoch: int, message: str) -> None:
         """Records that a trial's worker died, and how far the trial had come; it goes on."""
-        self._append(
-            {"event": "interrupted", "number": number, "epoch": epoch, "time": time.time(), "message": message}
-        )
+        self._goes_on("interrupted", number, epoch, message)
+
+    def retried(self, number: int, epoch: int, message: str) -> None:
+        """Records that a trial ran out of its share's memory, and how far it had come; it goes on alone."""
+        self._goes_on("retried", number, epoch, message)
 
     def close(self) -> None:
         """Closes the file; the next line would open it again."""
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _goes_on(self, event: str, number: int, epoch: int, message: str) -> None:
+        self._append({"event": event, "number": number, "epoch": epoch, "time": time.time(), "message": message})
 
     def _append(self, record: dict[str, Any]) -> None:
         if self._file is None:
@@ -88,3 +94,14 @@ def epochs_by_trial(events: list[dict[str, Any]]) -> dict[int, dict[int, dict[st
 def errors_by_trial(events: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
     """`{number: event}` of the last error of each trial."""
     return {event["number"]: event for event in events if event.get("event") == "error"}
+
+
+def retried_trials(events: list[dict[str, Any]]) -> frozenset[int]:
+    """The trials that ran out of their share's memory once, and went on, or were to go on, alone."""
+    return frozenset(event["number"] for event in events if event.get("event") == "retried")
+
+
+def waiting_alone(events: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """`{number: event}` of the trials that were to go on alone and of which nothing was heard since."""
+    last = {event["number"]: event for event in events if "number" in event}
+    return {number: event for number, event in last.items() if event["event"] == "retried"}

@@ -10,6 +10,10 @@ OUT_OF_MEMORY = "out of memory"
 WORKER_DIED = "worker died"
 INTERRUPTED = "interrupted"
 """The worker died, which says nothing about the trial: it goes on from its newest checkpoint."""
+RETRIED_ALONE = "out of memory beside others"
+"""The trial's share of a GPU was too little: it goes on from its newest checkpoint, alone on a whole one."""
+GOES_ON = (INTERRUPTED, RETRIED_ALONE)
+"""The kinds after which a trial has not ended."""
 
 MAX_RETRIES = 3
 """Times that a trial goes on after its worker died without having come any further; then it counts as failed."""
@@ -27,10 +31,14 @@ _WORKER_LOST = re.compile(r"^(?:The actor |Trainable runner reuse requires)", re
 def describe_failure(trial: Trial) -> tuple[str, str]:
     """`(kind, message)` of a trial that ended with an error.
 
-    The kind is the exception's name, `out of memory`, `interrupted` when its worker died and it shall go on, or
-    `worker died` when that happened too often.
+    The kind is the exception's name, `out of memory`, `interrupted` when its worker died and it shall go on,
+    `worker died` when that happened too often, or `RETRIED_ALONE` when it ran out of memory on a share of a GPU and may
+    try a whole one. A worker that was killed because the node had no memory left is no case for a whole GPU.
     """
-    kind, message = read_failure(Path(trial.error_file).read_text(errors="replace") if trial.error_file else "")
+    text = Path(trial.error_file).read_text(errors="replace") if trial.error_file else ""
+    kind, message = read_failure(text)
+    if kind == OUT_OF_MEMORY and trial.config.get("may_retry_alone") and _MEMORY_MONITOR not in text:
+        return RETRIED_ALONE, message
     if kind == WORKER_DIED and next_strikes(trial.config, (trial.last_result or {}).get("epoch", 0)) <= MAX_RETRIES:
         return INTERRUPTED, message
     return kind, message

@@ -7,7 +7,7 @@ killed is resumed from that file and the journal.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
-from search.events import epochs_by_trial, errors_by_trial
-from search.failures import INTERRUPTED, OUT_OF_MEMORY, next_strikes
+from search.endings import best_value, end_running, reconcile, tell_end
+from search.failures import INTERRUPTED, RETRIED_ALONE
 from search.observations import (
     COST_ATTR,
     FAILURE_ATTR,
@@ -32,9 +32,10 @@ from search.observations import (
 from search.population import Forks
 from search.promotion import Promotions
 from search.recording import record_params
+from search.retries import Retries
 from search.sampling.proposer import Proposer
 from search.space import Space, apply
-from search.storage import ReportBuffer, open_study, stored_trials, trial_id_of, write_reports
+from search.storage import ReportBuffer, open_study, stored_trials, trial_id_of
 from segcore.config import TrainConfig
 
 __all__ = [
@@ -57,11 +58,6 @@ __all__ = [
 ]
 
 
-def best_value(values: Sequence[float], mode: str) -> float:
-    """The best of a trial's epochs."""
-    return max(values) if mode == "max" else min(values)
-
-
 class StudySearcher(Searcher):  # type: ignore[misc]
     """Suggests from the study, and tells it how each trial went.
 
@@ -74,7 +70,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         metric: Key of the reports that is searched.
         mode: `max` or `min`.
         num_samples: Trials that the study shall hold in the end.
-        requeue: Trials that were running when an earlier session ended; they go on first, under their number.
+        retries: Who goes on under its number: those that were running when an earlier session ended come first.
         promotions: Who waits at which rung, where trials wait rather than being stopped.
         forks: Enqueues the fork that is due, where the scheduler replaces trials by forks of others.
         second_metric: Key of the reports that is kept low beside the metric: a trial's first one is its cost.
@@ -91,7 +87,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         metric: str,
         mode: str,
         num_samples: int,
-        requeue: Sequence[FrozenTrial] = (),
+        retries: Retries | None = None,
         promotions: Promotions | None = None,
         forks: Forks | None = None,
         second_metric: str | None = None,
@@ -102,7 +98,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._spec_of = spec_of
         self._base = base
         self._num_samples = num_samples
-        self._requeue = list(requeue)
+        self._retries = retries or Retries()
         self._proposer = proposer
         self._promotions = promotions
         self._forks = forks
@@ -110,7 +106,6 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._costs = costs_of(study)
         self._numbers: dict[str, int] = {}
         self._values: dict[int, dict[int, float]] = {}
-        self._retries: dict[int, dict[str, int]] = {}
         self._live: set[str] = set()
         self._max_concurrent: float = math.inf
         self._reports = ReportBuffer(study)
@@ -147,29 +142,35 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._numbers[trial_id] = number
         self._live.add(trial_id)
         params = trial.user_attrs[PARAMS_ATTR]
-        return {**self._spec_of(number, apply(self._base, params)), **self._retries.get(number, {})}
+        return {**self._spec_of(number, apply(self._base, params)), **self._retries.spec(number)}
 
     def is_waiting(self, number: int) -> bool:
         """Whether a trial that ended for Ray only waits at a rung."""
         return self._promotions is not None and number in self._promotions.waiting
 
     def _next(self) -> optuna.trial.Trial | None:
-        """Who is trained next: one that was interrupted, one that may pass its rung, a new one; or nobody for now."""
+        """Who is trained next: one that was interrupted, one that may pass its rung, a new one; or nobody for now.
+
+        One that needs a whole GPU comes when none of these can.
+        """
         is_last_call = self._num_trials >= self._num_samples
-        if self._requeue:
-            trial = self._again(self._requeue.pop(0))
+        if (frozen := self._retries.next_shared()) is not None:
+            trial = self._again(frozen)
         elif (number := self._next_promoted(is_last_call)) is not None:
-            trial = self._again(self._study._storage.get_trial(trial_id_of(self._study, number)))
-        elif is_last_call:
-            return None
-        elif self._forks is not None and not self._forks.prepare(self._study):
-            return None  # the population is full, or nobody has come far enough to be copied
-        else:
+            trial = self._again(self._frozen(number))
+        elif not is_last_call and (self._forks is None or self._forks.prepare(self._study)):
             trial = self._study.ask()
             self._num_trials += 1
+        elif (frozen := self._retries.next_alone()) is not None:
+            trial = self._again(frozen)
+        else:
+            return None  # of forks: the population is full, or nobody has come far enough to be copied
         if PARAMS_ATTR not in trial.user_attrs:
             self._give_params(trial)
         return trial
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        return self._study._storage.get_trial(trial_id_of(self._study, number))
 
     def _next_promoted(self, is_last_call: bool) -> int | None:
         """Who may pass its rung, if anybody.
@@ -183,10 +184,9 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         return self._promotions.next(is_last_call=is_last_call, leaving=leaving)
 
     def _again(self, frozen: FrozenTrial) -> optuna.trial.Trial:
-        """A trial that goes on; a checkpoint of an epoch whose report never arrived is not to be used."""
+        """A trial that goes on."""
         self._values[frozen.number] = dict(frozen.intermediate_values)
-        retry = self._retries.setdefault(frozen.number, {"strikes": 0})
-        retry["reached"] = max(frozen.intermediate_values, default=0)
+        self._retries.begin(frozen)
         return optuna.trial.Trial(self._study, frozen._trial_id)
 
     def _give_params(self, trial: optuna.trial.Trial) -> None:
@@ -244,14 +244,13 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             return
         number = self._end(trial_id)
         values = self._values.get(number, {})
-        if kind != INTERRUPTED:
+        if kind == INTERRUPTED:
+            self._retries.lost_worker(self._frozen(number), max(values, default=0))
+        elif kind == RETRIED_ALONE:
+            self._retries.out_of_memory(self._frozen(number))
+        else:
             self._proposer.ended(number, failed=True)
             tell_end(self._study, number, values, failure=kind, mode=self.mode)
-            return
-        reached = max(values, default=0)
-        strikes = next_strikes(self._retries.get(number, {}), reached)
-        self._retries[number] = {"strikes": strikes, "reached": reached}
-        self._requeue.append(self._study._storage.get_trial(trial_id_of(self._study, number)))
 
     def flush_if_due(self) -> None:
         """Writes collected reports to the study when it is time to."""
@@ -272,77 +271,3 @@ class StudySearcher(Searcher):  # type: ignore[misc]
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore: the study's file is the state."""
-
-
-def tell_end(
-    study: optuna.Study,
-    number: int,
-    values: Mapping[int, float],
-    *,
-    mode: str,
-    finished: bool = False,
-    failure: str | None = None,
-) -> None:
-    """Tells a trial's end; a trial that has ended already keeps its state.
-
-    Args:
-        study: The study.
-        number: The trial's number.
-        values: Its epochs' values; without any, or with one that is no number, it failed.
-        mode: `max` or `min`.
-        finished: It reported its last epoch.
-        failure: The kind of its failure, if it failed.
-    """
-    trial_id = trial_id_of(study, number)
-    if study._storage.get_trial(trial_id).state.is_finished():
-        return
-    if failure is None and not values:
-        failure = "ended before its first report"
-    elif failure is None and any(math.isnan(value) for value in values.values()):
-        failure = "not a number"
-    trial = optuna.trial.Trial(study, trial_id)
-    if MEMORY_CONSTRAINT not in trial.constraints:
-        trial.set_constraint(MEMORY_CONSTRAINT, 1.0 if failure == OUT_OF_MEMORY else -1.0)
-    if failure is not None:
-        trial.set_user_attr(FAILURE_ATTR, failure)
-        study.tell(number, state=TrialState.FAIL)
-    elif finished:
-        study.tell(number, best_value(list(values.values()), mode))
-    else:
-        study.tell(number, state=TrialState.PRUNED)
-
-
-def reconcile(
-    study: optuna.Study, events: list[dict[str, Any]], *, metric: str, mode: str, second_metric: str | None = None
-) -> list[FrozenTrial]:
-    """After a stop, brings the study up to the journal and returns the trials that have to go on.
-
-    The journal is written first, so it may know of reports, of a last epoch, and of a failure that the study was never
-    told. A trial whose last epoch is there is told complete, one that failed is told so; any other that is RUNNING goes
-    on from its checkpoint under its own number, or starts, if the stop came while it was given its parameters.
-    """
-    journal, errors = epochs_by_trial(events), errors_by_trial(events)
-    to_requeue = []
-    for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        rows = journal.get(frozen.number, {})
-        values = {epoch: float(row["metrics"][metric]) for epoch, row in rows.items()}
-        write_reports(study, {(frozen._trial_id, epoch): value for epoch, value in values.items()})
-        if second_metric is not None and rows and COST_ATTR not in frozen.user_attrs:
-            cost = rows[min(rows)]["metrics"][second_metric]
-            study._storage.set_trial_user_attr(frozen._trial_id, COST_ATTR, cost)
-        if any(row["metrics"].get("finished") for row in rows.values()):
-            tell_end(study, frozen.number, values, finished=True, mode=mode)
-        elif frozen.number in errors:
-            tell_end(study, frozen.number, values, failure=errors[frozen.number]["kind"], mode=mode)
-        else:
-            to_requeue.append(frozen.number)
-    trials = study.get_trials(deepcopy=True)
-    return [trials[number] for number in to_requeue]
-
-
-def end_running(study: optuna.Study, *, mode: str) -> int:
-    """Ends the trials that a time budget cut off: PRUNED at their last report, FAIL without one; returns how many."""
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    for frozen in running:
-        tell_end(study, frozen.number, frozen.intermediate_values, mode=mode)
-    return len(running)

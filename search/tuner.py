@@ -5,7 +5,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,24 +16,28 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from search.callbacks.journal import JournalCallback
-from search.cluster import TrialResources, plan_resources
+from search.cluster import plan_resources
 from search.config import SearchConfig
 from search.config_tree import SearchSettings
-from search.events import EventLog, read_events
+from search.endings import end_running, reconcile
+from search.events import EventLog, read_events, retried_trials, waiting_alone
+from search.failures import OUT_OF_MEMORY
 from search.history import end_outside, fit_history
 from search.paths import RunPaths, trial_dirname
 from search.population import Forks, Population, Snapshots
 from search.ray_watch import memory_kills_end_one_trial
 from search.recording import point_in
 from search.results import Tables, build_tables, write_tables
+from search.retries import Retries
 from search.runs import stage_seconds, update_run
 from search.sampling.proposer import Proposer
 from search.schedulers import build_promotions, build_scheduler, decision_epochs
 from search.space import Space, parse_space
 from search.space_enqueue import enqueued_points
+from search.specs import SpecMaker, resources_of
 from search.stopping import SearchStopper
 from search.storage import close_study
-from search.study import StudySearcher, costs_of, end_running, history_of, observations, open_study, reconcile
+from search.study import StudySearcher, costs_of, history_of, observations, open_study
 from segcore.config import TrainConfig
 from segcore.cost import LATENCY
 from segcore.trainable import train_trial
@@ -109,24 +113,26 @@ def run_search(
             options.population, resources.max_concurrent,
         )  # fmt: skip
     session = paths.next_session()
+    spec_maker = SpecMaker(
+        paths,
+        session,
+        cache_path,
+        metric,
+        resources,
+        decision_epochs(options, base.train.epochs),
+        measure_latency=second_metric == LATENCY,
+        retry_out_of_memory=config.resources.retry_out_of_memory,
+    )
     searcher = StudySearcher(
         study,
         space,
-        SpecMaker(
-            paths,
-            session,
-            cache_path,
-            metric,
-            resources,
-            decision_epochs(options, base.train.epochs),
-            measure_latency=second_metric == LATENCY,
-        ),
+        spec_maker,
         build_proposer(config, study, space, base),
         base=base,
         metric=metric,
         mode=mode,
         num_samples=config.search.num_samples,
-        requeue=requeue,
+        retries=Retries(requeue, retried_trials(read_events(paths.events)), spec_maker.alone),
         promotions=promotions,
         forks=_forks(config, space, paths),
         second_metric=second_metric,
@@ -146,7 +152,7 @@ def run_search(
     events = EventLog(paths.events)
     with terminate_as_interrupt() as interrupted, memory_kills_end_one_trial():
         tuner = tune.Tuner(
-            tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus}),
+            tune.with_resources(trainable, resources_of),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=scheduler,
@@ -189,6 +195,10 @@ def _end_by_rule(stopper: SearchStopper, study: optuna.Study, paths: RunPaths, s
     if stopper.stopped_by is None:
         return
     metric, mode, second_metric = search.metric, search.mode, search.second_metric
+    events = EventLog(paths.events)
+    for number, event in waiting_alone(read_events(paths.events)).items():
+        events.error(number, OUT_OF_MEMORY, event["message"])
+    events.close()
     reconcile(study, read_events(paths.events), metric=metric, mode=mode, second_metric=second_metric)
     num_ended = end_running(study, mode=mode)
     stop = stopper.stopped_by
@@ -269,32 +279,3 @@ def _forks(config: SearchConfig, space: Space, paths: RunPaths) -> Forks | None:
 
 def _trial_name(trial: Trial) -> str:
     return trial_dirname(int(trial.config["number"]), int(trial.config["attempt"]))
-
-
-@dataclass(frozen=True)
-class SpecMaker:
-    """Makes a trial's spec for `train_trial`; an object, because Ray pickles the searcher that holds it."""
-
-    paths: RunPaths
-    session: str
-    cache_path: Path
-    metric: str
-    resources: TrialResources
-    save_at: tuple[int, ...] = ()
-    measure_latency: bool = False
-
-    def __call__(self, number: int, train: TrainConfig) -> dict[str, Any]:
-        """The spec of trial `number`, with the checkpoints that it may go on from."""
-        return {
-            "number": number,
-            "attempt": self.paths.begin_attempt(self.session, number),
-            "train": train.model_dump(mode="json"),
-            "cache": str(self.cache_path),
-            "metric": self.metric,
-            "num_cpus": self.resources.cpus,
-            "gpu_fraction": self.resources.gpus,
-            "checkpoints": [str(path) for path in self.paths.trial_checkpoints(number)],
-            "save_at": list(self.save_at),
-            "measure_latency": self.measure_latency,
-            "fork_from": str(start) if (start := self.paths.fork_start(number)).is_dir() else None,
-        }

@@ -7,7 +7,7 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from search.events import EventLog
-from search.failures import INTERRUPTED, describe_failure
+from search.failures import INTERRUPTED, RETRIED_ALONE, describe_failure
 from search.study import StudySearcher
 
 SWEEP_S = 1.0
@@ -43,11 +43,13 @@ class JournalCallback(Callback):  # type: ignore[misc]
             trial.last_result["waiting"] = True
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Records why a trial failed, or that it lost its worker and goes on."""
+        """Records why a trial failed, or that it lost its worker or its share's memory did not do, and it goes on."""
         kind, message = describe_failure(trial)
-        number = int(trial.config["number"])
+        number, epoch = int(trial.config["number"]), int((trial.last_result or {}).get("epoch", 0))
         if kind == INTERRUPTED:
-            self._log.interrupted(number, int((trial.last_result or {}).get("epoch", 0)), message)
+            self._log.interrupted(number, epoch, message)
+        elif kind == RETRIED_ALONE:
+            self._log.retried(number, epoch, message)
         else:
             self._log.error(number, kind, message)
         self._searcher.fail(trial.trial_id, kind)

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from search.failures import INTERRUPTED, describe_failure
+from search.failures import GOES_ON, RETRIED_ALONE, describe_failure
 
 log = logging.getLogger("segsearch")
 
@@ -113,13 +113,20 @@ class ProgressCallback(Callback):  # type: ignore[misc]
         self._end(trial, "complete" if result.get("finished") else "pruned", f"after epoch {result.get('epoch', 0)}")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """A trial failed, or its worker died and it goes on."""
+        """A trial failed, or its worker died or it ran out of its share's memory, and it goes on."""
         kind, message = describe_failure(trial)
-        if kind == INTERRUPTED:
-            epoch = (self._running.pop(_number(trial), None) or {}).get("epoch", 0)
-            log.warning("trial %d lost its worker after epoch %d and goes on: %s", _number(trial), epoch, message)
-        else:
+        if kind not in GOES_ON:
             self._end(trial, "failed", f"{kind}: {message}")
+            return
+        number, epoch = _number(trial), (self._running.pop(_number(trial), None) or {}).get("epoch", 0)
+        if kind == RETRIED_ALONE:
+            share = trial.config["gpu_fraction"]
+            log.warning(
+                "trial %d ran out of memory on %g of a GPU after epoch %d and will go on alone on a whole one: %s",
+                number, share, epoch, message,
+            )  # fmt: skip
+        else:
+            log.warning("trial %d lost its worker after epoch %d and goes on: %s", number, epoch, message)
 
     def _end(self, trial: Trial, state: str, detail: str) -> None:
         self._running.pop(_number(trial), None)

@@ -18,7 +18,7 @@ from ray.tune.experiment import Trial
 
 from search.callbacks.wandb_log import RunLog
 from search.callbacks.wandb_run import Destination, Ending, Mode
-from search.failures import INTERRUPTED, describe_failure
+from search.failures import GOES_ON, describe_failure
 
 log = logging.getLogger("segsearch")
 
@@ -145,12 +145,12 @@ class WandbCallback(Callback):  # type: ignore[misc]
 
     @never_raises
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Ends the run of a failed trial, with its error in one line; one whose worker died opens it again."""
+        """Ends the run of a failed trial, with its error in one line; one that goes on opens it again."""
         try:
             kind, message = describe_failure(trial)
         except OSError:
             kind, message = "unknown", "its error file cannot be read"
-        state = STATE_INTERRUPTED if kind == INTERRUPTED else STATE_FAIL
+        state = STATE_INTERRUPTED if kind in GOES_ON else STATE_FAIL
         self._end(trial, state, error=redact(f"{kind}: {message}"))
 
     @never_raises

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from search.events import EventLog, epochs_by_trial, errors_by_trial, read_events
+from search.events import EventLog, epochs_by_trial, errors_by_trial, read_events, retried_trials, waiting_alone
 
 
 def test_what_is_told_is_what_is_read(tmp_path: Path) -> None:
@@ -131,3 +131,20 @@ def test_a_closed_log_opens_again(tmp_path: Path) -> None:
         log.close()
     assert [event["epoch"] for event in read_events(tmp_path / "events.jsonl")] == [1, 2]
     assert os.listdir(tmp_path) == ["events.jsonl"]  # noqa: PTH208
+
+
+def test_who_was_to_go_on_alone_and_was_not_heard_of_since(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "events.jsonl")
+    for number in range(5):
+        log.epoch(number, 1, {"val/iou": 0.5})
+    for number in (1, 2, 3):
+        log.retried(number, 1, f"no memory for {number}")
+    log.epoch(2, 2, {"val/iou": 0.6})
+    log.error(3, "out of memory", "again")
+    log.interrupted(4, 1, "worker died")
+    log.close()
+    events = read_events(tmp_path / "events.jsonl")
+    assert retried_trials(events) == {1, 2, 3}
+    assert {number: event["message"] for number, event in waiting_alone(events).items()} == {1: "no memory for 1"}
+    assert retried_trials([]) == frozenset()
+    assert waiting_alone([]) == {}

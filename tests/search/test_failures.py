@@ -4,7 +4,16 @@ from typing import Any
 
 import pytest
 
-from search.failures import INTERRUPTED, MAX_RETRIES, OUT_OF_MEMORY, WORKER_DIED, describe_failure, read_failure
+from search.failures import (
+    GOES_ON,
+    INTERRUPTED,
+    MAX_RETRIES,
+    OUT_OF_MEMORY,
+    RETRIED_ALONE,
+    WORKER_DIED,
+    describe_failure,
+    read_failure,
+)
 
 HEAD = "Failure # 1 (occurred at 2026-01-02_03-04-05)\n"
 TASK = (
@@ -82,3 +91,23 @@ def test_a_failure_of_the_code_is_none_of_the_worker(tmp_path: Path) -> None:
     assert describe_failure(trial) == ("KeyError", "'lr'")
     no_file: Any = SimpleNamespace(error_file=None, config={}, last_result=None)
     assert describe_failure(no_file) == ("unknown", "the trial's process ended without a message")
+
+
+@pytest.mark.parametrize(
+    ("error", "spec", "expected"),
+    [
+        ("torch.OutOfMemoryError: CUDA out of memory.", {"may_retry_alone": True}, RETRIED_ALONE),
+        ("torch.OutOfMemoryError: CUDA out of memory.", {"may_retry_alone": False}, OUT_OF_MEMORY),
+        ("torch.OutOfMemoryError: CUDA out of memory.", {}, OUT_OF_MEMORY),
+        (MONITOR, {"may_retry_alone": True}, OUT_OF_MEMORY),
+        ("KeyError: 'lr'", {"may_retry_alone": True}, "KeyError"),
+    ],
+)
+def test_only_a_share_of_a_gpu_that_was_too_little_is_a_reason_to_try_a_whole_one(
+    tmp_path: Path, error: str, spec: dict[str, Any], expected: str
+) -> None:
+    (tmp_path / "error.txt").write_text(TASK + error + "\n")
+    trial: Any = SimpleNamespace(error_file=str(tmp_path / "error.txt"), config=spec, last_result=None)
+    kind = describe_failure(trial)[0]
+    assert kind == expected
+    assert (kind in GOES_ON) == (expected == RETRIED_ALONE)

@@ -25,6 +25,7 @@ from search.events import EventLog, epochs_by_trial, read_events
 from search.paths import RunPaths
 from search.picking import seal_trial
 from search.results import build_tables, read_table
+from search.retries import Retries
 from search.runs import create_run
 from search.sampling.proposer import Proposer
 from search.schedulers import build_promotions, build_scheduler
@@ -98,7 +99,7 @@ def test_a_trials_cost_is_in_the_study_with_its_first_report_and_stays(tmp_path:
 
     study = new_study(tmp_path)
     (requeued,) = reconcile(study, [], metric="val/iou", mode="max", second_metric=PARAMETERS)
-    again = new_searcher(study, requeue=[requeued])
+    again = new_searcher(study, retries=Retries([requeued]))
     assert again.suggest("c") == {"number": 1, "strikes": 0, "reached": 0}
     again.on_trial_result("c", result(1, 0.4, 30))
     assert costs_of(new_study(tmp_path)) == {0: 120.0, 1: 30.0}
@@ -111,7 +112,7 @@ def test_a_trial_that_goes_on_in_another_session_keeps_its_cost(tmp_path: Path) 
     searcher.flush()
     study = new_study(tmp_path)
     requeued = reconcile(study, [], metric="val/iou", mode="max", second_metric=PARAMETERS)
-    again = new_searcher(study, requeue=requeued)
+    again = new_searcher(study, retries=Retries(requeued))
     again.suggest("b")
     again.on_trial_result("b", result(2, 0.6, 999))
     assert costs_of(new_study(tmp_path)) == {0: 120.0}

@@ -2,6 +2,7 @@ import math
 import shutil
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
 from search.errors import RunError
-from search.events import EventLog, read_events
+from search.events import EventLog, read_events, retried_trials
+from search.failures import INTERRUPTED, OUT_OF_MEMORY, RETRIED_ALONE
 from search.promotion import Promotions
 from search.results import build_tables
+from search.retries import Retries
 from search.sampling.proposer import Proposer
 from search.space import apply, parse_space
 from search.study import (
@@ -33,6 +36,7 @@ from search.study import (
 from segcore.config import TrainConfig
 
 METRIC = "val/iou"
+ALONE = {"num_cpus": 2.0, "gpu_fraction": 1.0, "may_retry_alone": False}
 BASE = TrainConfig()
 SPACE = parse_space(
     {
@@ -67,12 +71,13 @@ def new_searcher(
     num_samples: int = 10,
     mode: str = "max",
     requeue: list[FrozenTrial] | None = None,
+    alone: Collection[int] = (),
     promotions: Promotions | None = None,
 ) -> StudySearcher:
     return StudySearcher(
         study, SPACE, lambda number, train: {"number": number, "train": train.model_dump(mode="json")},
         Proposer(SPACE, "random", seed=0, num_samples=10, max_epochs=5, mode=mode),
-        base=BASE, metric=METRIC, mode=mode, num_samples=num_samples, requeue=requeue or [],
+        base=BASE, metric=METRIC, mode=mode, num_samples=num_samples, retries=Retries(requeue or [], alone, ALONE),
         promotions=promotions,
     )  # fmt: skip
 
@@ -533,3 +538,52 @@ def test_the_searcher_has_nothing_to_save(url: str, tmp_path: Path) -> None:
     searcher.save(str(tmp_path / "state"))
     searcher.restore(str(tmp_path / "state"))
     assert suggested(searcher, "a")["number"] == 0
+
+
+def test_a_trial_that_needs_a_whole_gpu_comes_when_nothing_else_can_start(url: str) -> None:
+    searcher = new_searcher(reopen(url), num_samples=3)
+    for trial_id in ("a", "b"):
+        searcher.suggest(trial_id)
+    report(searcher, "a", 0.3)
+    fail(searcher, "a", RETRIED_ALONE)
+    fail(searcher, "b", RETRIED_ALONE)
+    assert suggested(searcher, "c")["number"] == 2, "a new trial goes first"
+    alone = suggested(searcher, "a again")
+    assert (alone["number"], alone["reached"]) == (0, 1)
+    assert {key: alone[key] for key in ALONE} == ALONE
+    assert stored(url)[0].state == TrialState.RUNNING
+    searcher.on_trial_complete("c", result(1, 0.5, finished=True))
+    fail(searcher, "a again", OUT_OF_MEMORY)
+    assert suggested(searcher, "b again")["gpu_fraction"] == 1.0
+    fail(searcher, "b again", INTERRUPTED)
+    again = suggested(searcher, "b for a third time")
+    assert (again["number"], again["gpu_fraction"], again["strikes"]) == (1, 1.0, 1)
+    searcher.on_trial_complete("b for a third time", result(1, 0.4, finished=True))
+    assert searcher.suggest("nobody") == Searcher.FINISHED
+    states = [(t.state, t.constraints[MEMORY_CONSTRAINT]) for t in stored(url)]
+    assert states == [(TrialState.FAIL, 1.0), (TrialState.COMPLETE, -1.0), (TrialState.COMPLETE, -1.0)]
+
+
+def test_a_driver_that_was_killed_knows_from_the_journal_who_goes_on_alone(url: str, tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "events.jsonl")
+    first = new_searcher(reopen(url), num_samples=3)
+    for trial_id in ("a", "b", "c"):
+        first.suggest(trial_id)
+    for number in (0, 1):
+        log.retried(number, 0, "CUDA out of memory")
+    log.error(1, OUT_OF_MEMORY, "CUDA out of memory")
+    log.close()
+
+    study, events = reopen(url), read_events(tmp_path / "events.jsonl")
+    requeue = reconcile(study, events, metric=METRIC, mode="max")
+    assert [trial.number for trial in requeue] == [0, 2]
+    assert stored(url)[1].user_attrs[FAILURE_ATTR] == OUT_OF_MEMORY
+    again = new_searcher(study, num_samples=3, requeue=requeue, alone=retried_trials(events))
+    assert "gpu_fraction" not in (shared := suggested(again, "c again"))
+    alone = suggested(again, "a again")
+    assert (shared["number"], alone["number"], alone["gpu_fraction"]) == (2, 0, 1.0)
+    assert again.suggest("nobody") is None
+
+    no_gpu = Retries(requeue, retried_trials(events), None)
+    assert [no_gpu.next_shared().number for _ in range(2)] == [0, 2]  # type: ignore[union-attr]
+    assert no_gpu.next_alone() is None

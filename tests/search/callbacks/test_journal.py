@@ -7,6 +7,7 @@ import pytest
 from search.callbacks import journal
 from search.callbacks.journal import JournalCallback
 from search.events import EventLog, read_events
+from search.retries import Retries
 from search.sampling.proposer import Proposer
 from search.space import parse_space
 from search.study import StudySearcher, observations, open_study
@@ -103,6 +104,30 @@ def test_a_dead_worker_costs_an_attempt_and_four_without_progress_the_trial(sess
     }
     assert session.events()[-1]["kind"] == "worker died"
     assert session.start().config["number"] == 1
+
+
+def test_a_trial_whose_share_was_too_little_goes_on_and_fails_only_alone(session: Session) -> None:
+    text = "Failure # 1\nray::train()\ntorch.OutOfMemoryError: CUDA out of memory.\n"
+    session.searcher = session.callback._searcher = StudySearcher(
+        session.study, parse_space({"optimizer.lr": {"uniform": [0.001, 0.1]}}, TrainConfig()),
+        lambda number, train: {"number": number, "gpu_fraction": 0.5, "may_retry_alone": True},
+        Proposer(session.searcher._space, "random", seed=0, num_samples=1, max_epochs=5),
+        base=TrainConfig(), metric=METRIC, mode="max", num_samples=1,
+        retries=Retries(share={"gpu_fraction": 1.0, "may_retry_alone": False}),
+    )  # fmt: skip
+    trial = session.start()
+    session.report(trial, 1, 0.5)
+    session.break_down(trial, text)
+    assert session.states() == ["RUNNING"]
+    again = session.start()
+    assert (again.config["number"], again.config["gpu_fraction"], again.config["reached"]) == (0, 1.0, 1)
+    session.break_down(again, text)
+    assert session.states() == ["FAIL"]
+    assert observations(session.study)[0].out_of_memory
+    assert session.events()[1:] == [
+        {"event": "retried", "number": 0, "epoch": 1, "message": "CUDA out of memory."},
+        {"event": "error", "number": 0, "kind": "out of memory", "message": "CUDA out of memory."},
+    ]
 
 
 def test_a_trial_that_ray_ends_without_a_word_is_found(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
