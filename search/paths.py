@@ -93,7 +93,8 @@ class RunPaths:
     def trial_checkpoints(self, number: int) -> list[Path]:
         """Checkpoint folders of a trial over all sessions, newest first.
 
-        The newest may be half copied when the process was killed; a reader falls back to the next.
+        The newest may be of an epoch whose report never arrived, when the process was killed; the one before it is
+        still there then.
         """
         sessions = sorted(self.tune.glob("session-*"), key=lambda path: _trailing_int(path.name))
         folders = [folder for session in sessions for folder in _attempts(session, number)]
@@ -102,8 +103,12 @@ class RunPaths:
     def begin_attempt(self, session: str, number: int) -> int:
         """Makes a folder for a trial that begins, or begins again, in a session, and says the how manieth it is."""
         attempt = len(_attempts(self.tune / session, number))
-        (self.tune / session / trial_dirname(number, attempt)).mkdir(parents=True)
+        self.attempt(session, number, attempt).mkdir(parents=True)
         return attempt
+
+    def attempt(self, session: str, number: int, attempt: int) -> Path:
+        """A trial's folder in a session; its checkpoints are in it."""
+        return self.tune / session / trial_dirname(number, attempt)
 
     def snapshot(self, number: int, epoch: int) -> Path:
         """A trial's checkpoint of that epoch, kept for forks of it."""

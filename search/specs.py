@@ -40,9 +40,11 @@ class SpecMaker:
 
     def __call__(self, number: int, train: TrainConfig) -> dict[str, Any]:
         """The spec of trial `number`, with the checkpoints that it may go on from."""
+        attempt = self.paths.begin_attempt(self.session, number)
         return {
             "number": number,
-            "attempt": self.paths.begin_attempt(self.session, number),
+            "attempt": attempt,
+            "folder": str(self.paths.attempt(self.session, number, attempt).resolve()),
             "train": train.model_dump(mode="json"),
             "cache": str(self.cache_path),
             "metric": self.metric,
