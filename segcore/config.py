@@ -169,7 +169,15 @@ class LoopConfig(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 where the GPU has it, else fp16 on a GPU, fp32 on a CPU."
     )
-    compile: bool = Field(False, description="torch.compile the model.")
+    micro_batch_size: PositiveInt | None = Field(
+        None,
+        description="Largest number of images that go through the model at once, for a batch_size that does not fit "
+        "into memory: gradients are accumulated; null: the whole batch.",
+    )
+    compile: bool | Literal["auto"] = Field(
+        "auto",
+        description="torch.compile the model; auto: on a GPU, once the steps left are measured to pay for the warm-up.",
+    )
     grad_clip: NonNegativeFloat = Field(1.0, description="Largest gradient norm; 0 = off.")
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         0.0, description="Exponential moving average of the weights, validated and kept instead of them; 0 = off."

@@ -42,7 +42,7 @@ def has_bf16() -> bool:
 def prepare_device(device: torch.device) -> None:
     """Lets a GPU's kernels be as fast as they can: TF32 where float32 is left, and the fastest convolutions.
 
-    TF32 keeps float32's range and 10 bits of its mantissa, which is still more than bf16's 7. Nothing is done for a CPU.
+    TF32 keeps float32's range and 10 bits of its mantissa, more than bf16's 7. Nothing is done for a CPU.
     """
     if device.type != "cuda":
         return

@@ -4,14 +4,18 @@ Every loss takes logits `(N, C, H, W)` and targets of the same shape with values
 float32 whatever autocast says, and returns a scalar. A NaN logit makes every loss NaN: nothing is hidden.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segcore.config import LossConfig
+if TYPE_CHECKING:
+    from segcore.config import LossConfig
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

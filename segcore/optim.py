@@ -1,15 +1,19 @@
 """Optimizers with their parameter groups, and learning-rate schedules in closed form."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from segcore.config import LRSchedulerConfig, OptimizerConfig
 from segcore.models import SegmentationModel
+
+if TYPE_CHECKING:
+    from segcore.config import LRSchedulerConfig, OptimizerConfig
 
 Factor = Callable[[int], float]
 """Maps the number of optimizer steps taken to the share of the peak learning rate for the next one."""

@@ -1,15 +1,20 @@
 """The U-Net family: plain, residual, with attention gates, and both, over any encoder."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
-from segcore.config import ModelConfig
 from segcore.errors import ConfigError
 from segcore.models.blocks import BlockFactory, ConvBlock, ResidualBlock
 from segcore.models.encoders import TIMM_PREFIX, PlainEncoder, TimmEncoder, build_timm_encoder
 from segcore.models.unet import SegmentationModel
+
+if TYPE_CHECKING:
+    from segcore.config import ModelConfig
 
 __all__ = ["MODELS", "Architecture", "SegmentationModel", "build_model", "default_decoder_channels"]
 

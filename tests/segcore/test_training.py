@@ -15,9 +15,10 @@ from segcore.data.dataset import build_loader
 from segcore.data.discovery import discover
 from segcore.data.samples import DatasetIndex
 from segcore.errors import DataError, NonFiniteLossError, TrainingError
+from segcore.evaluation import evaluate
 from segcore.losses import build_loss
 from segcore.models import build_model
-from segcore.training import EpochResult, evaluate, fit
+from segcore.training import EpochResult, fit
 
 CPU = torch.device("cpu")
 BASE: dict[str, Any] = {
@@ -129,6 +130,7 @@ def test_every_metric_is_a_finite_number_under_its_one_spelling(cache: SampleCac
     assert set(result.metrics) == {
         "train/loss", "lr", "val/loss", "val/iou", "val/dice", "val/iou_pooled", "val/dice_pooled", "val/threshold",
         "val/iou_auto", "val/threshold_auto", "val/threshold_gap", "time/train_s", "time/val_s", "time/images_per_s",
+        "time/loader_wait", "time/compiled",
     }  # fmt: skip
     assert all(isinstance(value, float) and np.isfinite(value) for value in result.metrics.values())
     assert set(training.METRICS) <= set(result.metrics)

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -157,9 +158,9 @@ def test_any_optimizer_goes_on_from_any_other(old: str, new: str, cache: SampleC
 def test_plateaus_factor_is_left_behind_with_plateau(cache: SampleCache, tmp_path: Path) -> None:
     plateau = {"lr_scheduler.name": "plateau", "lr_scheduler.patience": 0, "lr_scheduler.factor": 0.5}
     checkpoint = saved_after(2, config(plateau), cache, tmp_path)
-    state = read_state(checkpoint)
-    state["lr_schedule"]["plateau_factor"] = 0.25
-    torch.save(state, checkpoint / "state.pt")
+    progress = json.loads((checkpoint / "progress.json").read_text())
+    progress["lr_schedule"]["plateau_factor"] = 0.25
+    (checkpoint / "progress.json").write_text(json.dumps(progress))
     assert fork({"lr_scheduler.name": "constant"}, cache, checkpoint)[0].metrics["lr"] == 0.01
     lower = fork({**plateau, "optimizer.lr": 0.02}, cache, checkpoint)[0].metrics["lr"]
     assert lower == pytest.approx(0.005)  # the plateau that was reached holds for the new learning rate too
@@ -190,7 +191,7 @@ def test_loss_augmentation_dropout_clipping_and_threshold_are_the_forks(
 
         monkeypatch.setattr(training, name, record)
 
-    for name in ("build_loss", "build_loader", "train_one_epoch", "evaluate"):
+    for name in ("build_loss", "build_loader", "TrainStep", "evaluate"):
         spy(name)
     changes = {
         "loss": {"bce": 0.3, "dice": 0.0, "tversky": 1.7}, "augment": {"policy": "heavy", "rotate": 3.0},
@@ -200,7 +201,7 @@ def test_loss_augmentation_dropout_clipping_and_threshold_are_the_forks(
     result = fork(changes, cache, parent)[0]
     assert built["build_loss"][0][0] == (wanted.loss,)
     assert built["build_loader"][0][1]["augment"] == wanted.augment
-    assert built["train_one_epoch"][0][0][8] == 0.01
+    assert built["TrainStep"][0][1]["grad_clip"] == 0.01
     assert result.metrics["val/threshold"] == pytest.approx(0.37, abs=1e-3)
     dropouts = [module.p for module in result.state.model.modules() if isinstance(module, nn.Dropout2d)]
     assert dropouts == [0.35]
