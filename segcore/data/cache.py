@@ -5,6 +5,8 @@ building nor the reading needs the file in memory. The file's name holds the key
 whole or not at all, and caches of earlier states of a data set are left for the user to delete.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import hashlib
@@ -15,12 +17,12 @@ import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from segcore.config import DataConfig
 from segcore.data.cache_file import (
     FORMAT_VERSION,
     TEXT_COLUMNS,
@@ -33,6 +35,9 @@ from segcore.data.checks import Problems
 from segcore.data.content import Content, decode_all
 from segcore.data.samples import DatasetIndex, Sample
 from segcore.errors import DataError
+
+if TYPE_CHECKING:
+    from segcore.config import DataConfig
 
 __all__ = ["SampleCache", "build_cache", "cache_folder", "cache_path", "open_cache"]
 
