@@ -185,6 +185,11 @@ class LoopConfig(Section):
     num_workers: Annotated[int, Field(ge=0, le=64)] | Literal["auto"] = Field(
         "auto", description="Loader processes; auto: none on a CPU, the trial's CPUs on a GPU."
     )
+    augment_on: Literal["auto", "loader", "device"] = Field(
+        "auto",
+        description="Where samples are augmented: in the loader, or whole batches on the device (not the policy "
+        "`heavy`, which stays in the loader); auto: on the device when it is a GPU.",
+    )
     seed: int = Field(0, description="Seed of weights, shuffling, augmentation and dropout.")
 
 
