@@ -1,16 +1,22 @@
 """What a trial writes so that it can go on, and so that its best epoch is never lost.
 
-A checkpoint folder holds `state.pt` (the last epoch: weights, optimizer, schedule), `best.safetensors` (the best
-epoch's weights), `best.json` (its epoch and metrics), `curve.json` and `overlays.npz` (its threshold curve and a few
-validation images). The newest folder therefore always holds the best epoch too. Nothing in it needs a pickle:
-`state.pt` is read with `weights_only=True`.
+A checkpoint folder holds the last epoch: `weights.safetensors` (what is validated), `state.pt` (optimizer, loss scale,
+and the raw weights beside a moving average) and `progress.json` (its number and the schedule). And it holds the best
+epoch: `best.safetensors` (its weights), `best.json` (its number and metrics), `curve.json` and `overlays.npz` (its
+threshold curve and a few validation images). Files that two epochs, or two checkpoints, have in common are hard links.
+Nothing needs a pickle: `state.pt` is read with `weights_only=True`.
+
+Tensors are done with training, so that `Tensors` may be written while validation runs; `write_progress` adds the rest.
 """
 
 import json
 import os
 import pickle
+import shutil
 import zipfile
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,10 +31,13 @@ from segcore.errors import TrainingError
 from segcore.optim import LRSchedule
 
 STATE_FILE = "state.pt"
+PROGRESS_FILE = "progress.json"
+LAST_WEIGHTS_FILE = "weights.safetensors"
 WEIGHTS_FILE = "best.safetensors"
 BEST_FILE = "best.json"
 CURVE_FILE = "curve.json"
 OVERLAYS_FILE = "overlays.npz"
+_FILES_OF_BEST = (WEIGHTS_FILE, CURVE_FILE, OVERLAYS_FILE, BEST_FILE)
 
 _UNREADABLE = (
     OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError,
@@ -73,34 +82,76 @@ class TrainingState:
     epoch: int = 0
     best: BestModel | None = None
 
+    @property
+    def eval_model(self) -> nn.Module:
+        """What is validated: the moving average where there is one."""
+        return self.model if self.ema is None else self.ema.module
 
-def save_checkpoint(folder: Path, state: TrainingState) -> None:
-    """Writes the state after an epoch into `folder`, which is created; each file is complete or absent."""
-    folder.mkdir(parents=True, exist_ok=True)
+
+@dataclass(frozen=True)
+class Tensors:
+    """What of an epoch is known once its training steps are done: references, to be written before the next ones."""
+
+    weights: dict[str, Tensor]
+    rest: dict[str, Any]
+
+    @classmethod
+    def of(cls, state: TrainingState) -> Self:
+        """The tensors of a state, where they are."""
+        rest: dict[str, Any] = {
+            "epoch": state.epoch,
+            "optimizer": state.optimizer.state_dict(),
+            "optimizer_class": type(state.optimizer).__name__,
+            "scaler": state.scaler.state_dict(),
+            "model": None if state.ema is None else state.model.state_dict(),
+            "num_averaged": None if state.ema is None else state.ema.n_averaged,
+        }
+        return cls(state.eval_model.state_dict(), rest)
+
+    def write(self, folder: Path) -> None:
+        """Writes them into a folder; those on a GPU are copied on the calling thread's current stream."""
+        weights = {name: value.detach().cpu().contiguous() for name, value in self.weights.items()}
+        _write(folder / LAST_WEIGHTS_FILE, lambda path: save_file(weights, path))
+        _write(folder / STATE_FILE, lambda path: torch.save(self.rest, path))
+
+
+def write_progress(folder: Path, state: TrainingState, previous: Path | None = None) -> None:
+    """Adds what validation has decided to a folder that holds the epoch's tensors.
+
+    Args:
+        folder: Where `Tensors.write` wrote.
+        state: After the epoch.
+        previous: A checkpoint that holds the same best epoch, to link its files, where this one is not the best.
+    """
     best = state.best
     if best is None:
         raise ValueError("nothing to save before the first epoch")
-    payload: dict[str, Any] = {
-        "epoch": state.epoch,
-        "model": state.model.state_dict(),
-        "optimizer": state.optimizer.state_dict(),
-        "optimizer_class": type(state.optimizer).__name__,
-        "lr_schedule": state.lr_schedule.state_dict(),
-        "scaler": state.scaler.state_dict(),
-        "ema": None if state.ema is None else state.ema.state_dict(),
-    }
-    _write(folder / STATE_FILE, lambda path: torch.save(payload, path))
-    write_best(folder, best)
+    progress = {"epoch": state.epoch, "lr_schedule": state.lr_schedule.state_dict()}
+    _write(folder / PROGRESS_FILE, lambda path: path.write_text(json.dumps(progress)))
+    if best.epoch == state.epoch:
+        _write(folder / WEIGHTS_FILE, lambda path: link_file(folder / LAST_WEIGHTS_FILE, path))
+        _write_best_records(folder, best)
+    elif previous is None:
+        write_best(folder, best)
+    else:
+        for name in _FILES_OF_BEST:
+            _write(folder / name, partial(link_file, previous / name))
+
+
+def save_checkpoint(folder: Path, state: TrainingState) -> None:
+    """Writes the state after an epoch into `folder`, which is created; each file is complete or absent."""
+    if state.best is None:
+        raise ValueError("nothing to save before the first epoch")
+    folder.mkdir(parents=True, exist_ok=True)
+    Tensors.of(state).write(folder)
+    write_progress(folder, state)
 
 
 def write_best(folder: Path, best: BestModel) -> None:
     """Writes the best epoch's files into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / WEIGHTS_FILE, lambda path: save_file(best.weights, path))
-    _write(folder / CURVE_FILE, lambda path: path.write_text(json.dumps(best.curve)))
-    arrays = {**best.overlays, "threshold": np.float64(best.metrics["val/threshold"])}
-    _write(folder / OVERLAYS_FILE, lambda path: _save_npz(path, arrays))
-    _write(folder / BEST_FILE, lambda path: path.write_text(json.dumps({"epoch": best.epoch, "metrics": best.metrics})))
+    _write_best_records(folder, best)
 
 
 def read_best(folder: Path) -> BestModel:
@@ -128,9 +179,17 @@ def read_state(folder: Path) -> dict[str, Any]:
     """
     try:
         payload: dict[str, Any] = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
+        weights = load_file(folder / LAST_WEIGHTS_FILE)
+        progress = json.loads((folder / PROGRESS_FILE).read_text())
+        is_averaged = payload["model"] is not None
+        return {
+            **payload,
+            "model": payload["model"] if is_averaged else weights,
+            "average": weights if is_averaged else None,
+            "lr_schedule": dict(progress["lr_schedule"]),
+        }
     except _UNREADABLE as error:
         raise TrainingError(f"checkpoint {folder} cannot be read: {error}") from error
-    return payload
 
 
 def first_readable(folders: list[Path], last_epoch: int | None = None) -> Path | None:
@@ -171,8 +230,9 @@ def load_checkpoint(folder: Path, state: TrainingState, *, as_fork: bool = False
         state.lr_schedule.load_state_dict(payload["lr_schedule"])
         if payload["scaler"]:  # empty where the saved run did not scale
             state.scaler.load_state_dict(payload["scaler"])
-        if state.ema is not None and payload["ema"] is not None:
-            state.ema.load_state_dict(payload["ema"])
+        if state.ema is not None and payload["average"] is not None:
+            state.ema.module.load_state_dict(payload["average"])
+            state.ema.n_averaged.copy_(payload["num_averaged"])
     except _UNREADABLE as error:
         raise TrainingError(f"checkpoint {folder} cannot be read: {error}") from error
     state.epoch = int(payload["epoch"])
@@ -192,12 +252,59 @@ def _load_optimizer(payload: dict[str, Any], optimizer: torch.optim.Optimizer) -
         group.update(own)
 
 
-def _write(path: Path, write: Any) -> None:
+def folder_bytes(folders: Iterable[Path]) -> int:
+    """What the files directly in some folders take on the disk; a file that has several names there counts once."""
+    found = {}
+    for folder in folders:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                status = entry.stat()
+                found[status.st_dev, status.st_ino] = status.st_size
+    return sum(found.values())
+
+
+def drop_state(folder: Path) -> None:
+    """Leaves of a checkpoint what its best epoch needs; nobody can go on from it any more."""
+    for name in (STATE_FILE, PROGRESS_FILE, LAST_WEIGHTS_FILE):
+        (folder / name).unlink(missing_ok=True)
+
+
+def delete_checkpoint(folder: Path) -> None:
+    """Removes a checkpoint, which is out of sight at once; nothing happens where there is none."""
+    hidden = folder.with_name(f".{folder.name}.gone")
+    try:
+        folder.rename(hidden)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+def link_file(source: Path | str, target: Path | str) -> None:
+    """Gives a file a second name, or copies it where the file system has no hard links."""
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _write_best_records(folder: Path, best: BestModel) -> None:
+    arrays = {**best.overlays, "threshold": np.float64(best.metrics["val/threshold"])}
+    record = {"epoch": best.epoch, "metrics": best.metrics}
+    _write(folder / CURVE_FILE, lambda path: path.write_text(json.dumps(best.curve)))
+    _write(folder / OVERLAYS_FILE, lambda path: _save_npz(path, arrays))
+    _write(folder / BEST_FILE, lambda path: path.write_text(json.dumps(record)))
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    """Writes a file beside its place and moves it there; what stood there may be a link, so it is never written to."""
     temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
     write(temporary)
     os.replace(temporary, path)
 
 
 def _save_npz(path: Path, arrays: dict[str, Any]) -> None:
     with path.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+        np.savez(file, **arrays)  # compressing would take longer than all the rest that is written after validation

@@ -41,21 +41,22 @@ class StoppedError(Exception):
 def run(
     spec: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int = 99
 ) -> tuple[list[dict[str, Any]], list[int]]:
-    """The reports, and the epochs whose report brought a checkpoint; copies are left in `folder/EPOCH`."""
+    """The reports, and the epochs that were saved when they were reported; copies are left in `folder/EPOCH`."""
     reports: list[dict[str, Any]] = []
     saved: list[int] = []
 
-    def report(metrics: dict[str, Any], checkpoint: Any = None) -> None:
+    def report(metrics: dict[str, Any]) -> None:
         reports.append(metrics)
-        if checkpoint is not None:
+        checkpoint = folder / "own" / f"checkpoint_{metrics['epoch']:06d}"
+        if checkpoint.exists():
             saved.append(metrics["epoch"])
-            shutil.copytree(checkpoint.path, folder / str(metrics["epoch"]))
+            shutil.copytree(checkpoint, folder / str(metrics["epoch"]))
         if metrics["epoch"] >= stop_after:
             raise StoppedError
 
     monkeypatch.setattr(trainable.tune, "report", report)
     with contextlib.suppress(StoppedError):
-        train_trial(spec)
+        train_trial({**spec, "folder": str(folder / "own")})
     return reports, saved
 
 
