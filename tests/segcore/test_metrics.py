@@ -191,10 +191,64 @@ def test_a_threshold_asked_for_beforehand_is_exact():
         assert result.per_image_iou(threshold).mean() == pytest.approx(expected["iou"], abs=1e-15)
 
 
+def test_zero_minus_zero_denormals_and_one():
+    smallest, below_one = float.fromhex("0x1p-149"), np.nextafter(np.float32(1), np.float32(0)).item()
+    probs = torch.tensor([[[[0.0, -0.0, smallest, below_one, 1.0, 1.0]]]])
+    targets = torch.tensor([[[[0, 1, 1, 1, 1, 0]]]], dtype=torch.uint8)
+    curve = ThresholdCurve(1024, thresholds=(1e-30,))
+    curve.update(probs, targets)
+    result = curve.compute()
+    assert result.at(0.0).iou == 4 / 6
+    assert result.at(1e-30).iou == result.at(1 / 1024).iou == result.at(1023 / 1024).iou == 2 / 5
+    assert result.at(1.0).iou == 1 / 5
+
+
+def test_thresholds_that_float32_takes_for_an_edge_or_for_each_other():
+    # Against float32 probabilities all of these are 0.5; against float64 ones each is itself.
+    thresholds = (0.5 - 2e-12, 0.5 - 1e-12, 0.5 + 1e-12)
+    values = [0.4, *thresholds, 0.5, 0.6]
+    targets = torch.ones(1, 1, 1, len(values))
+    for dtype, expected in ((torch.float32, [5, 5, 5, 5]), (torch.float64, [5, 4, 2, 3])):
+        curve = ThresholdCurve(8, thresholds=thresholds)
+        curve.update(torch.tensor(values, dtype=dtype).view(1, 1, 1, -1), targets)
+        result = curve.compute()
+        assert [result.at(t).iou * len(values) for t in (*thresholds, 0.5)] == pytest.approx(expected)
+
+
+def test_layout_makes_no_difference():
+    probs, targets = _batch(4, 8, 12)
+    expected = _curve(probs, targets)
+    wide = torch.zeros(4, 2, 8, 24)
+    wide[:, 1:, :, ::2] = probs
+    alike = [
+        (wide[:, 1:, :, ::2], targets),
+        (probs.to(memory_format=torch.channels_last), targets.bool()),
+        (probs.requires_grad_(), targets.float().transpose(2, 3).contiguous().transpose(2, 3)),
+    ]
+    for some_probs, some_targets in alike:
+        result = _curve(some_probs, some_targets)
+        for threshold in (0.0, 0.3125, 0.75):
+            assert np.array_equal(result.per_image_iou(threshold), expected.per_image_iou(threshold))
+
+
+def test_an_update_counts_the_same_under_autocast_and_in_and_out_of_inference_mode():
+    probs, targets = _batch(6)
+    curve = ThresholdCurve(thresholds=(0.3,))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        curve.update(probs[:2], targets[:2])
+    with torch.inference_mode():
+        curve.update(probs[2:4], targets[2:4])
+    curve.update(probs[4:], targets[4:])
+    for threshold in (0.25, 0.3):
+        expected = _brute(probs, targets, float(np.float32(threshold)))["iou"]
+        assert curve.compute().at(threshold).iou == pytest.approx(expected, abs=1e-15)
+
+
 def test_nan_probabilities_are_an_error():
     probs, targets = _batch()
     probs[3, 0, 2, 2] = math.nan
     curve = ThresholdCurve()
+    curve.update(*_batch(seed=1))
     curve.update(probs, targets)
     with pytest.raises(TrainingError, match="NaN"):
         curve.compute()
@@ -258,3 +312,27 @@ def test_cuda_counts_what_the_cpu_counts():
     probs, targets = _batch()
     on_gpu, on_cpu = _curve(probs.cuda(), targets.cuda(), device="cuda"), _curve(probs, targets)
     assert np.array_equal(on_gpu.iou_per_image_mean, on_cpu.iou_per_image_mean)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_no_update_waits_for_a_cuda_device():
+    probs, targets = (x.cuda() for x in _batch())
+    curve = ThresholdCurve(device="cuda", thresholds=(0.3,))
+    curve.update(probs, targets)  # makes what later updates keep
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        curve.update(probs, targets)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert curve.compute().num_images == 2 * len(probs)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("value", [math.nan, math.inf, -3e38, 2.0])
+def test_no_probability_writes_outside_the_counters_of_a_cuda_device(value):
+    probs, targets = _batch()
+    probs[-1] = value
+    with pytest.raises((TrainingError, ValueError), match=r"NaN|must lie in \[0, 1\]"):
+        _curve(probs.cuda(), targets.cuda() * 255)
