@@ -19,6 +19,7 @@ from ray.tune.experiment import Trial
 from search.callbacks.wandb_log import RunLog
 from search.callbacks.wandb_run import Destination, Ending, Mode
 from search.failures import GOES_ON, describe_failure
+from search.paths import RunPaths
 
 log = logging.getLogger("segsearch")
 
@@ -184,7 +185,13 @@ class WandbCallback(Callback):  # type: ignore[misc]
         value = self._best.pop(key, (-math.inf, {}))[0]
         is_best = state != STATE_FAIL and value > self._best_of_run
         self._best_of_run = max(self._best_of_run, value) if is_best else self._best_of_run
-        self._log.end(key, Ending(EXIT_CODES[state], summary, trial.checkpoint, with_overlays=is_best))
+        self._log.end(key, Ending(EXIT_CODES[state], summary, self._checkpoint(trial), with_overlays=is_best))
+
+    def _checkpoint(self, trial: Trial) -> Path | None:
+        if "number" not in trial.config:
+            return None
+        found = RunPaths(self._destination.run_dir).trial_checkpoints(int(trial.config["number"]))
+        return found[0] if found else None
 
     def _summary(self, key: str, state: str) -> dict[str, Any]:
         _, best = self._best.get(key, (0.0, {}))

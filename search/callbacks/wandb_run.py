@@ -37,14 +37,11 @@ class Destination:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run ended: its exit code, what goes into its summary, and the checkpoint with its pictures.
-
-    `checkpoint` is a Ray checkpoint or None.
-    """
+    """How a run ended: its exit code, what goes into its summary, and the checkpoint with its pictures."""
 
     exit_code: int
     summary: Mapping[str, Any]
-    checkpoint: Any = None
+    checkpoint: Path | None = None
     with_overlays: bool = False
 
 
@@ -153,17 +150,15 @@ class OpenRun:
         self._log_file.with_name(f"{self._log_file.name}.synced").touch()
         return True
 
-    def _log_checkpoint(self, checkpoint: Any, *, with_overlays: bool) -> None:
+    def _log_checkpoint(self, folder: Path, *, with_overlays: bool) -> None:
         """Adds the best epoch, which may be older than this session, its threshold curve, and its overlays.
 
         The curve is logged as rows over `curve/threshold`, so that one chart shows all trials; a wandb table would
         be an artifact, which an offline log does not hold.
         """
-        with checkpoint.as_directory() as path:
-            folder = Path(path)
-            self._run.summary.update(_read_best(folder))
-            curve = read_curve(folder)
-            overlays = read_overlays(folder) if with_overlays else None
+        self._run.summary.update(_read_best(folder))
+        curve = read_curve(folder)
+        overlays = read_overlays(folder) if with_overlays else None
         if overlays is not None:
             self._log({"overlays": overlay_images(overlays)}, self._last_step + 1)
         for row in curve.rows() if curve is not None else ():

@@ -61,30 +61,13 @@ def online(monkeypatch):
     return use
 
 
-class _Checkpoint:
-    """Stands in for Ray's checkpoint of a folder."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def as_directory(self):
-        return self
-
-    def __enter__(self):
-        return str(self.folder)
-
-    def __exit__(self, *exc):
-        return None
-
-
 class _Trial:
     """Stands in for Ray's trial: what the callback reads of one."""
 
-    def __init__(self, number, checkpoint=None, error_file=None):
+    def __init__(self, number, error_file=None):
         self.trial_id = f"ray{number}"
         self.config = {"number": number, "train": {"optimizer": {"lr": 0.1 * number}, "token": "hidden"}}
         self.last_result = {}
-        self.checkpoint = checkpoint
         self.error_file = error_file
 
     def __str__(self):
@@ -92,20 +75,25 @@ class _Trial:
 
 
 @pytest.fixture
-def checkpoint(tmp_path):
-    folder = tmp_path / "checkpoint"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    np.savez(
-        folder / "overlays.npz",
-        images=rng.integers(0, 256, (2, 16, 16, 3), dtype=np.uint8),
-        targets=rng.integers(0, 2, (2, 16, 16), dtype=np.uint8),
-        probs=rng.random((2, 16, 16)).astype(np.float16),
-        threshold=np.float64(0.5),
-    )
-    (folder / "curve.json").write_text(json.dumps({"threshold": [0.0, 0.5, 1.0], "iou": [0.1, 0.8, 0.0]}))
-    (folder / "best.json").write_text(json.dumps({"epoch": 3, "metrics": {"val/iou": 0.93}}))
-    return _Checkpoint(folder)
+def leave_checkpoint(run_dir):
+    """Writes what a trial leaves in the run's folder, and returns where."""
+
+    def leave(number):
+        folder = run_dir / "tune" / "session-1" / f"trial_{number:05d}" / "checkpoint_000003"
+        folder.mkdir(parents=True)
+        rng = np.random.default_rng(0)
+        np.savez(
+            folder / "overlays.npz",
+            images=rng.integers(0, 256, (2, 16, 16, 3), dtype=np.uint8),
+            targets=rng.integers(0, 2, (2, 16, 16), dtype=np.uint8),
+            probs=rng.random((2, 16, 16)).astype(np.float16),
+            threshold=np.float64(0.5),
+        )
+        (folder / "curve.json").write_text(json.dumps({"threshold": [0.0, 0.5, 1.0], "iou": [0.1, 0.8, 0.0]}))
+        (folder / "best.json").write_text(json.dumps({"epoch": 3, "metrics": {"val/iou": 0.93}}))
+        return folder
+
+    return leave
 
 
 def _report(callback, trial, epoch, num_epochs=NUM_EPOCHS):
@@ -170,9 +158,11 @@ def _check_six(runs, expected):
     assert "token" not in runs["trial_00001"].config
 
 
-def test_offline_log_holds_every_report(run_dir, error_file, checkpoint, caplog):
+def test_offline_log_holds_every_report(run_dir, error_file, leave_checkpoint, caplog):
     caplog.set_level(logging.INFO, "segsearch")
-    trials = [_Trial(number, checkpoint if number in (1, 2) else None) for number in range(6)]
+    leave_checkpoint(1)
+    leave_checkpoint(2)
+    trials = [_Trial(number) for number in range(6)]
     expected = _drive(WandbCallback(project="p", group="g", run_dir=run_dir, tags=["x"]), trials, error_file)
     runs = read_logs(run_dir)
     _check_six(runs, expected)
@@ -190,11 +180,12 @@ def test_offline_log_holds_every_report(run_dir, error_file, checkpoint, caplog)
     assert f"cd {run_dir} && wandb sync --yes" in caplog.text
 
 
-def test_only_the_best_trial_so_far_shows_overlays(run_dir, checkpoint):
+def test_only_the_best_trial_so_far_shows_overlays(run_dir, leave_checkpoint):
     callback = WandbCallback(project="p", group="g", run_dir=run_dir)
     callback.setup()
     for number, epoch in ((0, 3), (1, 2), (2, 4)):
-        trial = _Trial(number, checkpoint)
+        leave_checkpoint(number)
+        trial = _Trial(number)
         _report(callback, trial, epoch)
         callback.on_trial_complete(0, [], trial)
     callback.on_experiment_end([])
@@ -202,14 +193,13 @@ def test_only_the_best_trial_so_far_shows_overlays(run_dir, checkpoint):
     assert shown == {"trial_00000": True, "trial_00001": False, "trial_00002": True}
 
 
-def test_the_server_has_every_report(run_dir, error_file, checkpoint, online, caplog):
+def test_the_server_has_every_report(run_dir, error_file, leave_checkpoint, online, caplog):
     caplog.set_level(logging.INFO, "segsearch")
+    leave_checkpoint(1)
     with WandbServer() as server:
         online(server)
         callback = WandbCallback(project="p", group="g", run_dir=run_dir, tags=["x"])
-        expected = _drive(
-            callback, [_Trial(number, checkpoint if number == 1 else None) for number in range(6)], error_file
-        )
+        expected = _drive(callback, [_Trial(number) for number in range(6)], error_file)
         _check_six({run.display_name: run for run in server.runs.values()}, expected)
         sent = {run.display_name: run for run in server.runs.values()}
     assert all(run.complete and run.tags == ["x"] and run.project == "p" for run in sent.values())
@@ -508,11 +498,11 @@ def test_a_real_ray_run_is_tracked(run_dir, tmp_path, monkeypatch):
     assert runs["t1"].summary["error"] == "ValueError: bad trial"
 
 
-def test_a_damaged_checkpoint_costs_only_its_pictures(run_dir, checkpoint, caplog):
-    (checkpoint.folder / "overlays.npz").write_bytes(b"PK")
+def test_a_damaged_checkpoint_costs_only_its_pictures(run_dir, leave_checkpoint, caplog):
+    (leave_checkpoint(0) / "overlays.npz").write_bytes(b"PK")
     callback = WandbCallback(project="p", group="g", run_dir=run_dir)
     callback.setup()
-    trial = _Trial(0, checkpoint)
+    trial = _Trial(0)
     _report(callback, trial, NUM_EPOCHS)
     callback.on_trial_complete(0, [], trial)
     callback.on_experiment_end([])
