@@ -1,14 +1,17 @@
-"""IoU and Dice over the threshold, formed from counts of pixels."""
+"""IoU and Dice over the threshold, formed from histograms wherever these are: a GPU's counts stay on it."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 FloatArray = npt.NDArray[np.float64]
-CountArray = npt.NDArray[np.integer[Any]]
+Counts = tuple[Tensor, Tensor, Tensor]
+"""True positives, predicted and positive pixels, float64: exact up to 2^53. The last one is the same at all edges."""
 
 METRICS = {
     "iou": "iou_per_image_mean",
@@ -18,7 +21,8 @@ METRICS = {
 }
 """Short metric names and the curve that each one means."""
 
-_IMAGES_AT_ONCE = 64
+_IMAGES_AT_ONCE = 64  # on a CPU, so that what lies between two steps stays in the cache
+_IMAGES_AT_ONCE_ON_A_GPU = 4096
 
 
 @dataclass(frozen=True)
@@ -53,42 +57,43 @@ class CurveResult:
     dice_per_image_mean: FloatArray
     dice_pooled: FloatArray
     num_images: int
-    _true_positive: CountArray  # (num_images, num_bins + 1)
-    _predicted: CountArray  # (num_images, num_bins + 1)
-    _positive: CountArray  # (num_images,)
-    _extra: dict[float, tuple[CountArray, CountArray]]
+    _histograms: Tensor  # (num_images, 2, width) int32
+    _edges: Sequence[int]  # the first bin at or above each edge
+    _extra: dict[float, int]  # the same for each further threshold
+    _bounds: dict[str, float]  # per curve: no threshold in (0, 1) inside a bin scores above this
 
     @classmethod
-    def from_counts(
-        cls,
-        *,
-        true_positive: CountArray,
-        predicted: CountArray,
-        positive: CountArray,
-        extra: dict[float, tuple[CountArray, CountArray]],
-    ) -> "CurveResult":
+    @torch.inference_mode()
+    def from_histograms(cls, histograms: Tensor, edges: Sequence[int], extra: dict[float, int]) -> "CurveResult":
         """Form the curves.
 
         Args:
-            true_positive: `(num_images, num_bins + 1)` foreground pixels at or above each edge.
-            predicted: `(num_images, num_bins + 1)` pixels at or above each edge.
-            positive: `(num_images,)` foreground pixels.
-            extra: By further threshold: `true_positive` and `predicted` `(num_images,)` at it.
+            histograms: `(num_images, 2, width) int32` pixels by image, class and bin, lowest probabilities first.
+            edges: The first bin at or above each threshold k / num_bins.
+            extra: The same for each further threshold.
         """
-        num_images, num_edges = true_positive.shape
-        counts = true_positive, predicted, positive[:, None]
-        pooled = _pool(*counts)
+        at_once = _IMAGES_AT_ONCE if histograms.device.type == "cpu" else _IMAGES_AT_ONCE_ON_A_GPU
+        parts = []
+        for first in range(0, len(histograms), at_once):
+            counts = _counts_from_each_bin(histograms[first : first + at_once])
+            inside = _best_inside_bins(*counts)
+            values = (_iou(*counts), _dice(*counts), _iou(*inside), _dice(*inside), *counts)
+            parts.append([value.sum(0) for value in values])
+        sums = [torch.stack(part).sum(0) for part in zip(*parts, strict=True)]
+        iou, dice, iou_bound, dice_bound = (total / len(histograms) for total in sums[:4])
+        pooled = sums[4], sums[5], sums[6]
+        inside = _best_inside_bins(*pooled)
+        # In the order of METRICS. The scores of further thresholds lie between those of the edges.
+        curves = torch.stack([iou, _iou(*pooled), dice, _dice(*pooled)]).cpu().numpy()[:, edges]
+        bounds = torch.stack([iou_bound, _iou(*inside), dice_bound, _dice(*inside)]).amax(1).tolist()
         return cls(
-            thresholds=np.arange(num_edges, dtype=np.float64) / (num_edges - 1),
-            iou_per_image_mean=_mean_over_images(_iou, *counts),
-            iou_pooled=_iou(*pooled),
-            dice_per_image_mean=_mean_over_images(_dice, *counts),
-            dice_pooled=_dice(*pooled),
-            num_images=num_images,
-            _true_positive=true_positive,
-            _predicted=predicted,
-            _positive=positive,
+            thresholds=np.arange(len(edges), dtype=np.float64) / (len(edges) - 1),
+            num_images=len(histograms),
+            **dict(zip(METRICS.values(), curves, strict=True)),
+            _histograms=histograms,
+            _edges=edges,
             _extra=extra,
+            _bounds=dict(zip(METRICS.values(), bounds, strict=True)),
         )
 
     def best(self, metric: str = "iou") -> tuple[float, float, float]:
@@ -108,13 +113,7 @@ class CurveResult:
         value = float(curve.max())
         tied = np.flatnonzero(curve == value)
         index = int(tied[np.argmin(np.abs(self.thresholds[tied] - 0.5))])
-        counts = self._true_positive, self._predicted, self._positive[:, None]
-        score = _iou if metric.startswith("iou") else _dice
-        if metric.endswith("pooled"):
-            bounds = score(*_best_inside_bins(*_pool(*counts)))
-        else:
-            bounds = _mean_over_images(lambda *rows: score(*_best_inside_bins(*rows)), *counts)
-        return float(self.thresholds[index]), value, max(0.0, float(bounds.max()) - value)
+        return float(self.thresholds[index]), value, max(0.0, self._bounds[name] - value)
 
     def at(self, threshold: float) -> CurvePoint:
         """Return the scores at a threshold in [0, 1].
@@ -127,16 +126,16 @@ class CurveResult:
         """
         check_threshold(threshold)
         if threshold in self._extra:
-            true_positive, predicted = self._extra[threshold]
-            pooled = _pool(true_positive, predicted, self._positive)
+            counts = self._counts_at(threshold)
+            pooled = counts[0].sum(), counts[1].sum(), counts[2].sum()
             return CurvePoint(
                 requested=threshold,
                 threshold=threshold,
                 is_exact=True,
-                iou=float(_iou(true_positive, predicted, self._positive).mean()),
-                dice=float(_dice(true_positive, predicted, self._positive).mean()),
-                iou_pooled=float(_iou(*pooled)),
-                dice_pooled=float(_dice(*pooled)),
+                iou=_iou(*counts).mean().item(),
+                dice=_dice(*counts).mean().item(),
+                iou_pooled=_iou(*pooled).item(),
+                dice_pooled=_dice(*pooled).item(),
             )
         index = self._edge(threshold)
         edge = float(self.thresholds[index])
@@ -149,11 +148,11 @@ class CurveResult:
 
     def per_image_iou(self, threshold: float) -> FloatArray:
         """Return each image's IoU `(num_images,)`, in the order counted, at what `at(threshold)` answers for."""
-        return _iou(*self._counts_at(threshold))
+        return np.asarray(_iou(*self._counts_at(threshold)).numpy())
 
     def per_image_dice(self, threshold: float) -> FloatArray:
         """Return each image's Dice `(num_images,)`, in the order counted, at what `at(threshold)` answers for."""
-        return _dice(*self._counts_at(threshold))
+        return np.asarray(_dice(*self._counts_at(threshold)).numpy())
 
     def to_dict(self, points: int = 101) -> dict[str, Any]:
         """Return the curves thinned to about `points` evenly spaced edges, and their best, as plain JSON values."""
@@ -172,17 +171,24 @@ class CurveResult:
     def _edge(self, threshold: float) -> int:
         return int(np.searchsorted(self.thresholds, threshold, side="right")) - 1
 
-    def _counts_at(self, threshold: float) -> tuple[CountArray, CountArray, CountArray]:
+    def _counts_at(self, threshold: float) -> Counts:
+        """Each image's counts, on the CPU."""
         check_threshold(threshold)
-        if threshold in self._extra:
-            return *self._extra[threshold], self._positive
-        index = self._edge(threshold)
-        return self._true_positive[:, index], self._predicted[:, index], self._positive
+        first = self._extra[threshold] if threshold in self._extra else self._edges[self._edge(threshold)]
+        at_least = self._histograms[:, :, first:].sum(2).double().cpu()
+        return at_least[:, 1], at_least.sum(1), self._histograms[:, 1].sum(1).double().cpu()
 
 
-def _best_inside_bins(
-    true_positive: CountArray, predicted: CountArray, positive: CountArray
-) -> tuple[CountArray, CountArray, CountArray]:
+def _counts_from_each_bin(histograms: Tensor) -> Counts:
+    """Return the counts at the lower end of each bin, `(num_images, width)`, the last one `(num_images, 1)`."""
+    # In a bin and above lie all pixels but those below; a running sum is fastest forwards.
+    up_to = histograms.cumsum(2, dtype=torch.int32)
+    at_least = (up_to[:, :, -1:] - up_to).add_(histograms)
+    true_positive = at_least[:, 1].double()
+    return true_positive, at_least[:, 0] + true_positive, true_positive[:, :1]
+
+
+def _best_inside_bins(true_positive: Tensor, predicted: Tensor, positive: Tensor) -> Counts:
     """Return counts whose score no threshold strictly inside a bin can exceed.
 
     For k / B < t < (k + 1) / B the prediction holds that of edge k + 1 and lies within that of edge k. So
@@ -196,36 +202,17 @@ def _best_inside_bins(
     return best_true, best_true + least_false, positive
 
 
-def _iou(true_positive: CountArray, predicted: CountArray, positive: CountArray) -> FloatArray:
-    return _ratio(true_positive, predicted + positive - true_positive)
+def _iou(true_positive: Tensor, predicted: Tensor, positive: Tensor) -> Tensor:
+    return _ratio(true_positive, (predicted + positive).sub_(true_positive))
 
 
-def _dice(true_positive: CountArray, predicted: CountArray, positive: CountArray) -> FloatArray:
+def _dice(true_positive: Tensor, predicted: Tensor, positive: Tensor) -> Tensor:
     return _ratio(2 * true_positive, predicted + positive)
 
 
-def _ratio(part: CountArray, whole: CountArray) -> FloatArray:
-    """Return part / whole in float64; 0 / 0 is 1."""
-    if whole.all():
-        return np.asarray(part / whole)
-    nothing = whole == 0
-    return np.asarray((part + nothing) / (whole + nothing))
-
-
-def _mean_over_images(score: Callable[..., FloatArray], *counts: CountArray) -> FloatArray:
-    """Return the mean of each image's scores; images go in slices, whose scores stay in the core's cache."""
-    num_images = len(counts[0])
-    starts = range(0, num_images, _IMAGES_AT_ONCE)
-    total = sum(score(*(count[start : start + _IMAGES_AT_ONCE] for count in counts)).sum(axis=0) for start in starts)
-    return np.asarray(total / num_images)
-
-
-def _pool(
-    true_positive: CountArray, predicted: CountArray, positive: CountArray
-) -> tuple[CountArray, CountArray, CountArray]:
-    """Return the counts of all images taken together."""
-    counts = [count.sum(axis=0, dtype=np.int64) for count in (true_positive, predicted, positive)]
-    return counts[0], counts[1], counts[2]
+def _ratio(part: Tensor, whole: Tensor) -> Tensor:
+    """Return part / whole; 0 / 0 is 1, and there is no other division by 0."""
+    return (part / whole).nan_to_num_(nan=1.0)
 
 
 def _curve_name(metric: str) -> str:

@@ -36,11 +36,10 @@ class HistogramCounter:
         self._reached = torch.empty(0, dtype=torch.bool)
         self._codes = torch.empty(0, dtype=torch.int16)
 
-    def positions(self, thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    def positions(self, thresholds: npt.NDArray[np.float64]) -> list[int]:
         """Return the first bin of those that hold the probabilities at or above each threshold, an edge or a cut."""
-        reached = thresholds[:, None] >= np.asarray(self._cuts)
-        found: npt.NDArray[np.int64] = np.floor(thresholds * self._num_bins).astype(np.int64) + reached.sum(1)
-        return found
+        reached = (thresholds[:, None] >= np.asarray(self._cuts)).sum(1)
+        return [int(k) for k in np.floor(thresholds * self._num_bins) + reached]
 
     def count(self, probs: Tensor, targets: Tensor) -> Tensor:
         """Return the histograms `(N, 2, width) int32` of one batch, by image, class and bin.

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segcore.curve import METRICS, CountArray, CurvePoint, CurveResult, check_threshold
+from segcore.curve import METRICS, CurvePoint, CurveResult, check_threshold
 from segcore.errors import TrainingError
 from segcore.histogram import HistogramCounter
 
@@ -25,7 +25,7 @@ class ThresholdCurve:
     alone is empty scores 0. The same holds for the pooled scores.
 
     An update keeps one int32 per image, class and bin: 8.2 kB an image at 1,024 bins, 8.2 MB per 1,000 images, on
-    the device until `compute`. On a GPU nothing waits for the device before `compute`.
+    the device. On a GPU nothing waits for it before `compute`, which brings the curves alone to the CPU.
 
     Args:
         num_bins: Number of bins, a power of two up to 65,536.
@@ -82,6 +82,7 @@ class ThresholdCurve:
         if device.type != "cpu" or (low >= 0.0 and high <= 1.0 and target_high <= 1):
             self._histograms.append(self._counter.count(probs, targets))
 
+    @torch.inference_mode()
     def compute(self) -> "CurveResult":
         """Turn the counts into curves; updates may go on afterwards.
 
@@ -102,17 +103,8 @@ class ThresholdCurve:
             )
         if target_high > 1.0:
             raise ValueError(f"targets must be 0 or 1, found {target_high:g}")
-        histograms = torch.cat(self._histograms).cpu().numpy()
-        # Pixels in each bin or above: all but those below. (n, 2, width); a running sum is fastest forwards.
-        at_least = np.cumsum(histograms, axis=2, dtype=np.int32)
-        np.subtract(at_least[:, :, -1:].copy(), at_least, out=at_least)
-        at_least += histograms
-        true_positive, predicted = at_least[:, 1], at_least[:, 0] + at_least[:, 1]
-        positive = true_positive[:, 0]
-        extra: dict[float, tuple[CountArray, CountArray]] = {}
-        if self._extra:
-            columns = self._counter.positions(np.array(self._extra))
-            extra = {t: (true_positive[:, k], predicted[:, k]) for t, k in zip(self._extra, columns, strict=True)}
-            edges = self._counter.positions(np.arange(self.num_bins + 1) / self.num_bins)
-            true_positive, predicted = true_positive[:, edges], predicted[:, edges]
-        return CurveResult.from_counts(true_positive=true_positive, predicted=predicted, positive=positive, extra=extra)
+        histograms = torch.cat(self._histograms)
+        self._histograms = [histograms]
+        edges = self._counter.positions(np.arange(self.num_bins + 1) / self.num_bins)
+        extra = self._counter.positions(np.array(self._extra))
+        return CurveResult.from_histograms(histograms, edges, dict(zip(self._extra, extra, strict=True)))

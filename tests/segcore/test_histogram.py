@@ -60,4 +60,4 @@ def test_cuts_split_the_bins_they_lie_in():
     found = counter.count(probs, torch.zeros_like(probs, dtype=torch.uint8))
     assert found[0, 0].tolist() == [1, 1, 2, 2, 1, 0, 1]
     thresholds = np.array([0.0, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0])
-    assert counter.positions(thresholds).tolist() == list(range(7))
+    assert counter.positions(thresholds) == list(range(7))

@@ -311,7 +311,10 @@ def test_to_dict_is_plain_json():
 def test_cuda_counts_what_the_cpu_counts():
     probs, targets = _batch()
     on_gpu, on_cpu = _curve(probs.cuda(), targets.cuda(), device="cuda"), _curve(probs, targets)
-    assert np.array_equal(on_gpu.iou_per_image_mean, on_cpu.iou_per_image_mean)
+    for name in METRICS.values():
+        assert getattr(on_gpu, name) == pytest.approx(getattr(on_cpu, name), abs=1e-15)
+    for threshold in (0.25, 0.5):
+        assert np.array_equal(on_gpu.per_image_iou(threshold), on_cpu.per_image_iou(threshold))
 
 
 @pytest.mark.gpu
