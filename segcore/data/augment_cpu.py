@@ -35,8 +35,8 @@ class CpuAugmentation:
         self._margin = height // 2, width // 2
         self._framed = np.empty((height + 2 * self._margin[0], width + 2 * self._margin[1], 4), np.uint8)
         self._warped = np.empty((height, width, 4), np.uint8)
-        self._hsv = np.empty((height, width, 3), np.uint8)
-        self._planes = [np.empty(hw, np.uint8) for _ in range(3)]
+        self._hsv = np.empty((1, height * width, 3), np.uint8)
+        self._planes = [np.empty((1, height * width), np.uint8) for _ in range(3)]
 
     def __call__(
         self, row: list[float], image: ByteArray, mask: ByteArray, out_image: ByteArray, out_mask: ByteArray
@@ -117,12 +117,13 @@ class CpuAugmentation:
             saturations,
             np.rint(_LEVELS + np.float32(value)).clip(0, 255).astype(np.uint8),
         )
-        cv2.cvtColor(source, cv2.COLOR_RGB2HSV, dst=self._hsv)
+        # As one long row: OpenCV rounds what is left over at the end of each row otherwise than the rest.
+        cv2.cvtColor(source.reshape(1, -1, 3), cv2.COLOR_RGB2HSV, dst=self._hsv)
         cv2.split(self._hsv, self._planes)
         for plane, table in zip(self._planes, tables, strict=True):
             cv2.LUT(plane, table, dst=plane)
         cv2.merge(self._planes, dst=self._hsv)
-        cv2.cvtColor(self._hsv, cv2.COLOR_HSV2RGB, dst=out)
+        cv2.cvtColor(self._hsv, cv2.COLOR_HSV2RGB, dst=out.reshape(1, -1, 3))
 
 
 def _inverse_map(row: list[float], hw: tuple[int, int]) -> Affine:

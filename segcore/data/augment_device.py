@@ -123,7 +123,7 @@ def _shift_hsv(images: Tensor, plan: Tensor) -> Tensor:
         place = torch.remainder(new_hue + start, 6)
         weight = torch.minimum(place, 4 - place).clamp_(0, 1)
         channels.append(new_value * (1 - new_saturation * weight))
-    changed = torch.stack(channels, dim=1).round_()
+    changed = torch.stack(channels, dim=1).floor_()  # OpenCV cuts off here
     moved = (shifts[0] != 0) | (shifts[1] != 0) | (shifts[2] != 0)
     return torch.where(moved[:, None], changed, images)  # there and back is not exact
 

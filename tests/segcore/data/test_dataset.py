@@ -1,4 +1,9 @@
 import copy
+import multiprocessing
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -7,6 +12,7 @@ import torch
 from data_folders import write_split
 
 from segcore.config import AugmentConfig, DataConfig
+from segcore.data.augment import build_device_augmentation
 from segcore.data.cache import SampleCache, build_cache, open_cache
 from segcore.data.dataset import Loader, build_loader
 from segcore.data.discovery import discover
@@ -160,13 +166,111 @@ def test_the_global_generators_are_neither_used_nor_moved(cache: SampleCache) ->
     assert all(torch.equal(first[index][0], second[index][0]) for index in first)
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("policy", ["flip", "light", "medium"])
+def test_a_plan_leaves_the_samples_to_the_device(cache: SampleCache, policy: str, num_workers: int) -> None:
+    augment = AugmentConfig(policy=policy)
+    on_device = build_device_augmentation(augment)
+    assert on_device is not None
+    here = everything(loader(cache, augment=augment), 2)
+    source = loader(cache, augment=augment, augment_on="device", shuffle=True, batch_size=5, num_workers=num_workers)
+    source.set_epoch(2)
+    for batch in source:
+        assert batch.plan is not None
+        assert batch.plan.shape[0] == len(batch)
+        np.testing.assert_array_equal(batch.images[0].permute(1, 2, 0).numpy(), cache.image(int(batch.indices[0])))
+        for index, image, target in zip(
+            batch.indices, *on_device(batch.images, batch.targets, batch.plan), strict=True
+        ):
+            level = (image.int() - here[int(index)][0].int()).abs()
+            assert (level > 1).float().mean() < 0.01
+            assert (target != here[int(index)][1]).float().mean() < 0.01
+    source.close()
+
+
+@pytest.mark.parametrize("augment", [None, AugmentConfig(policy="none"), AugmentConfig(probability=0)], ids=str)
+def test_nothing_to_do_has_no_plan(cache: SampleCache, augment: AugmentConfig | None) -> None:
+    for batch in loader(cache, augment=augment, augment_on="device"):
+        assert batch.plan is None
+        np.testing.assert_array_equal(batch.images[0].permute(1, 2, 0).numpy(), cache.image(int(batch.indices[0])))
+
+
+def test_what_a_device_cannot_do_stays_in_the_loader(cache: SampleCache) -> None:
+    augment = AugmentConfig(policy="heavy")
+    here = everything(loader(cache, augment=augment), 1)
+    asked = loader(cache, augment=augment, augment_on="device")
+    assert all(batch.plan is None for batch in asked)
+    there = everything(asked, 1)
+    assert all(torch.equal(here[index][0], there[index][0]) for index in here)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_the_wait_is_the_time_spent_in_getting_batches(cache: SampleCache, num_workers: int) -> None:
+    source = loader(cache, augment=AugmentConfig(policy="light"), num_workers=num_workers)
+    source.set_epoch(0)
+    assert source.wait_s == 0
+    started = time.perf_counter()
+    for _ in source:
+        time.sleep(0.05)
+    assert 0 < source.wait_s <= time.perf_counter() - started - 0.15
+    source.set_epoch(1)
+    assert source.wait_s == 0
+    source.close()
+
+
+def test_workers_end_when_a_loader_is_closed_in_the_middle_of_an_epoch(cache: SampleCache) -> None:
+    before = set(multiprocessing.active_children())
+    source = loader(cache, num_workers=2, batch_size=1)
+    iterator = iter(source)
+    next(iterator)
+    workers = set(multiprocessing.active_children()) - before
+    assert len(workers) == 2
+    source.close()
+    for worker in workers:
+        worker.join(10)
+    assert not any(worker.is_alive() for worker in workers)
+    assert next(iterator, None) is None
+    source.close()  # twice is once
+
+
+def test_reading_ahead_gives_the_same_batches_and_ends_its_thread(cache: SampleCache) -> None:
+    """What a loader of pinned batches does, without the pinning."""
+    settings: dict[str, object] = {"augment": AugmentConfig(policy="light"), "shuffle": True, "batch_size": 1}
+    here, ahead = loader(cache, **settings), loader(cache, **settings)
+    ahead._reads_ahead = True
+    for epoch in range(2):
+        here.set_epoch(epoch)
+        ahead.set_epoch(epoch)
+        for ours, theirs in zip(here, ahead, strict=True):
+            assert torch.equal(ours.images, theirs.images)
+            assert torch.equal(ours.indices, theirs.indices)
+    next(iter(ahead))
+    assert [thread for thread in threading.enumerate() if thread.name.startswith("loader")]
+    ahead.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("loader")]
+
+
+@pytest.mark.slow
+def test_loading_needs_no_more_than_torch_numpy_pyarrow_and_opencv() -> None:
+    code = (
+        "import sys; import segcore.data.dataset; "
+        "print({'albumentations', 'pydantic', 'ray', 'filelock', 'scipy'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()"
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_pinned_batches(cache: SampleCache, num_workers: int) -> None:
-    source = loader(cache, pin_memory=True, num_workers=num_workers)
+    augment = AugmentConfig(policy="light")
+    source = loader(cache, pin_memory=True, num_workers=num_workers, augment=augment, augment_on="device")
     for batch in source:
+        assert batch.plan is not None
         assert batch.images.is_pinned()
+        assert batch.targets.is_pinned()
+        assert batch.plan.is_pinned()
         assert batch.images.is_contiguous(memory_format=torch.channels_last)
         assert torch.equal(batch.images.to("cuda", non_blocking=True).cpu(), batch.images)
     source.close()
