@@ -177,6 +177,11 @@ class ResourceConfig(Section):
         description="A trial that runs out of memory on a share of a GPU goes on once more, alone on a whole one, when "
         "nothing else is left to start.",
     )
+    checkpoints_gb: Annotated[float, Field(gt=0.0)] | None = Field(
+        20.0,
+        description="Gigabytes for the checkpoints of all trials together; beyond, those of the worst ended ones go. "
+        "The best, and what may go on, always stay; null: no limit.",
+    )
     address: str | None = Field(
         None, min_length=1, description="A running Ray cluster, e.g. `auto`; null: this machine."
     )

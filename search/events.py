@@ -3,8 +3,9 @@
 One JSON object a line. `{"event": "epoch", "number", "epoch", "time", "metrics": {...}}` for each report,
 `{"event": "error", "number", "time", "kind", "message"}` for a trial that failed, and `{"event": "interrupted",
 "number", "epoch", "time", "message"}` for one whose worker died after `epoch` and that goes on; `"retried"`, with the
-same keys, for one that ran out of its share's memory and goes on alone. A line cut off by a crash is ignored; an epoch
-that was trained again after a crash counts once, as its last line says.
+same keys, for one that ran out of its share's memory and goes on alone; `{"event": "dropped", "number", "time",
+"bytes"}` for an ended one whose checkpoint goes. A line cut off by a crash is ignored; an epoch that was trained again
+after a crash counts once, as its last line says.
 """
 
 import json
@@ -42,6 +43,10 @@ class EventLog:
     def retried(self, number: int, epoch: int, message: str) -> None:
         """Records that a trial ran out of its share's memory, and how far it had come; it goes on alone."""
         self._goes_on("retried", number, epoch, message)
+
+    def dropped(self, number: int, num_bytes: int) -> None:
+        """Records that the checkpoint of a trial that has ended is deleted to save space."""
+        self._append({"event": "dropped", "number": number, "time": time.time(), "bytes": num_bytes})
 
     def close(self) -> None:
         """Closes the file; the next line would open it again."""
@@ -105,3 +110,8 @@ def waiting_alone(events: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
     """`{number: event}` of the trials that were to go on alone and of which nothing was heard since."""
     last = {event["number"]: event for event in events if "number" in event}
     return {number: event for number, event in last.items() if event["event"] == "retried"}
+
+
+def dropped_trials(events: list[dict[str, Any]]) -> frozenset[int]:
+    """The trials whose checkpoints were deleted to save space."""
+    return frozenset(event["number"] for event in events if event.get("event") == "dropped")

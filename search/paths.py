@@ -100,6 +100,23 @@ class RunPaths:
         folders = [folder for session in sessions for folder in _attempts(session, number)]
         return [path for folder in reversed(folders) for path in sorted(folder.glob("checkpoint_*"), reverse=True)]
 
+    def checkpoints(self) -> dict[int, list[Path]]:
+        """`trial_checkpoints` of every trial that has any."""
+        found: dict[int, list[Path]] = {}
+        for path in self.tune.glob("session-*/trial_*/checkpoint_*"):
+            found.setdefault(trial_number(path.parent.name), []).append(path)
+        for paths in found.values():
+            paths.sort(key=_age, reverse=True)
+        return found
+
+    def half_made_checkpoints(self) -> list[Path]:
+        """What a killed process has left of checkpoints that it was writing or deleting."""
+        return list(self.tune.glob("session-*/trial_*/.checkpoint_*"))
+
+    def fork_checkpoints(self) -> list[Path]:
+        """Snapshots of all trials, and what forks begin with."""
+        return [*self.tune.glob("snapshots/trial_*/epoch_*"), *self.tune.glob("forks/trial_*")]
+
     def begin_attempt(self, session: str, number: int) -> int:
         """Makes a folder for a trial that begins, or begins again, in a session, and says the how manieth it is."""
         attempt = len(_attempts(self.tune / session, number))
@@ -127,6 +144,11 @@ class RunPaths:
 def trial_dirname(number: int, attempt: int = 0) -> str:
     """Name of a trial's folder; sorts in trial order up to 99,999. Attempts after the first one are numbered."""
     return f"trial_{number:05d}" + (f"-{attempt}" if attempt else "")
+
+
+def trial_number(dirname: str) -> int:
+    """The trial whose folder has that name."""
+    return int(dirname.removeprefix("trial_").partition("-")[0])
 
 
 def find_run(name_or_path: str, results: Path) -> RunPaths:
@@ -186,6 +208,13 @@ def _attempts(session: Path, number: int) -> list[Path]:
     """A trial's folders in a session, oldest first."""
     candidates = (session / trial_dirname(number, attempt) for attempt in itertools.count())
     return list(itertools.takewhile(Path.is_dir, candidates))
+
+
+def _age(checkpoint: Path) -> tuple[int, int, str]:
+    """Sorts a trial's checkpoints by session, attempt and epoch."""
+    folder = checkpoint.parent
+    attempt = folder.name.partition("-")[2]
+    return _trailing_int(folder.parent.name), int(attempt or 0), checkpoint.name
 
 
 def _trailing_int(name: str) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from search.errors import RunError
+from search.events import dropped_trials, read_events
 from search.job import same_data, trial_configs
 from search.paths import RunPaths, read_json
 from search.results import read_table
@@ -35,10 +36,15 @@ def seal_trial(paths: RunPaths, number: int, folder: Path, console: Console) -> 
         raise RunError(f"{folder}: something is there already; name a new folder, or an empty one")
     rows = read_table(paths.trials) if paths.trials.exists() else []
     best = newest_readable(paths, number)
-    if best is None or number not in {row["number"] for row in rows}:
-        known = [str(row["number"]) for row in rows if newest_readable(paths, row["number"]) is not None]
-        raise RunError(f"{paths.name!r} has no model of a trial {number}; valid: {', '.join(known) or 'none yet'}")
     config = stored_config(paths)
+    if best is None and number in dropped_trials(read_events(paths.events)):
+        raise RunError(
+            f"trial {number} of {paths.name!r} has no model any more: its checkpoint was dropped to keep all of them "
+            f"within resources.checkpoints_gb={config.resources.checkpoints_gb}; valid: {_sealable(paths, rows)}. "
+            "A run that is to keep more needs a higher value, or null, from its start"
+        )
+    if best is None or number not in {row["number"] for row in rows}:
+        raise RunError(f"{paths.name!r} has no model of a trial {number}; valid: {_sealable(paths, rows)}")
     index, cache_path = same_data(config, paths, console)
     origin = {"run": paths.name, "trial": number, "epoch": best.epoch, "trials": len(rows)}
     with open_cache(cache_path) as cache:
@@ -47,3 +53,8 @@ def seal_trial(paths: RunPaths, number: int, folder: Path, console: Console) -> 
     log.info("sealed trial %d, epoch %d in %s", number, best.epoch, folder)
     log.info("%s", headline(card))
     return card
+
+
+def _sealable(paths: RunPaths, rows: list[dict[str, Any]]) -> str:
+    known = [str(row["number"]) for row in rows if newest_readable(paths, row["number"]) is not None]
+    return ", ".join(known) or "none yet"

@@ -16,6 +16,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from search.callbacks.journal import JournalCallback
+from search.checkpoint_budget import CheckpointBudget
 from search.cluster import plan_resources
 from search.config import SearchConfig
 from search.config_tree import SearchSettings
@@ -150,6 +151,8 @@ def run_search(
         second_metric=second_metric,
     )
     events = EventLog(paths.events)
+    limit_gb = config.resources.checkpoints_gb
+    budget = CheckpointBudget(paths, study, events, limit_gb=limit_gb, mode=mode, second_metric=second_metric)
     with terminate_as_interrupt() as interrupted, memory_kills_end_one_trial():
         tuner = tune.Tuner(
             tune.with_resources(trainable, resources_of),
@@ -166,8 +169,7 @@ def run_search(
                 name=session,
                 storage_path=str(paths.tune.resolve()),
                 stop=stopper,
-                callbacks=[JournalCallback(events, searcher), stopper, *callbacks],
-                checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+                callbacks=[JournalCallback(events, searcher), stopper, budget, *callbacks],
                 failure_config=tune.FailureConfig(max_failures=0),
                 verbose=0,
             ),
@@ -181,6 +183,7 @@ def run_search(
     else:
         save_tables(study, paths, metric=metric, mode=mode, second_metric=second_metric)
     is_whole = by_rule or not (interrupted or _is_unfinished(study, config))
+    budget.settle()
     close_study(study)
     return is_whole
 
