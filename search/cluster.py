@@ -76,25 +76,26 @@ def ray_session(address: str | None, resume: str) -> Iterator[None]:
             ray.shutdown()
 
 
-def plan_resources(config: SearchConfig) -> TrialResources:
+def plan_resources(config: SearchConfig, gpus: float) -> TrialResources:
     """What each trial gets on the nodes that Ray has now.
 
-    `auto`: a quarter of a GPU where there is one, else none; and the node's CPUs shared evenly, one each without a GPU,
-    because two trials of one thread get more done than one of two.
+    `cpus_per_trial: auto` shares a node's CPUs evenly among its trials, one each without a GPU, because two trials of
+    one thread get more done than one of two.
+
+    Args:
+        config: The run's config.
+        gpus: A trial's share of a GPU; `search.packing.gpu_share` chooses it.
 
     Raises:
         ResourceError: No node could ever run such a trial; Ray itself would wait for ever.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus = config.resources.gpus_per_trial
-    if gpus == "auto":
-        gpus = 0.25 if any(node.get("GPU", 0) for node in nodes) else 0.0
     cpus = config.resources.cpus_per_trial
     if cpus == "auto":
         cpus = 1.0
         if gpus:
             per_slot = (node.get("CPU", 1) / (node["GPU"] / gpus) for node in nodes if node.get("GPU", 0) >= gpus)
-            cpus = float(max(1, math.floor(min(per_slot, default=1.0))))
+            cpus = float(max(1, math.floor(min(per_slot, default=1.0) + 1e-3)))  # a share is rounded down
     fitting = [min(_fits(node.get("CPU", 0), cpus), _fits(node.get("GPU", 0), gpus)) for node in nodes]
     slots = sum(fitting)
     if slots < 1:

@@ -24,6 +24,7 @@ from search.endings import end_running, reconcile
 from search.events import EventLog, read_events, retried_trials, waiting_alone
 from search.failures import OUT_OF_MEMORY
 from search.history import end_outside, fit_history
+from search.packing import gpu_share
 from search.paths import RunPaths, trial_dirname
 from search.population import Forks, Population, Snapshots
 from search.ray_watch import memory_kills_end_one_trial
@@ -105,7 +106,7 @@ def run_search(
             ended, len(requeue), paused, config.search.num_samples - len(asked),
         )  # fmt: skip
 
-    resources = plan_resources(config)
+    resources = plan_resources(config, gpu_share(config, space, paths, cache_path))
     log.info("%s", resources)
     if options.name == "pbt" and resources.max_concurrent < options.population:
         log.warning(

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SUPPORT = ROOT / "tests" / "support"
 SMALL, GREEDY = 4, 64
 MIB = 2**20
-LITTLE, ENOUGH = 24 * MIB, 400 * MIB
+LITTLE, ENOUGH = 24 * MIB, 88 * MIB
 """The pretended GPU: of both, half holds the small trial and not the greedy one; the larger whole holds that too."""
 
 

@@ -159,7 +159,7 @@ class TestRun:
 
     def test_auto_resources_share_the_cpus_where_there_is_no_gpu(self, tmp_path: Path) -> None:
         config = load_config(write_config(tmp_path, resources={}))
-        planned = plan_resources(config)
+        planned = plan_resources(config, gpus=0.0)
         assert (planned.cpus, planned.gpus, planned.max_concurrent) == (1.0, 0.0, 2)
 
 
