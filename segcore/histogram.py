@@ -83,7 +83,7 @@ class HistogramCounter:
         length = num_images * pixels
         self._scaled = torch.empty(length, dtype=dtype)
         self._reached = torch.empty(length, dtype=torch.bool)
-        offsets = self._make_offsets(num_images, pixels).view(-1)
+        offsets = self._make_offsets(num_images, pixels, torch.device("cpu")).view(-1)
         most = int(offsets.max()) + 2 * self.width
         self._offsets = offsets.to(torch.int16 if most <= _INT16_CODES else torch.int32)
         self._codes = torch.empty_like(self._offsets)
@@ -91,17 +91,18 @@ class HistogramCounter:
     def _num_lanes(self, pixels: int) -> int:
         return _LANES if pixels >= _MIN_PIXELS_FOR_LANES and _LANES * 2 * self.width <= _INT16_CODES else 1
 
-    def _make_offsets(self, num_images: int, pixels: int) -> Tensor:
+    def _make_offsets(self, num_images: int, pixels: int, device: torch.device) -> Tensor:
         """Where the histogram of each pixel's image and lane begins, `(num_images, pixels) int32`."""
         lanes = self._num_lanes(pixels)
-        images = torch.arange(num_images, dtype=torch.int32)[:, None] * lanes
-        return (images + torch.arange(pixels, dtype=torch.int32) % lanes) * (2 * self.width)
+        images = torch.arange(num_images, dtype=torch.int32, device=device)[:, None] * lanes
+        pixel_lanes = torch.arange(pixels, dtype=torch.int32, device=device) % lanes
+        return (images + pixel_lanes) * (2 * self.width)
 
     def _count_at_once(self, probs: Tensor, targets: Tensor) -> Tensor:
         """The whole batch in a few kernels; nothing here waits for the device, which `bincount` would."""
         num_images, pixels = probs.shape
         if self._offsets.shape[1] != pixels or len(self._offsets) < num_images:
-            self._offsets = self._make_offsets(num_images, pixels).to(probs.device)
+            self._offsets = self._make_offsets(num_images, pixels, probs.device)
         codes = (probs * self._num_bins).to(torch.int32)
         for cut in self._cuts:
             codes += probs >= cut

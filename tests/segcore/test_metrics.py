@@ -322,13 +322,13 @@ def test_cuda_counts_what_the_cpu_counts():
 def test_no_update_waits_for_a_cuda_device():
     probs, targets = (x.cuda() for x in _batch())
     curve = ThresholdCurve(device="cuda", thresholds=(0.3,))
-    curve.update(probs, targets)  # makes what later updates keep
     torch.cuda.set_sync_debug_mode("error")
     try:
         curve.update(probs, targets)
+        curve.update(probs[:2], targets[:2])
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert curve.compute().num_images == 2 * len(probs)
+    assert curve.compute().num_images == len(probs) + 2
 
 
 @pytest.mark.gpu
