@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.events import read_events
 from search.observations import FAILURE_ATTR, MEMORY_CONSTRAINT, PARAMS_ATTR
+from search.packing_rate import TOLERANCE
 from search.paths import RunPaths
 from search.storage import stored_trials
 
@@ -36,7 +37,13 @@ class CappedSearch:
     """A search of a small and a greedy trial, in a driver of its own."""
 
     def __init__(
-        self, folder: Path, *widths: int, gpu_bytes: int = LITTLE, epochs: int = 3, retry: bool = False
+        self,
+        folder: Path,
+        *widths: int,
+        gpu_bytes: int = LITTLE,
+        epochs: int = 3,
+        retry: bool = False,
+        share: float | str = 0.5,
     ) -> None:
         folder.mkdir(parents=True)
         self.folder = folder
@@ -54,11 +61,11 @@ class CappedSearch:
                      "cache_dir": str(folder.parent / "cache")},
             "model": {"base_channels": SMALL, "depth": 2},
             "augment": {"policy": "flip"},
-            "train": {"epochs": epochs, "batch_size": 8},
+            "train": {"epochs": epochs, "batch_size": 8, "precision": "fp32"},
             "space": {"model.base_channels": {"choice": [SMALL, GREEDY]}},
             "search": {"num_samples": len(widths), "sampler": "random", "scheduler": {"name": "none"},
                        "enqueue": [{"model.base_channels": width} for width in widths if width != SMALL]},
-            "resources": {"cpus_per_trial": 1, "gpus_per_trial": 0.5, "retry_out_of_memory": retry},
+            "resources": {"cpus_per_trial": 1, "gpus_per_trial": share, "retry_out_of_memory": retry},
             "results": str(folder / "results"),
         }  # fmt: skip
         (folder / "capped.yaml").write_text(json.dumps(tree))
@@ -147,7 +154,7 @@ def test_a_greedy_trial_tries_a_whole_gpu_once_when_its_neighbour_has_ended(tmp_
 
 
 def test_a_driver_that_is_killed_gives_the_greedy_trial_a_whole_gpu_after_the_resume(tmp_path: Path) -> None:
-    search = CappedSearch(tmp_path / "run", SMALL, GREEDY, gpu_bytes=ENOUGH, epochs=60, retry=True)
+    search = CappedSearch(tmp_path / "run", SMALL, GREEDY, gpu_bytes=ENOUGH, epochs=25, retry=True)
     process = search.start()
     deadline = time.monotonic() + 180
     try:
@@ -164,3 +171,24 @@ def test_a_driver_that_is_killed_gives_the_greedy_trial_a_whole_gpu_after_the_re
     assert search.shares(GREEDY)[0] == 0.5
     assert set(search.shares(GREEDY)[1:]) == {1.0}
     assert len(search.happened("retried")) == 1
+
+
+def test_with_auto_trials_get_the_share_that_was_measured(tmp_path: Path) -> None:
+    """What this machine measures is its own affair; that the search does what was measured is not."""
+    search = CappedSearch(tmp_path / "run", SMALL, gpu_bytes=2**40, epochs=1, share="auto")
+    tree = json.loads((search.folder / "capped.yaml").read_text())
+    tree["search"] |= {"num_samples": 4, "enqueue": []}
+    (search.folder / "capped.yaml").write_text(json.dumps(tree))
+    said = search.run()
+    packing = json.loads(search.paths.run.read_text())["packing"]
+    assert "error" not in packing
+    assert packing["largest"] == f"model.base_channels={GREEDY}, train.batch_size=8"
+    assert packing["limit"] == 2, "there are two cores"
+    rates = packing["images_per_s"]
+    assert set(rates) == {"1", "2"}
+    kept = rates["2"] >= (1 - TOLERANCE) * rates["1"]
+    assert packing["trials_per_gpu"] == (2 if kept else 1)
+    shares = [line.split()[1] for line in search.shares_file.read_text().splitlines()]
+    assert shares == ["0.5" if kept else "1.0"] * 4
+    assert f"packing: 2 trials a GPU {'kept' if kept else 'slower than one alone'}" in said
+    assert {trial.state for trial in search.trials().values()} == {TrialState.COMPLETE}
