@@ -8,7 +8,6 @@ References:
     Jaderberg et al., Population Based Training of Neural Networks, 2017, arXiv:1711.09846.
 """
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from search.config_tree import SchedulerConfig
 from search.observations import PARAMS_ATTR
 from search.paths import RunPaths
 from search.space import Choice, Fixed, Node, Range, Space
+from segcore.checkpoint import link_file
 
 PARENT_ATTR = "parent"
 """User attribute of a fork: `[number, epoch]`, the trial and the epoch that it goes on from."""
@@ -69,7 +69,8 @@ class Population:
 class Snapshots:
     """Checkpoints of members that may be copied, and those that forks begin with; hard links, which cost no space.
 
-    Ray removes a trial's older checkpoints as it goes on; a link keeps the files that a fork may need.
+    A trial deletes its older checkpoints as it goes on, and one that has ended keeps its best epoch alone; a link keeps
+    the files that a fork may need.
     """
 
     paths: RunPaths
@@ -226,13 +227,6 @@ def _link_folder(source: Path, target: Path) -> None:
     """Makes `target` a folder with the same files; complete or absent."""
     beside = target.with_name(f".{target.name}")
     shutil.rmtree(beside, ignore_errors=True)
-    shutil.copytree(source, beside, copy_function=_link)
+    shutil.copytree(source, beside, copy_function=link_file)
     shutil.rmtree(target, ignore_errors=True)
     beside.rename(target)
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without hard links
-        shutil.copy2(source, target)
