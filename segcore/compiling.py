@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import statistics
 import time
@@ -188,7 +189,7 @@ class Compiler:
         if self._mode is True and self.decision is None:
             self.decision = CompileDecision(True, "compiling: train.compile is true")
             try:
-                self._compile(batch)
+                self.compile(batch)
             except Exception as error:
                 raise TrainingError(
                     f"train.compile is true, but the compiler failed: {_first_line(error)}; valid: auto, false"
@@ -217,7 +218,7 @@ class Compiler:
         if not self.decision.is_on:
             return False
         try:
-            seconds = self._compile(batch)
+            seconds = self.compile(batch, plain_step_s)
         except Exception as error:  # Inductor, Triton and the C++ compiler each have errors of their own
             self._step.model = self._model
             self.decision = CompileDecision(False, f"not compiling: the compiler failed: {_first_line(error)}")
@@ -226,13 +227,16 @@ class Compiler:
         self._record.add(key, **{"warm_s" if costs.is_cached else "cold_s": seconds})
         return True
 
-    def _compile(self, batch: Batch) -> float:
-        """Compiles by a forward and backward pass that changes nothing; returns its seconds."""
+    def compile(self, batch: Batch, plain_step_s: float = math.inf) -> float:
+        """Compiles by a forward and backward pass that changes nothing; returns its seconds.
+
+        A GPU step of so few seconds that launching its kernels is most of it gets CUDA graphs: one launch for the
+        whole of forward, and one for backward.
+        """
         use_cache(self._folder)
         device = self._step.device
-        # With CUDA graphs, forward and backward are one launch each instead of one for every kernel.
-        is_launch_bound = self._plain_step_s < LAUNCH_S * num_layers(self._model)
-        mode = "reduce-overhead" if device.type == "cuda" and self._plain_step_s and is_launch_bound else None
+        is_launch_bound = plain_step_s < LAUNCH_S * num_layers(self._model)
+        mode = "reduce-overhead" if device.type == "cuda" and is_launch_bound else None
         buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
         started = self._now()
         self._step.model = torch.compile(self._model, mode=mode, dynamic=False)  # type: ignore[assignment]

@@ -167,7 +167,7 @@ class LoopConfig(Section):
     epochs: PositiveInt = 25
     batch_size: PositiveInt = 16
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 where the GPU has it, else fp16 on a GPU, fp32 on a CPU."
+        "auto", description="auto: bf16 where GPU or CPU computes it natively, else fp16 on a GPU, fp32 on a CPU."
     )
     micro_batch_size: PositiveInt | None = Field(
         None,

@@ -26,17 +26,23 @@ def choose_device() -> torch.device:
 
 
 def choose_precision(config: LoopConfig, device: torch.device) -> torch.dtype:
-    """The dtype of autocast; float32 means none. bf16 where the GPU has it, else fp16; on a CPU fp32 is faster."""
-    if config.precision == "auto":
-        if device.type != "cuda":
-            return torch.float32
-        return torch.bfloat16 if has_bf16() else torch.float16
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
+    """The dtype of autocast; float32 means none.
+
+    `auto` is bf16 where the device computes it itself, else fp16 on a GPU and float32 on a CPU. On a CPU with
+    AVX512-BF16 a training step of a U-Net takes about half the time in bf16 (`make bench NAME=precision`).
+    """
+    if config.precision != "auto":
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
+    if has_bf16(device):
+        return torch.bfloat16
+    return torch.float16 if device.type == "cuda" else torch.float32
 
 
-def has_bf16() -> bool:
-    """Whether this process's GPU computes bf16 itself (Ampere and newer), rather than by emulation."""
-    return torch.cuda.get_device_capability()[0] >= 8
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device computes bf16 itself, rather than by way of float32: Ampere and newer, AVX512-BF16, AMX."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def prepare_device(device: torch.device) -> None:

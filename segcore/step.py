@@ -72,7 +72,7 @@ class TrainStep:
             part = slice(first, first + size)
             images = batch.images[part].to(self.device, non_blocking=True)
             targets = batch.targets[part].to(self.device, non_blocking=True)
-            if self.augment is not None and getattr(batch, "plan", None) is not None:
+            if self.augment is not None and batch.plan is not None:
                 plan = batch.plan[part].to(self.device, non_blocking=True)
                 images, targets = self.augment(images, targets, plan)
             yield images, targets

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from segcore.checkpoint import BestModel, TrainingState, load_checkpoint
 from segcore.compiling import Compiler
+from segcore.data.augment_device import build_device_augmentation
 from segcore.data.cache import SampleCache
 from segcore.data.dataset import Batch, Loader, build_loader
 from segcore.device import choose_device, choose_precision, prepare_device
@@ -104,13 +105,13 @@ def fit(
     optimizer = build_optimizer(model, config.optimizer)
 
     is_cuda = device.type == "cuda"
-    augment = None
-    common = {
+    augment = build_device_augmentation(config.augment) if augments_on_device(config, device) else None
+    common: dict[str, Any] = {
         "batch_size": loop.batch_size, "seed": loop.seed, "num_workers": num_loader_workers(loop, num_cpus, device),
         "pin_memory": is_cuda,
     }  # fmt: skip
     train_loader = build_loader(
-        cache, "train", augment=config.augment, shuffle=True,
+        cache, "train", augment=config.augment, augment_on="loader" if augment is None else "device", shuffle=True,
         drop_last=True, **common,
     )  # fmt: skip
     val_loader = build_loader(cache, "val", augment=None, shuffle=False, drop_last=False, **common)
@@ -133,6 +134,7 @@ def fit(
         steps_left=((sure_until or loop.epochs) - state.epoch) * len(train_loader),
         folder=cache.path.parent / "inductor",
     )
+    val_precision = precision if is_cuda else torch.float32  # on a CPU, scores are those of the sealed model, exactly
     eval_model: nn.Module = ema.module if ema is not None else model
     sign = 1.0 if METRICS[metric] == "max" else -1.0
 
@@ -149,7 +151,7 @@ def fit(
             if on_trained is not None:
                 on_trained(state)
             try:
-                validation = evaluate(eval_model, val_loader, loss_fn, precision, device, config.threshold)
+                validation = evaluate(eval_model, val_loader, loss_fn, val_precision, device, config.threshold)
             except NonFiniteLossError as error:
                 raise _non_finite(epoch, str(error), config, precision) from error
 
@@ -160,7 +162,7 @@ def fit(
                 "time/train_s": train_s,
                 "time/val_s": time.perf_counter() - started - train_s,
                 "time/images_per_s": train_loader.num_samples / train_s,
-                "time/loader_wait": min(1.0, getattr(train_loader, "wait_s", 0.0) / train_s),
+                "time/loader_wait": min(1.0, train_loader.wait_s / train_s),
                 "time/compiled": float(take_step.is_compiled),
             }
             lr_schedule.end_epoch(sign * metrics[metric])
@@ -210,12 +212,12 @@ def build_ema(model: nn.Module, decay: float) -> AveragedModel | None:
     if decay == 0.0:
         return None
 
-    def average(averaged: list[Tensor], current: list[Tensor], _: Tensor | int) -> None:
+    def average(averaged: Sequence[Tensor], current: Sequence[Tensor], _: Tensor | int) -> None:
         if not torch.is_floating_point(averaged[0]):
-            torch._foreach_copy_(averaged, current)
+            torch._foreach_copy_(list(averaged), list(current))
             return
         n = float(ema.n_averaged)  # on the CPU, where reading it waits for nothing
-        torch._foreach_lerp_(averaged, current, 1.0 - min(decay, (1.0 + n) / (10.0 + n)))
+        torch._foreach_lerp_(list(averaged), list(current), 1.0 - min(decay, (1.0 + n) / (10.0 + n)))
 
     ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
     return ema

@@ -84,9 +84,14 @@ def test_out_of_memory_is_told_from_other_errors(error: Exception, expected: boo
     assert is_out_of_memory(error) is expected
 
 
-@pytest.mark.parametrize(("precision", "expected"), [("auto", torch.float32), ("bf16", torch.bfloat16)])
-def test_a_cpu_trains_in_float32_unless_told_otherwise(precision: str, expected: torch.dtype) -> None:
-    assert choose_precision(LoopConfig.model_validate({"precision": precision}), CPU) is expected
+@pytest.mark.parametrize(("has_bf16", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_cpu_trains_in_bf16_where_it_computes_that_itself(
+    has_bf16: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bf16)
+    assert choose_precision(LoopConfig(precision="auto"), CPU) is expected
+    assert choose_precision(LoopConfig(precision="fp32"), CPU) is torch.float32
+    assert choose_precision(LoopConfig(precision="bf16"), CPU) is torch.bfloat16
 
 
 @pytest.mark.gpu
