@@ -58,13 +58,15 @@ class CpuAugmentation:
         if scale_x != 1 or scale_y != 1 or angle != 0 or shift_x != 0 or shift_y != 0:
             self._warp(_inverse_map(row, self._hw), image, mask, out_image, out_mask)
             source = out_image
-        elif flip_x or flip_y:
-            code = _FLIP_CODES[flip_x, flip_y]
-            cv2.flip(image, code, dst=out_image)
-            cv2.flip(mask, code, dst=out_mask)
-            source = out_image
         else:
             np.copyto(out_mask, mask)
+            if flip_x or flip_y:
+                # In place: between two rows of memory that begin at the same place of a page it takes three times as long.
+                np.copyto(out_image, image)
+                code = _FLIP_CODES[flip_x, flip_y]
+                cv2.flip(out_image, code, dst=out_image)
+                cv2.flip(out_mask, code, dst=out_mask)
+                source = out_image
 
         if contrast != 1 or brightness != 0:
             cv2.addWeighted(source, contrast, source, 0, brightness, dst=out_image)
