@@ -41,6 +41,7 @@ class HistogramCounter:
         reached = (thresholds[:, None] >= np.asarray(self._cuts)).sum(1)
         return [int(k) for k in np.floor(thresholds * self._num_bins) + reached]
 
+    @torch.inference_mode()
     def count(self, probs: Tensor, targets: Tensor) -> Tensor:
         """Return the histograms `(N, 2, width) int32` of one batch, by image, class and bin.
 
