@@ -53,6 +53,7 @@ def train_trial(spec: dict[str, Any]) -> None:
             checkpoint=Path(spec["fork_from"]) if is_fork else own,
             as_fork=is_fork,
             num_cpus=max(1, int(spec["num_cpus"])),
+            decided_at=spec.get("save_at", ()),
             on_trained=writer.begin,
         )
         for result in epochs:

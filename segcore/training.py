@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +70,7 @@ def fit(
     as_fork: bool = False,
     num_cpus: int = 1,
     device: torch.device | None = None,
-    sure_until: int | None = None,
+    decided_at: Collection[int] = (),
     on_trained: Callable[[TrainingState], None] | None = None,
 ) -> Iterator[EpochResult]:
     """Trains one model and yields after each epoch; the caller may save, report or stop there.
@@ -83,7 +83,7 @@ def fit(
         as_fork: The checkpoint is of another trial, whose best epoch is not this one's.
         num_cpus: Cores of this run; loader processes follow it where they help.
         device: Default: the GPU when there is one.
-        sure_until: The epoch until which nobody will stop this run; what takes long to pay is judged by it.
+        decided_at: Epochs after which this run may be stopped; what takes long to pay is judged by the next one.
         on_trained: Called after an epoch's steps and before its validation. Until its result is taken, nothing
             changes in the state but `lr_schedule` and `best`, so tensors may be written meanwhile.
 
@@ -128,10 +128,11 @@ def fit(
         model, loss_fn, optimizer, lr_schedule, scaler, ema, precision, device,
         grad_clip=loop.grad_clip, micro_batch_size=loop.micro_batch_size, augment=augment,
     )  # fmt: skip
+    next_decision = min((epoch for epoch in decided_at if epoch > state.epoch), default=loop.epochs)
     take_step = Compiler(
         step,
         mode=loop.compile if is_cuda or loop.compile is True else False,
-        steps_left=((sure_until or loop.epochs) - state.epoch) * len(train_loader),
+        steps_left=(next_decision - state.epoch) * len(train_loader),
         folder=cache.path.parent / "inductor",
     )
     val_precision = precision if is_cuda else torch.float32  # on a CPU, scores are those of the sealed model, exactly
