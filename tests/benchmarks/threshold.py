@@ -6,7 +6,7 @@
 positives and false negatives image by image, and form both scores both ways. *The lean loop* makes no more passes over
 the pixels than that needs: the intersection and the predicted pixels. *torchmetrics* is
 `BinaryPrecisionRecallCurve(thresholds=100)`, which counts pooled alone. All see the same float32 probabilities in
-batches of 32 on the CPU, in a process that keeps freed memory, as trials do: that spares the loops most. Figures are CPU
+batches of 32 on the CPU, in a process that keeps freed memory, as trials do: it spares the loops most. Figures are CPU
 time, each the best of its rounds, taken in turns. *Masks* are probabilities like a trained model's: a smooth random
 field, so sharp that over half of the pixels are sure to a thousandth, under coarse and fine noise. *Noise* is uniform,
 which no model gives: the worst case of a histogram's cache.
