@@ -61,7 +61,7 @@ class CpuAugmentation:
         else:
             np.copyto(out_mask, mask)
             if flip_x or flip_y:
-                # In place: between two rows of memory that begin at the same place of a page it takes three times as long.
+                # In place: between images that begin at the same place of a page, flipping takes three times as long.
                 np.copyto(out_image, image)
                 code = _FLIP_CODES[flip_x, flip_y]
                 cv2.flip(out_image, code, dst=out_image)
