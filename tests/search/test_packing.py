@@ -164,7 +164,7 @@ def test_what_is_probed_and_picked_is_said_and_kept(session: Session, caplog: py
     assert session.share(probe, NODE) == share_of(7)
     said = caplog.text
     assert "7 trials a GPU fit: the largest of" in said
-    assert "(model.base_channels=64, train.batch_size=32)" in said
+    assert "(model.base_channels=64, train.batch_size=8)" in said
     assert "peaks at 8.59 GB; with 20% margin" in said
     assert "7 trials a GPU kept; images/s in total by trials a GPU: 1: 100.0, 7: 320.0" in said
     assert "MPS does not run" in said
