@@ -116,7 +116,10 @@ class CheckpointBudget(tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial failed, or goes on; in that case it may need its last checkpoint but one."""
-        self._left.add(int(trial.config["number"]))
+        number = int(trial.config["number"])
+        for path in self._paths.half_made_checkpoints(number):
+            shutil.rmtree(path, ignore_errors=True)
+        self._left.add(number)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Looks after the trials that left, now that the study knows what became of them, and keeps to the budget."""

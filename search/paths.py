@@ -96,9 +96,8 @@ class RunPaths:
         The newest may be of an epoch whose report never arrived, when the process was killed; the one before it is
         still there then.
         """
-        sessions = sorted(self.tune.glob("session-*"), key=lambda path: _trailing_int(path.name))
-        folders = [folder for session in sessions for folder in _attempts(session, number)]
-        return [path for folder in reversed(folders) for path in sorted(folder.glob("checkpoint_*"), reverse=True)]
+        folders = reversed(self._trial_folders(number))
+        return [path for folder in folders for path in sorted(folder.glob("checkpoint_*"), reverse=True)]
 
     def checkpoints(self) -> dict[int, list[Path]]:
         """`trial_checkpoints` of every trial that has any."""
@@ -109,9 +108,11 @@ class RunPaths:
             paths.sort(key=_age, reverse=True)
         return found
 
-    def half_made_checkpoints(self) -> list[Path]:
-        """What a killed process has left of checkpoints that it was writing or deleting."""
-        return list(self.tune.glob("session-*/trial_*/.checkpoint_*"))
+    def half_made_checkpoints(self, number: int | None = None) -> list[Path]:
+        """What killed processes have left of checkpoints, of one trial or all, that they were writing or deleting."""
+        if number is None:
+            return list(self.tune.glob("session-*/trial_*/.checkpoint_*"))
+        return [path for folder in self._trial_folders(number) for path in folder.glob(".checkpoint_*")]
 
     def fork_checkpoints(self) -> list[Path]:
         """Snapshots of all trials, and what forks begin with."""
@@ -134,6 +135,10 @@ class RunPaths:
     def fork_start(self, number: int) -> Path:
         """The checkpoint of its parent that a fork begins with."""
         return self.tune / "forks" / trial_dirname(number)
+
+    def _trial_folders(self, number: int) -> list[Path]:
+        sessions = sorted(self.tune.glob("session-*"), key=lambda path: _trailing_int(path.name))
+        return [folder for session in sessions for folder in _attempts(session, number)]
 
     def next_session(self) -> str:
         """The name of the next `tune/session-K` folder."""

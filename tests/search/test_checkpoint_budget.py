@@ -175,7 +175,10 @@ def test_what_goes_on_and_what_is_best_survives_any_budget_with_one_warning(
     interrupted = session.ask()
     session.report(interrupted, 1, 0.1)
     session.report(interrupted, 2, 0.1, keep_older=True)
+    half = session.paths.attempt(session.name, interrupted, 0) / ".checkpoint_000003"
+    half.mkdir()
     session.budget.on_trial_error(0, [], session.ray_trial(interrupted))  # its worker died; the study is told nothing
+    assert not half.exists()
     session.budget.on_step_end(0, [])
     worst = session.trial(0.1)
     failed = session.trial(0.95, state=TrialState.FAIL)

@@ -158,3 +158,19 @@ def test_json_in_another_encoding_is_told(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_bytes(json.dumps({"a": "Ж"}, ensure_ascii=False).encode("cp1251"))
     with pytest.raises(RunError, match="cannot be read"):
         read_json(tmp_path / "run.json")
+
+
+def test_checkpoints_of_all_trials_are_those_of_each_and_half_made_ones_are_apart(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path)
+    make_checkpoints(
+        paths,
+        "session-2/trial_00003/checkpoint_000001", "session-10/trial_00003/checkpoint_000000",
+        "session-2/trial_00003-2/checkpoint_000000", "session-2/trial_00003-1/checkpoint_000004",
+        "session-2/trial_00003-1/.checkpoint_000005", "session-2/trial_123456-1/checkpoint_000002",
+        "session-2/trial_123456/.checkpoint_000001.gone", "session-2/trial_00004/rank_0",
+    )  # fmt: skip
+    assert paths.checkpoints() == {number: paths.trial_checkpoints(number) for number in (3, 123456)}
+    names = {path.relative_to(paths.tune).as_posix() for path in paths.half_made_checkpoints()}
+    assert names == {"session-2/trial_00003-1/.checkpoint_000005", "session-2/trial_123456/.checkpoint_000001.gone"}
+    assert [path.name for path in paths.half_made_checkpoints(3)] == [".checkpoint_000005"]
+    assert paths.half_made_checkpoints(4) == []
