@@ -40,7 +40,7 @@ def evaluate(
     curve = ThresholdCurve(device=device, thresholds=() if threshold == "auto" else (threshold,))
     total = torch.zeros((), dtype=torch.float64, device=device)
     wanted = set(np.linspace(0, loader.num_samples - 1, min(NUM_OVERLAYS, loader.num_samples)).round().astype(int))
-    images_kept, targets_kept, probs_kept = [], [], []
+    kept = []  # on the device, so that no batch is waited for
     position = 0
     for batch in loader:
         images = batch.images.to(device, non_blocking=True)
@@ -52,13 +52,12 @@ def evaluate(
         probs = logits.sigmoid()  # (N, 1, H, W) float32
         curve.update(probs, targets)
         for offset in [i for i in range(len(images)) if position + i in wanted]:
-            images_kept.append(images[offset].permute(1, 2, 0).cpu().numpy())
-            targets_kept.append(targets[offset, 0].cpu().numpy())
-            probs_kept.append(probs[offset, 0].half().cpu().numpy())
+            kept.append((images[offset].permute(1, 2, 0).clone(), targets[offset, 0].clone(), probs[offset, 0].half()))
         position += len(images)
     if not math.isfinite(total.item()):
         raise NonFiniteLossError(f"the validation loss became {total.item()}")
-    overlays = {"images": np.stack(images_kept), "targets": np.stack(targets_kept), "probs": np.stack(probs_kept)}
+    columns = (torch.stack(column).cpu().numpy() for column in zip(*kept, strict=True))
+    overlays = dict(zip(("images", "targets", "probs"), columns, strict=True))
     return Evaluation(total.item() / max(position, 1), curve.compute(), overlays)
 
 

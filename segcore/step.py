@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from segcore.data.augment_device import build_device_augmentation, is_done_on_device
 from segcore.data.dataset import Batch
-from segcore.optim import LRSchedule
+from segcore.device import choose_precision, prepare_device
+from segcore.losses import build_loss
+from segcore.models import build_model
+from segcore.optim import LRSchedule, build_lr_scheduler, build_optimizer
+
+if TYPE_CHECKING:
+    from segcore.config import TrainConfig
 
 Augment = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """Maps images, targets and a plan to augmented images and targets, on the device."""
@@ -83,3 +91,55 @@ class TrainStep:
             logits = self.model(images)  # (N, 1, H, W)
         loss: Tensor = self.loss_fn(logits.float(), targets)
         return loss
+
+
+def build_step(
+    config: TrainConfig, device: torch.device, *, steps_per_epoch: int, load_pretrained: bool = True
+) -> TrainStep:
+    """The training step of a config, with its model, optimizer and schedule; it seeds torch by `train.seed`."""
+    prepare_device(device)
+    loop = config.train
+    torch.manual_seed(loop.seed)
+    model = build_model(config.model, load_pretrained=load_pretrained)
+    model = model.to(device).to(memory_format=torch.channels_last).train()
+    optimizer = build_optimizer(model, config.optimizer)
+    precision = choose_precision(loop, device)
+    return TrainStep(
+        model,
+        build_loss(config.loss).to(device),
+        optimizer,
+        build_lr_scheduler(optimizer, config.lr_scheduler, loop.epochs, steps_per_epoch),
+        torch.amp.GradScaler(device.type, enabled=precision is torch.float16 and device.type == "cuda"),
+        build_ema(model, loop.ema_decay),
+        precision,
+        device,
+        grad_clip=loop.grad_clip,
+        micro_batch_size=loop.micro_batch_size,
+        augment=build_device_augmentation(config.augment) if augments_on_device(config, device) else None,
+    )
+
+
+def augments_on_device(config: TrainConfig, device: torch.device) -> bool:
+    """Whether the device augments: where `train.augment_on` says so, and it can do all of the policy."""
+    where = config.train.augment_on
+    return is_done_on_device(config.augment) and (where == "device" or (where == "auto" and device.type == "cuda"))
+
+
+def build_ema(model: nn.Module, decay: float) -> AveragedModel | None:
+    """Moving average of weights and batch-norm statistics, or None for a decay of 0.
+
+    The decay warms up as `min(decay, (1 + n) / (10 + n))` over updates n, so that a short run is not
+    dominated by its initial weights (TensorFlow's ExponentialMovingAverage uses the same ramp).
+    """
+    if decay == 0.0:
+        return None
+
+    def average(averaged: Sequence[Tensor], current: Sequence[Tensor], _: Tensor | int) -> None:
+        if not torch.is_floating_point(averaged[0]):
+            torch._foreach_copy_(list(averaged), list(current))
+            return
+        n = float(ema.n_averaged)  # on the CPU, where reading it waits for nothing
+        torch._foreach_lerp_(list(averaged), list(current), 1.0 - min(decay, (1.0 + n) / (10.0 + n)))
+
+    ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+    return ema

@@ -12,16 +12,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from segcore.data.augment import build_device_augmentation
 from segcore.data.cache import open_cache
-from segcore.data.dataset import Batch, build_loader
-from segcore.device import choose_precision, prepare_device
-from segcore.losses import build_loss
+from segcore.data.dataset import Batch
 from segcore.metrics import ThresholdCurve
-from segcore.models import build_model
-from segcore.optim import build_lr_scheduler, build_optimizer
-from segcore.step import TrainStep
-from segcore.training import augments_on_device, build_ema, num_loader_workers
+from segcore.step import TrainStep, build_step
+from segcore.training import build_train_loader
 
 if TYPE_CHECKING:
     from segcore.config import TrainConfig
@@ -47,29 +42,6 @@ class StepMemory:
     total_bytes: int
 
 
-def build_step(config: TrainConfig, device: torch.device, *, augment: bool = False) -> TrainStep:
-    """The training step of a config, its model with random weights, ready to be called with a batch."""
-    prepare_device(device)
-    torch.manual_seed(config.train.seed)
-    model = build_model(config.model, load_pretrained=False).to(device).to(memory_format=torch.channels_last).train()
-    optimizer = build_optimizer(model, config.optimizer)
-    precision = choose_precision(config.train, device)
-    on_device = augment and augments_on_device(config, device)
-    return TrainStep(
-        model,
-        build_loss(config.loss).to(device),
-        optimizer,
-        build_lr_scheduler(optimizer, config.lr_scheduler, 1, _STEPS_OF_A_RUN),
-        torch.amp.GradScaler(device.type, enabled=precision is torch.float16 and device.type == "cuda"),
-        build_ema(model, config.train.ema_decay),
-        precision,
-        device,
-        grad_clip=config.train.grad_clip,
-        micro_batch_size=config.train.micro_batch_size,
-        augment=build_device_augmentation(config.augment) if on_device else None,
-    )
-
-
 def random_batch(config: TrainConfig) -> Batch:
     """A batch of noise, of the config's size."""
     count = config.train.batch_size
@@ -88,7 +60,7 @@ def measure_memory(config: TrainConfig, device: torch.device) -> StepMemory:
     """
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info(device)
-    step, batch = build_step(config, device), random_batch(config)
+    step, batch = _build_step(config, device), random_batch(config)
     _train_and_validate(step, batch)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
@@ -124,7 +96,7 @@ class RateProbe:
     def __init__(self, config: TrainConfig, batches: Iterator[Batch], device: torch.device) -> None:
         self._batches = batches
         self._device = device
-        self._step = build_step(config, device, augment=True)
+        self._step = _build_step(config, device)
         for _ in range(WARM_UP_STEPS):
             self._step(next(batches))
         self._wait()
@@ -150,12 +122,7 @@ def endless_batches(
 ) -> Iterator[Iterator[Batch]]:
     """The training batches of a config, epoch after epoch."""
     with open_cache(cache_path) as cache:
-        loader = build_loader(
-            cache, "train", batch_size=config.train.batch_size, augment=config.augment,
-            augment_on="device" if augments_on_device(config, device) else "loader", shuffle=True, drop_last=True,
-            seed=config.train.seed, num_workers=num_loader_workers(config.train, num_cpus, device),
-            pin_memory=device.type == "cuda",
-        )  # fmt: skip
+        loader = build_train_loader(config, cache, num_cpus, device)
 
         def batches() -> Iterator[Batch]:
             for epoch in itertools.count(1):
@@ -164,3 +131,7 @@ def endless_batches(
 
         with closing(loader):
             yield batches()
+
+
+def _build_step(config: TrainConfig, device: torch.device) -> TrainStep:
+    return build_step(config, device, steps_per_epoch=_STEPS_OF_A_RUN, load_pretrained=False)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from ray import tune
 
 from segcore.checkpoint import first_readable
@@ -53,6 +54,7 @@ def train_trial(spec: dict[str, Any]) -> None:
             checkpoint=Path(spec["fork_from"]) if is_fork else own,
             as_fork=is_fork,
             num_cpus=max(1, int(spec["num_cpus"])),
+            device=None if spec["gpu_fraction"] else torch.device("cpu"),  # a GPU may be seen that is not the trial's
             decided_at=spec.get("save_at", ()),
             on_trained=writer.begin,
         )

@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from segcore.checkpoint import BestModel, TrainingState, load_checkpoint
 from segcore.compiling import Compiler
-from segcore.data.augment_device import build_device_augmentation
 from segcore.data.cache import SampleCache
 from segcore.data.dataset import Batch, Loader, build_loader
-from segcore.device import choose_device, choose_precision, prepare_device
+from segcore.device import choose_device
 from segcore.errors import DataError, NonFiniteLossError
 from segcore.evaluation import evaluate, score
-from segcore.losses import build_loss
-from segcore.models import build_model
-from segcore.optim import build_lr_scheduler, build_optimizer
-from segcore.step import TrainStep
+from segcore.step import augments_on_device, build_step
 
 if TYPE_CHECKING:
-    from segcore.config import LoopConfig, TrainConfig
+    from segcore.config import TrainConfig
 
 METRICS: dict[str, str] = {
     "val/iou": "max",
@@ -92,42 +87,23 @@ def fit(
         DataError: A split is empty.
     """
     device = device or choose_device()
-    prepare_device(device)
     loop = config.train
     for split in ("train", "val"):
         if not cache.indices(split):
             raise DataError(f"data.root: the {split} split holds no images; training needs both train and val")
 
-    torch.manual_seed(loop.seed)
-    model = build_model(config.model, load_pretrained=checkpoint is None)
-    model = model.to(device).to(memory_format=torch.channels_last)
-    loss_fn = build_loss(config.loss).to(device)
-    optimizer = build_optimizer(model, config.optimizer)
-
     is_cuda = device.type == "cuda"
-    augment = build_device_augmentation(config.augment) if augments_on_device(config, device) else None
-    common: dict[str, Any] = {
-        "batch_size": loop.batch_size, "seed": loop.seed, "num_workers": num_loader_workers(loop, num_cpus, device),
-        "pin_memory": is_cuda,
-    }  # fmt: skip
-    train_loader = build_loader(
-        cache, "train", augment=config.augment, augment_on="loader" if augment is None else "device", shuffle=True,
-        drop_last=True, **common,
+    train_loader = build_train_loader(config, cache, num_cpus, device)
+    val_loader = build_loader(
+        cache, "val", batch_size=loop.batch_size, augment=None, shuffle=False, drop_last=False, seed=loop.seed,
+        num_workers=0 if loop.num_workers == "auto" else loop.num_workers, pin_memory=is_cuda,
     )  # fmt: skip
-    val_loader = build_loader(cache, "val", augment=None, shuffle=False, drop_last=False, **common)
-    lr_schedule = build_lr_scheduler(optimizer, config.lr_scheduler, loop.epochs, len(train_loader))
-    ema = build_ema(model, loop.ema_decay)
-    precision = choose_precision(loop, device)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16 and is_cuda)
-
-    state = TrainingState(model, optimizer, lr_schedule, scaler, ema)
+    step = build_step(config, device, steps_per_epoch=len(train_loader), load_pretrained=checkpoint is None)
+    model, lr_schedule, ema = step.model, step.lr_schedule, step.ema
+    state = TrainingState(model, step.optimizer, lr_schedule, step.scaler, ema)
     if checkpoint is not None:
         load_checkpoint(checkpoint, state, as_fork=as_fork)
 
-    step = TrainStep(
-        model, loss_fn, optimizer, lr_schedule, scaler, ema, precision, device,
-        grad_clip=loop.grad_clip, micro_batch_size=loop.micro_batch_size, augment=augment,
-    )  # fmt: skip
     next_decision = min((epoch for epoch in decided_at if epoch > state.epoch), default=loop.epochs)
     take_step = Compiler(
         step,
@@ -135,7 +111,9 @@ def fit(
         steps_left=(next_decision - state.epoch) * len(train_loader),
         folder=cache.path.parent / "inductor",
     )
-    val_precision = precision if is_cuda else torch.float32  # on a CPU, scores are those of the sealed model, exactly
+    val_precision = (
+        step.precision if is_cuda else torch.float32
+    )  # on a CPU, scores are those of the sealed model, exactly
     eval_model: nn.Module = ema.module if ema is not None else model
     sign = 1.0 if METRICS[metric] == "max" else -1.0
 
@@ -147,14 +125,14 @@ def fit(
             train_loss = train_one_epoch(model, train_loader, take_step)
             train_s = time.perf_counter() - started
             if not math.isfinite(train_loss):
-                raise _non_finite(epoch, f"the training loss became {train_loss}", config, precision)
+                raise _non_finite(epoch, f"the training loss became {train_loss}", config, step.precision)
             state.epoch = epoch
             if on_trained is not None:
                 on_trained(state)
             try:
-                validation = evaluate(eval_model, val_loader, loss_fn, val_precision, device, config.threshold)
+                validation = evaluate(eval_model, val_loader, step.loss_fn, val_precision, device, config.threshold)
             except NonFiniteLossError as error:
-                raise _non_finite(epoch, str(error), config, precision) from error
+                raise _non_finite(epoch, str(error), config, step.precision) from error
 
             metrics: dict[str, float] = {
                 "train/loss": train_loss,
@@ -191,37 +169,19 @@ def train_one_epoch(model: nn.Module, loader: Loader, take_step: Callable[[Batch
     return mean
 
 
-def num_loader_workers(loop: LoopConfig, num_cpus: int, device: torch.device) -> int:
-    """Loader processes of a run: as set, or with `auto` its cores where a GPU leaves them free, else none."""
-    if loop.num_workers != "auto":
-        return loop.num_workers
-    return num_cpus if device.type == "cuda" else 0
+def build_train_loader(config: TrainConfig, cache: SampleCache, num_cpus: int, device: torch.device) -> Loader:
+    """The training batches of a run, augmented where it is fastest, by as many processes as help.
 
-
-def augments_on_device(config: TrainConfig, device: torch.device) -> bool:
-    """Whether batches are augmented on the device, if it can do all of the policy; `auto` says so on a GPU."""
-    where = config.train.augment_on
-    return where == "device" or (where == "auto" and device.type == "cuda")
-
-
-def build_ema(model: nn.Module, decay: float) -> AveragedModel | None:
-    """Moving average of weights and batch-norm statistics, or None for a decay of 0.
-
-    The decay warms up as `min(decay, (1 + n) / (10 + n))` over updates n, so that a short run is not
-    dominated by its initial weights (TensorFlow's ExponentialMovingAverage uses the same ramp).
+    With `train.num_workers: auto` those are the run's cores where a GPU trains and the loader has to augment. Where the
+    GPU augments, one thread that reads ahead is enough; on a CPU, loader and model want the same cores.
     """
-    if decay == 0.0:
-        return None
-
-    def average(averaged: Sequence[Tensor], current: Sequence[Tensor], _: Tensor | int) -> None:
-        if not torch.is_floating_point(averaged[0]):
-            torch._foreach_copy_(list(averaged), list(current))
-            return
-        n = float(ema.n_averaged)  # on the CPU, where reading it waits for nothing
-        torch._foreach_lerp_(list(averaged), list(current), 1.0 - min(decay, (1.0 + n) / (10.0 + n)))
-
-    ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
-    return ema
+    loop, is_cuda, on_device = config.train, device.type == "cuda", augments_on_device(config, device)
+    automatic = num_cpus if is_cuda and not on_device else 0
+    return build_loader(
+        cache, "train", batch_size=loop.batch_size, augment=config.augment,
+        augment_on="device" if on_device else "loader", shuffle=True, drop_last=True, seed=loop.seed,
+        num_workers=automatic if loop.num_workers == "auto" else loop.num_workers, pin_memory=is_cuda,
+    )  # fmt: skip
 
 
 def _non_finite(epoch: int, found: str, config: TrainConfig, precision: torch.dtype) -> NonFiniteLossError:

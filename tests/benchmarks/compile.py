@@ -28,11 +28,8 @@ from plain_config import plain_config
 
 from segcore.compiling import CompileCosts, Compiler, CompileRecord, decide, num_layers
 from segcore.data.dataset import Batch
-from segcore.device import choose_device, choose_precision, prepare_device
-from segcore.losses import build_loss
-from segcore.models import build_model
-from segcore.optim import build_lr_scheduler, build_optimizer
-from segcore.step import TrainStep
+from segcore.device import choose_device
+from segcore.step import TrainStep, build_step
 
 CPU_CASES = {
     "unet, 8 channels, 64 px": {"model.base_channels": 8, "data.image_size": 64, "train.batch_size": 16},
@@ -65,16 +62,7 @@ def new_step(changes: dict[str, Any]) -> tuple[TrainStep, Batch]:
     """The step of a config, and a batch of random images."""
     config = plain_config(changes)
     device = choose_device()
-    prepare_device(device)
-    torch.manual_seed(0)
-    model = build_model(config.model).to(device).to(memory_format=torch.channels_last)
-    optimizer = build_optimizer(model, config.optimizer)
-    schedule = build_lr_scheduler(optimizer, config.lr_scheduler, 1, 1000)
-    precision = choose_precision(config.train, device)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)
-    step = TrainStep(
-        model, build_loss(config.loss).to(device), optimizer, schedule, scaler, None, precision, device, grad_clip=1.0
-    )
+    step = build_step(config, device, steps_per_epoch=1000)
     height, width = config.data.image_hw
     size = config.train.batch_size
     images = torch.randint(0, 256, (size, height, width, 3), dtype=torch.uint8, device=device).permute(0, 3, 1, 2)

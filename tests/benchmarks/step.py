@@ -3,13 +3,14 @@
     make bench NAME=step
 
 Theirs decodes JPEG and PNG, resizes, augments (`light`) and normalises sample by sample in `__getitem__`, trains in
-float32 and contiguous memory, and reads `.item()` of the loss and an IoU in each step (`tests/support/homework.py`). Ours
-reads the memory-mapped cache, augments in the loader or on the GPU, and trains by `segcore.step`. The model is an
-attention U-Net on a ResNet50 at 256 px. Both take turns in one process; medians over the blocks. On a GPU the batch is 32
-and both have loader processes; on a CPU it is 4, to fit into memory, and both assemble batches themselves.
+float32 and contiguous memory, and reads `.item()` of the loss and an IoU in each step (`tests/support/homework.py`).
+Ours reads the memory-mapped cache, augments in the loader or on the GPU, trains by `segcore.step` at the precision that
+`auto` takes, plain and compiled. The model is an attention U-Net on a ResNet50 at 256 px. They take turns in one
+process; medians over the blocks. On a GPU the batch is 32 and theirs has two loader processes; on a CPU it is 4, to fit
+into memory, and all assemble batches themselves.
 
-The loaders alone, on one core, are in the second table: images per second of files of 500x375 px, and what augmentation
-costs compared with decoding.
+The loaders alone are in the second table: images per CPU-second from files of 500x375 px (`decode+P`: the usual way
+with policy P) and from the cache (`P`), and what a policy costs compared with decoding.
 """
 
 from __future__ import annotations
@@ -26,20 +27,18 @@ from typing import Any
 
 import torch
 from bench_page import device_name, table, write_page
-from homework import HomeworkLoop, albumentations_light
-from loader_bench import measure_loaders
+from homework import HomeworkLoop, albumentations_light, own_light
+from loader_bench import measure_loader
 from photos import index_of, make_photos
 from plain_config import plain_config
 
 from segcore.compiling import Compiler
-from segcore.data.augment import build_augmentation, build_device_augmentation
 from segcore.data.cache import SampleCache, build_cache, open_cache
-from segcore.data.dataset import Batch, Loader, build_loader
-from segcore.device import begin_trial, choose_device, choose_precision, prepare_device
-from segcore.losses import build_loss
+from segcore.data.dataset import Batch, Loader
+from segcore.device import begin_trial, choose_device
 from segcore.models import build_model
-from segcore.optim import build_lr_scheduler, build_optimizer
-from segcore.step import TrainStep
+from segcore.step import build_step
+from segcore.training import build_train_loader
 
 MODEL = {"model.arch": "attention_unet", "model.encoder": "timm:resnet50", "augment.policy": "light"}
 
@@ -47,30 +46,13 @@ MODEL = {"model.arch": "attention_unet", "model.encoder": "timm:resnet50", "augm
 class OurLoop:
     """Our step over our loader, epoch after epoch."""
 
-    def __init__(self, config: Any, cache: SampleCache, num_workers: int, compile_mode: bool) -> None:
+    def __init__(self, config: Any, cache: SampleCache, num_cpus: int, compile_mode: bool) -> None:
         device = choose_device()
-        prepare_device(device)
-        is_cuda = device.type == "cuda"
-        torch.manual_seed(0)
-        model = build_model(config.model).to(device).to(memory_format=torch.channels_last)
-        optimizer = build_optimizer(model, config.optimizer)
-        augment = build_device_augmentation(config.augment) if is_cuda else None
-        self.loader: Loader = build_loader(
-            cache, "train", batch_size=config.train.batch_size, augment=config.augment,
-            augment_on="device" if augment else "loader", shuffle=True, drop_last=True, seed=0, num_workers=num_workers,
-            pin_memory=is_cuda,
-        )  # fmt: skip
-        schedule = build_lr_scheduler(optimizer, config.lr_scheduler, 1, 10_000)
-        precision = choose_precision(config.train, device)
-        step = TrainStep(
-            model, build_loss(config.loss).to(device), optimizer, schedule,
-            torch.amp.GradScaler(device.type, enabled=precision is torch.float16), None, precision, device,
-            grad_clip=config.train.grad_clip, augment=augment,
-        )  # fmt: skip
+        self.loader: Loader = build_train_loader(config, cache, num_cpus, device)
+        step = build_step(config, device, steps_per_epoch=10_000)
         self.take_step = Compiler(step, mode=compile_mode, steps_left=10**9, folder=cache.path.parent / "inductor")
         self.batches = self._endless()
         self.wait_s = 0.0
-        model.train()
 
     def step(self) -> int:
         """One step; returns how many images it took. The loss stays where it is."""
@@ -120,7 +102,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     is_cuda = device.type == "cuda"
     theirs_transform = albumentations_light()
     theirs_by = "albumentations" if theirs_transform else "segcore's own transforms"
-    theirs_transform = theirs_transform or build_augmentation(config.augment, 0)
+    theirs_transform = theirs_transform or own_light()
     torch.manual_seed(0)
     theirs = HomeworkLoop(
         build_model(config.model), pairs, side=options.side, batch_size=options.batch,
@@ -128,12 +110,8 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     )  # fmt: skip
     found: dict[str, Any] = {"theirs_by": theirs_by}
     with open_cache(build_cache(index_of(pairs, folder), config.data)) as cache:
-        loops: dict[str, Any] = {
-            "theirs": theirs,
-            "ours": OurLoop(config, cache, min(8, cores) if is_cuda else 0, False),
-        }
-        if is_cuda:
-            loops["ours, compiled"] = OurLoop(config, cache, min(8, cores), True)
+        loops: dict[str, Any] = {"theirs": theirs, "ours": OurLoop(config, cache, cores, False)}
+        loops["ours, compiled"] = OurLoop(config, cache, cores, True)
         rates: dict[str, list[float]] = {name: [] for name in loops}
         seconds = dict.fromkeys(loops, 0.0)
         for name, loop in loops.items():
@@ -148,7 +126,8 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 print(f"{name}: {rate:.2f} images/s", flush=True)
         found["rates"] = {name: statistics.median(values) for name, values in rates.items()}
         found["waits"] = {name: loops[name].wait_s / seconds[name] for name in loops if name != "theirs"}
-    found["loaders"] = measure_loaders(pairs, config, folder / "loader-cache")
+    side = options.side
+    found["loaders"] = measure_loader(pairs[:64], hw=(side, side), seconds=0.2 if options.quick else 1.0)
     return found
 
 
@@ -170,12 +149,27 @@ def main() -> None:
         found = measure(options, Path(folder))
     rates, loaders = found["rates"], found["loaders"]
     rows = [
-        [name, f"{rate:.2f}", f"{rate / rates['theirs']:.2f}", f"{100 * found['waits'].get(name, float('nan')):.1f}%"]
+        [
+            name,
+            f"{rate:.2f}",
+            f"{rate / rates['theirs']:.2f}",
+            f"{100 * found['waits'][name]:.1f}%" if name in found["waits"] else "",
+        ]
         for name, rate in rates.items()
     ]
     lines = table(["loop", "images/s", "ratio", "waiting for batches"], rows)
     lines += ["", f"Theirs augments by {found['theirs_by']}; batch {options.batch}, {options.side} px.", ""]
-    lines += loaders["lines"]
+    lines += table(
+        ["files, one core", "images per CPU-second", "decoding, in units of what the policy adds", "loader ratio"],
+        [
+            [
+                name, f"{rate:,.0f}",
+                f"{loaders.ratios[f'decode/{name}']:.1f}" if f"decode/{name}" in loaders.ratios else "",
+                f"{loaders.ratios[f'loader/{name}']:.1f}" if f"loader/{name}" in loaders.ratios else "",
+            ]
+            for name, rate in loaders.images_s.items()
+        ],
+    )  # fmt: skip
     print("\n".join(lines))
     if not options.quick:
         about = (__doc__ or "").split("NAME=step")[-1]
@@ -185,8 +179,8 @@ def main() -> None:
         json.dumps(
             {
                 "images_s_ratio": round(rates[best] / rates["theirs"], 3),
-                "loader_ratio": round(loaders["loader_ratio"], 3),
-                "light_ratio": round(loaders["light_ratio"], 3),
+                "loader_ratio": round(loaders.ratios["loader/light"], 3),
+                "light_ratio": round(loaders.ratios["decode/light"], 3),
                 "loader_wait": round(found["waits"][best], 4),
                 "device": device_name(),
             }

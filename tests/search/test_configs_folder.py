@@ -101,6 +101,7 @@ def test_the_full_config_searches_every_key_that_matters() -> None:
         "threshold",
         "train.precision",
         "train.compile",
+        "train.micro_batch_size",
     }  # the unit of the mix; free on the curve; speed, not quality
     written = read_config(ROOT / "configs" / "full.yaml").values
     assert set(SearchConfig.model_fields) - set(written) == {"optimizer", "lr_scheduler"}  # all searched

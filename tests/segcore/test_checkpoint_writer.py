@@ -29,7 +29,7 @@ from segcore.config import LRSchedulerConfig, ModelConfig, OptimizerConfig
 from segcore.errors import TrainingError
 from segcore.models import build_model
 from segcore.optim import build_lr_scheduler, build_optimizer
-from segcore.training import build_ema
+from segcore.step import build_ema
 
 
 class Run:

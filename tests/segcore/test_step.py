@@ -11,8 +11,7 @@ from segcore.data.dataset import Batch
 from segcore.losses import LOSSES, build_loss
 from segcore.models import build_model
 from segcore.optim import build_lr_scheduler, build_optimizer
-from segcore.step import TrainStep
-from segcore.training import build_ema
+from segcore.step import TrainStep, build_ema
 
 CPU = torch.device("cpu")
 
@@ -33,7 +32,17 @@ def new_step(loss: LossConfig | None = None, device: torch.device = CPU, **optio
     precision = options.pop("precision", torch.float32)
     scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)
     ema = build_ema(model, options.pop("ema_decay", 0.0))
-    return TrainStep(model, build_loss(loss or LossConfig()).to(device), optimizer, schedule, scaler, ema, precision, device, **options)
+    return TrainStep(
+        model,
+        build_loss(loss or LossConfig()).to(device),
+        optimizer,
+        schedule,
+        scaler,
+        ema,
+        precision,
+        device,
+        **options,
+    )
 
 
 def weights_of(model: nn.Module) -> Tensor:

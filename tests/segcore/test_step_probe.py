@@ -11,7 +11,8 @@ import torch
 from segcore.config import TrainConfig
 from segcore.data.cache import build_cache
 from segcore.data.discovery import discover
-from segcore.step_probe import RateProbe, build_step, endless_batches, random_batch
+from segcore.step import build_step
+from segcore.step_probe import RateProbe, endless_batches, random_batch
 
 ROOT = Path(__file__).resolve().parents[2]
 SUPPORT = ROOT / "tests" / "support"
@@ -35,7 +36,7 @@ def test_a_random_batch_has_the_configs_size() -> None:
 
 
 def test_the_step_is_the_configs_and_trains() -> None:
-    step = build_step(CONFIG, CPU)
+    step = build_step(CONFIG, CPU, steps_per_epoch=10, load_pretrained=False)
     assert step.ema is not None
     assert (step.micro_batch_size, step.grad_clip, step.augment) == (4, CONFIG.train.grad_clip, None)
     torch.manual_seed(0)

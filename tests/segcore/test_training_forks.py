@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from segcore import training
+from segcore import step, training
 from segcore.checkpoint import TrainingState, load_checkpoint, read_best, read_state, save_checkpoint, write_best
 from segcore.config import LRSchedulerConfig, OptimizerConfig, TrainConfig
 from segcore.data.cache import SampleCache, build_cache, open_cache
@@ -182,17 +182,17 @@ def test_loss_augmentation_dropout_clipping_and_threshold_are_the_forks(
 ) -> None:
     built: dict[str, Any] = {}
 
-    def spy(name: str) -> None:
-        real = getattr(training, name)
+    def spy(module: Any, name: str) -> None:
+        real = getattr(module, name)
 
         def record(*args: Any, **kwargs: Any) -> Any:
             built.setdefault(name, []).append((args, kwargs))
             return real(*args, **kwargs)
 
-        monkeypatch.setattr(training, name, record)
+        monkeypatch.setattr(module, name, record)
 
-    for name in ("build_loss", "build_loader", "TrainStep", "evaluate"):
-        spy(name)
+    for module, name in ((step, "build_loss"), (training, "build_loader"), (step, "TrainStep")):
+        spy(module, name)
     changes = {
         "loss": {"bce": 0.3, "dice": 0.0, "tversky": 1.7}, "augment": {"policy": "heavy", "rotate": 3.0},
         "model.dropout": 0.35, "train.grad_clip": 0.01, "threshold": 0.37,

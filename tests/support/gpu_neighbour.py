@@ -12,7 +12,8 @@ import torch
 from plain_config import plain_config
 
 from segcore.device import begin_trial, choose_device, is_out_of_memory
-from segcore.step_probe import build_step, random_batch
+from segcore.step import build_step
+from segcore.step_probe import random_batch
 
 
 def main(width: int, share: float, steps: int) -> None:
@@ -25,7 +26,7 @@ def main(width: int, share: float, steps: int) -> None:
     print("ready", flush=True)
     sys.stdin.readline()
     try:
-        step = build_step(config, choose_device())
+        step = build_step(config, choose_device(), steps_per_epoch=1000, load_pretrained=False)
         torch.backends.cudnn.benchmark = False  # it would choose by what is fastest now
         losses = [step(batch).item() for _ in range(steps)]
     except Exception as error:

@@ -5,14 +5,19 @@ float32; the model trains in float32 and contiguous memory; `.item()` and an IoU
 albumentations installed it augments by that, else by this project's own transforms of the same policy.
 """
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from plain_config import plain_config
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+
+from segcore.data.augment import build_augmentation
+from segcore.data.augment_plan import mixed_seeds
 
 THRESHOLD = 0.25
 MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
@@ -68,6 +73,19 @@ def albumentations_light() -> Any | None:
     def transform(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         result = compose(image=image, mask=mask)
         return result["image"], result["mask"]
+
+    return transform
+
+
+def own_light() -> Any:
+    """The policy `light` of this project, sample by sample, for where albumentations is not installed."""
+    augmentation, count = build_augmentation(plain_config().augment), itertools.count()
+
+    def transform(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        seeds = mixed_seeds(0, 0, [next(count)])
+        images, masks = np.empty((1, *image.shape), np.uint8), np.empty((1, *mask.shape), np.uint8)
+        augmentation.apply(augmentation.plan(mask.shape, seeds), seeds, [image], [mask], images, masks)
+        return images[0], masks[0]
 
     return transform
 
