@@ -15,7 +15,7 @@ RAW: dict[str, Any] = {
     "train.batch_size": {"choice": [8, 16, 32]},
     "model.arch": {"choice": ["unet", "attention_unet"]},
     "optimizer": {"choice": {"adamw": {}, "sgd": {"momentum": {"uniform": [0, 0.9]}}}},
-    "train.compile": {"choice": [True, False]},
+    "augment.vertical_flip": {"choice": [True, False]},
     "threshold": {"choice": ["auto", 0.25, 0.5]},
     "model.decoder_channels": {"choice": [None, [64, 32, 16, 8]]},
 }
@@ -30,7 +30,7 @@ POINT: dict[str, Any] = {
     "model.arch": "unet",
     "optimizer.name": "sgd",
     "optimizer.momentum": 0.5,
-    "train.compile": True,
+    "augment.vertical_flip": True,
     "threshold": "auto",
     "model.decoder_channels": (64, 32, 16, 8),
 }
@@ -54,10 +54,10 @@ POINT: dict[str, Any] = {
         ("optimizer.name == 'sgd' and -optimizer.momentum > 0", False),
         ("train.batch_size * optimizer.momentum + 1 == 9", True),
         ("train.batch_size / 4 - 2 == 2", True),
-        ("train.compile", True),
-        ("not train.compile", False),
-        ("train.compile == true", True),
-        ("train.compile != True and train.batch_size == 16", False),
+        ("augment.vertical_flip", True),
+        ("not augment.vertical_flip", False),
+        ("augment.vertical_flip == true", True),
+        ("augment.vertical_flip != True and train.batch_size == 16", False),
         ("threshold == 'auto'", True),
         ("threshold > 0.3", False),
         ("threshold < 0.3", False),
@@ -82,16 +82,16 @@ def test_a_key_that_the_trial_does_not_set_is_the_configs_own() -> None:
     gentler = apply(BASE, {"optimizer.momentum": 0.5})
     assert space_with(rule, base=gentler).forbidden(point) is None
     assert (
-        space_with("train.epochs > 10 and train.compile", base=apply(BASE, {"train.epochs": 5})).forbidden(POINT)
+        space_with("train.epochs > 10 and augment.vertical_flip", base=apply(BASE, {"train.epochs": 5})).forbidden(POINT)
         is None
     )
 
 
 def test_the_first_expression_that_holds_is_named() -> None:
-    space = space_with("train.batch_size == 8", "  train.batch_size == 16 ", "train.compile")
+    space = space_with("train.batch_size == 8", "  train.batch_size == 16 ", "augment.vertical_flip")
     assert space.forbidden(POINT) == "train.batch_size == 16"
-    assert space.forbidden({**POINT, "train.batch_size": 32}) == "train.compile"
-    assert space.forbidden({**POINT, "train.batch_size": 32, "train.compile": False}) is None
+    assert space.forbidden({**POINT, "train.batch_size": 32}) == "augment.vertical_flip"
+    assert space.forbidden({**POINT, "train.batch_size": 32, "augment.vertical_flip": False}) is None
     assert parse_space(RAW, BASE).forbidden(POINT) is None
 
 
@@ -118,28 +118,28 @@ BAD: list[tuple[object, list[str]]] = [
     ("train.batch_size == '16'", ["`train.batch_size` is a number, and `'16'` is text; they are never equal"]),
     ("model.arch > 3", ["`model.arch` is text"]),
     ("model.arch == train.batch_size", ["they are never equal"]),
-    ("train.compile == 1", ["`train.compile` is true or false, and `1` is a number"]),
-    ("train.compile > 0", ["`train.compile` is true or false"]),
+    ("augment.vertical_flip == 1", ["`augment.vertical_flip` is true or false, and `1` is a number"]),
+    ("augment.vertical_flip > 0", ["`augment.vertical_flip` is true or false"]),
     ("threshold == null", ["`threshold` is a number or text, and `None` is null"]),
     ("model.arch + 1 > 3", ["arithmetic takes numbers, and `model.arch` is text"]),
     ("-model.arch > 3", ["- takes numbers, and `model.arch` is text"]),
     ("train.batch_size", ["`train.batch_size` is a number, not a condition"]),
-    ("train.batch_size and train.compile", ["`train.batch_size` is a number, not a condition"]),
+    ("train.batch_size and augment.vertical_flip", ["`train.batch_size` is a number, not a condition"]),
     ("not model.arch", ["`model.arch` is text, not a condition"]),
     ("model.arch in 'unet'", ["`'unet'` is text; `in` takes a list"]),
     ("model.arch in [train.batch_size]", ["a list holds plain values only"]),
     ("train.batch_size = 16", ["cannot be read: ", "valid: comparisons"]),
     ("train.batch_size >", ["cannot be read: invalid syntax"]),
-    ("(" * 300 + "train.compile" + ")" * 300, ["cannot be read"]),
+    ("(" * 300 + "augment.vertical_flip" + ")" * 300, ["cannot be read"]),
     ("-" * 900 + "train.batch_size < 3", ["cannot be read"]),
-    ("train.compile and " * 100 + "train.compile", ["at most 1000 characters, found "]),
+    ("augment.vertical_flip and " * 100 + "augment.vertical_flip", ["at most 1000 characters, found "]),
     ("train.batch_size ** 2 > 3", ["`train.batch_size ** 2` cannot stand in a forbid expression; valid: comparisons"]),
     ("train.batch_size is 16", ["cannot stand in a forbid expression"]),
     ("len(model.arch) > 3", ["`len(model.arch)` cannot stand"]),
     ("__import__('os').system('true') == 0", ["cannot stand in a forbid expression"]),
     ("[x for x in [1]] == 1", ["cannot stand in a forbid expression"]),
     ("(lambda: 1)() == 1", ["cannot stand in a forbid expression"]),
-    ("train.batch_size if train.compile else train.compile", ["cannot stand in a forbid expression"]),
+    ("train.batch_size if augment.vertical_flip else augment.vertical_flip", ["cannot stand in a forbid expression"]),
     ("model.decoder_channels[0] > 3", ["cannot stand in a forbid expression"]),
     ("train.epochs > 10", ["is about nothing that is searched; it mentions only train.epochs"]),
     ("1 < 2", ["is about nothing that is searched; it mentions no key at all"]),
@@ -176,19 +176,19 @@ def test_one_combination_that_is_left_is_enough() -> None:
     ("raw", "message"),
     [
         (
-            {"forbid": "train.compile"},
-            r"space\.forbid: found 'train\.compile'; valid: a list of expressions; write it as a list",
+            {"forbid": "augment.vertical_flip"},
+            r"space\.forbid: found 'augment\.vertical_flip'; valid: a list of expressions; write it as a list",
         ),
         ({"forbid": {"a": 1}}, r"space\.forbid: found a map with a; valid: a list of expressions"),
         (
-            {"optimizer": {"choice": {"sgd": {"forbid": ["train.compile"]}}}},
+            {"optimizer": {"choice": {"sgd": {"forbid": ["augment.vertical_flip"]}}}},
             r"space\.optimizer\.choice\.sgd\.forbid: stands once, at the top of space",
         ),
     ],
 )
 def test_forbid_is_one_list_at_the_top(raw: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        parse_space({"train.compile": {"choice": [True, False]}, **raw}, BASE)
+        parse_space({"augment.vertical_flip": {"choice": [True, False]}, **raw}, BASE)
 
 
 def test_all_bad_expressions_are_listed_together() -> None:
