@@ -50,6 +50,8 @@ def train_run(config: SearchConfig, paths: RunPaths, cache_path: Path) -> BestMo
             writer.end(result.state, is_best=result.is_best)
             events.epoch(0, result.epoch, {**result.metrics, "finished": result.is_last})
             writer.reported()
+            if result.note:
+                log.info("%s", result.note)
             write_epochs(read_events(paths.events), paths.epochs)
             log.info(
                 "epoch %d/%d  %s %.4f  threshold %.3f  train/loss %.4f%s",

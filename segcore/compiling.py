@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import math
 import os
 import statistics
@@ -29,8 +28,6 @@ from torch import Tensor, nn
 from segcore.data.dataset import Batch
 from segcore.errors import TrainingError
 from segcore.step import TrainStep
-
-log = logging.getLogger("segsearch")
 
 SKIPPED_STEPS = 3
 """Plain steps that are not timed: the first ones allocate memory and choose kernels."""
@@ -162,7 +159,7 @@ class Compiler:
     Args:
         step: The step; its `model` is replaced when compiling begins.
         mode: True compiles at the first step, or fails; "auto" follows the rule, and a compiler that does not work
-            on this machine is a line in the log; False never does.
+            on this machine is a note; False never does.
         steps_left: Optimizer steps that are sure to come.
         folder: Where Inductor's cache and the record of costs are.
     """
@@ -214,7 +211,6 @@ class Compiler:
         key = record_key(self._model, batch, self._step)
         costs = self._record.costs(key, num_layers(self._model), self._step.device)
         self.decision = decide(costs, step_s=plain_step_s, steps_left=self._steps_left)
-        log.info("%s", self.decision.reason)
         if not self.decision.is_on:
             return False
         try:
@@ -222,7 +218,6 @@ class Compiler:
         except Exception as error:  # Inductor, Triton and the C++ compiler each have errors of their own
             self._step.model = self._model
             self.decision = CompileDecision(False, f"not compiling: the compiler failed: {_first_line(error)}")
-            log.warning("%s", self.decision.reason)
             return False
         self._record.add(key, **{"warm_s" if costs.is_cached else "cold_s": seconds})
         return True

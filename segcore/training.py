@@ -42,6 +42,8 @@ class EpochResult:
     `metrics` has one spelling everywhere: `train/loss`, `lr`, and of the validation images `val/loss`,
     `val/iou` and `val/dice` (mean over images), `val/iou_pooled` and `val/dice_pooled` (over all pixels), all at
     `val/threshold`; `val/iou_auto` at `val/threshold_auto` is what `threshold: auto` gives or would have given.
+    `time/loader_wait` is the share of the training time that was spent in waiting for batches, `time/compiled` is 1
+    where the epoch ended with compiled steps. `note` is something that a user should know of this epoch, once.
     """
 
     epoch: int
@@ -49,6 +51,7 @@ class EpochResult:
     is_best: bool
     is_last: bool
     state: TrainingState
+    note: str | None = None
 
 
 def seed_everything(seed: int, epoch: int) -> None:
@@ -117,6 +120,7 @@ def fit(
     eval_model: nn.Module = ema.module if ema is not None else model
     sign = 1.0 if METRICS[metric] == "max" else -1.0
 
+    has_told = False
     with closing(train_loader), closing(val_loader):
         for epoch in range(state.epoch + 1, loop.epochs + 1):
             seed_everything(loop.seed, epoch)
@@ -151,7 +155,9 @@ def fit(
                 state.best = BestModel.copy_of(
                     eval_model, epoch, metrics, validation.curve.to_dict(), validation.overlays
                 )
-            yield EpochResult(epoch, metrics, is_best, epoch == loop.epochs, state)
+            note = None if has_told or take_step.decision is None else take_step.decision.reason
+            has_told = has_told or note is not None
+            yield EpochResult(epoch, metrics, is_best, epoch == loop.epochs, state, note)
 
 
 def train_one_epoch(model: nn.Module, loader: Loader, take_step: Callable[[Batch], Tensor]) -> float:

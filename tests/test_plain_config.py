@@ -37,10 +37,15 @@ def test_a_changed_key_must_exist() -> None:
         plain_config({"model.kind": "x"})
 
 
-def test_training_is_importable_where_only_torch_timm_numpy_pyarrow_and_opencv_are() -> None:
-    script = BLOCKER + "import segcore.training, segcore.data.cache, segcore.device, plain_config"
+def test_training_and_its_benchmarks_need_only_torch_timm_numpy_pyarrow_and_opencv() -> None:
+    names = ("gpu", "step", "precision", "threshold", "packing", "compile", "checkpoint")
+    script = f"""{BLOCKER}
+import runpy, segcore.training, segcore.data.cache
+for name in {names!r}:
+    runpy.run_path(f"tests/benchmarks/{{name}}.py", run_name="imported")
+"""
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, env={"PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'support'}"},
+        [sys.executable, "-P", "-c", script], cwd=ROOT, env={"PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'support'}"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -1,5 +1,6 @@
 """The driver-side callback that writes the run's journal, then tells the study; it runs before any other callback."""
 
+import logging
 import time
 from typing import Any
 
@@ -9,6 +10,8 @@ from ray.tune.experiment import Trial
 from search.events import EventLog
 from search.failures import INTERRUPTED, RETRIED_ALONE, describe_failure
 from search.study import StudySearcher
+
+log = logging.getLogger("segsearch")
 
 SWEEP_S = 1.0
 
@@ -36,6 +39,8 @@ class JournalCallback(Callback):  # type: ignore[misc]
             if ("/" in key and isinstance(value, int | float)) or key in ("lr", "best_epoch", "finished")
         }
         self._log.epoch(int(result["number"]), int(result["epoch"]), metrics)
+        if result.get("note"):
+            log.info("trial %d: %s", int(result["number"]), result["note"])
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Marks the last result of a trial that only waits at a rung, for the callbacks that come after this one."""

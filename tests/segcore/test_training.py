@@ -301,3 +301,12 @@ def test_a_gpu_learns_as_a_cpu_does(cache: SampleCache, precision: str) -> None:
     cpu = train(config(), cache)
     assert gpu[-1].metrics["train/loss"] < gpu[0].metrics["train/loss"]
     assert gpu[-1].metrics["train/loss"] == pytest.approx(cpu[-1].metrics["train/loss"], rel=0.25)
+
+
+def test_compiling_is_told_once(cache: SampleCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, **options: real(model, backend="eager"))
+    results = train(config(train__epochs=3, train__compile=True), cache)
+    assert [result.note for result in results] == ["compiling: train.compile is true", None, None]
+    assert [result.metrics["time/compiled"] for result in results] == [1.0] * 3
+    assert train(config(train__epochs=1), cache)[0].note is None  # on a CPU, auto leaves it
