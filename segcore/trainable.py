@@ -30,7 +30,8 @@ def train_trial(spec: dict[str, Any]) -> None:
     A report carries the metrics of `segcore.training.EpochResult` and `number`, `epoch`, `best_epoch`,
     `finished` (true in the last epoch, so that a trial that was stopped early can be told from a complete one),
     `checkpoint_bytes` (of the newest checkpoint of this trial), `note` where there is one, `cost/parameters` and,
-    where it is measured, `cost/latency_ms`. Which epochs are saved says `CheckpointWriter`; each is, before it is reported.
+    where it is measured, `cost/latency_ms`. Which epochs are saved says `CheckpointWriter`; each is saved before it is
+    reported.
 
     Raises:
         TrainingError: `fork_from` cannot be read; starting afresh instead would not be a fork.

@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from bench_page import device_name, table, write_page
 from plain_config import plain_config
@@ -164,12 +165,14 @@ def main() -> None:
         ["knowledge", "decisions", "right", "mean regret", "worst regret"],
         [summary(verdicts, knowledge) for knowledge in ("estimate", "record")],
     )
-    per_layer = {key: statistics.median(r[key] / r["layers"] for r in ratios) for key in ("cold_s", "warm_s")}
-    speedup = statistics.median(r["plain_s"] / r["compiled_s"] for r in ratios)
+    layers = [found["layers"] for found in ratios]
+    fits = {key: np.polyfit(layers, [found[key] for found in ratios], 1) for key in ("cold_s", "warm_s")}
+    speedup = statistics.median(found["plain_s"] / found["compiled_s"] for found in ratios)
     lines += [
         "",
-        f"Medians, which the rule's estimates are made of: {per_layer['cold_s']:.2f} s a layer cold, "
-        f"{per_layer['warm_s']:.3f} s warm, {speedup:.2f}x faster.",
+        "What the rule's estimates are made of, by least squares: warm-up "
+        + ", ".join(f"{key[:-2]} {fit[1]:.1f} s + {fit[0]:.3f} s a layer" for key, fit in fits.items())
+        + f"; {speedup:.2f}x faster (median).",
     ]
     print("\n".join(lines))
     if not options.quick:
@@ -183,8 +186,8 @@ def main() -> None:
         json.dumps(
             {
                 "device": device_name(),
-                "cold_s_per_layer": round(per_layer["cold_s"], 4),
-                "warm_s_per_layer": round(per_layer["warm_s"], 4),
+                "cold_s": [round(float(value), 4) for value in fits["cold_s"][::-1]],
+                "warm_s": [round(float(value), 4) for value in fits["warm_s"][::-1]],
                 "speedup": round(speedup, 4),
                 "regret_estimate": round(regret["estimate"], 4),
                 "regret_record": round(regret["record"], 4),

@@ -82,7 +82,9 @@ def test_a_key_that_the_trial_does_not_set_is_the_configs_own() -> None:
     gentler = apply(BASE, {"optimizer.momentum": 0.5})
     assert space_with(rule, base=gentler).forbidden(point) is None
     assert (
-        space_with("train.epochs > 10 and augment.vertical_flip", base=apply(BASE, {"train.epochs": 5})).forbidden(POINT)
+        space_with("train.epochs > 10 and augment.vertical_flip", base=apply(BASE, {"train.epochs": 5})).forbidden(
+            POINT
+        )
         is None
     )
 

@@ -1,5 +1,6 @@
 """When compiling pays, what is remembered of it, and that it changes nothing but time."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ def new_step() -> TrainStep:
 def new_batch() -> Batch:
     images = torch.randint(0, 256, (2, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return Batch(images.permute(0, 3, 1, 2), torch.ones((2, 1, 16, 16), dtype=torch.uint8), torch.arange(2))
+
+
+@pytest.fixture
+def promising(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device on which compiled steps take half the time."""
+    monkeypatch.setitem(compiling._ESTIMATES, "cpu", replace(compiling._ESTIMATES["cpu"], speedup=2.0))
 
 
 @pytest.fixture
@@ -75,7 +82,7 @@ def test_the_record_holds_what_was_measured_and_estimates_the_rest(tmp_path: Pat
     unknown = record.costs("a", 10, CPU)
     assert not unknown.is_measured
     assert not unknown.is_cached
-    assert record.costs("a", 20, CPU).cold_s == pytest.approx(2 * unknown.cold_s)
+    assert record.costs("a", 20, CPU).cold_s > unknown.cold_s > unknown.warm_s > 0
     record.add("a", cold_s=50.0)
     known = CompileRecord(tmp_path / "new").costs("a", 10, CPU)
     assert (known.cold_s, known.is_cached, known.warm_up_s) == (50.0, True, unknown.warm_s)
@@ -108,6 +115,7 @@ def test_nothing_is_decided_before_the_steps_are_timed_and_few_steps_never_compi
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("promising")
 def test_with_steps_enough_it_compiles_measures_and_remembers(
     tmp_path: Path, eager_backend: list[dict[str, Any]]
 ) -> None:
@@ -124,6 +132,7 @@ def test_with_steps_enough_it_compiles_measures_and_remembers(
     assert costs.cold_s > 0
 
 
+@pytest.mark.usefixtures("promising")
 def test_compiling_in_the_middle_of_a_run_changes_no_weight_statistic_or_random_number(
     tmp_path: Path, eager_backend: list[dict[str, Any]]
 ) -> None:
@@ -139,6 +148,7 @@ def test_compiling_in_the_middle_of_a_run_changes_no_weight_statistic_or_random_
         assert torch.equal(value, take_step._model.state_dict()[name]), name
 
 
+@pytest.mark.usefixtures("promising")
 def test_a_compiler_that_does_not_work_is_a_note_and_an_error_when_forced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
