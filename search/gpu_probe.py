@@ -145,16 +145,12 @@ def estimate(configs: Sequence[TrainConfig], device: Any) -> tuple[dict[int, int
 
     A model is gone through once: its activations grow with the number of images, all else follows from its size.
     """
-    from segcore.device import choose_precision
     from segcore.memory_estimate import ModelMemory, estimate_training_bytes, trace_model
 
-    keys = [
-        (repr(config.model), choose_precision(config.train, device), config.optimizer.encoder_lr_factor == 0)
-        for config in configs
-    ]
+    keys = [(repr(config.model), config.train.precision, config.optimizer.encoder_lr_factor == 0) for config in configs]
     models: dict[Any, ModelMemory] = {}
     for key, config in zip(keys, configs, strict=True):
         if key not in models and len(models) < MOST_MODELS:
-            models[key] = trace_model(config, key[1])
+            models[key] = trace_model(config, device)
     known = [index for index, key in enumerate(keys) if key in models]
     return {index: estimate_training_bytes(configs[index], models[keys[index]]) for index in known}, len(set(keys))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from segcore.device import choose_precision
 from segcore.losses import build_loss
 from segcore.models import build_model
 
@@ -36,17 +37,18 @@ class ModelMemory:
     bytes_per_image: int
 
 
-def trace_model(config: TrainConfig, precision: torch.dtype = torch.float32) -> ModelMemory:
+def trace_model(config: TrainConfig, device: torch.device) -> ModelMemory:
     """Goes through forward pass and loss with tensors that have a shape but no data, and adds up what is kept.
 
     Args:
-        config: Its `model`, `loss`, `data.image_size` and `optimizer.encoder_lr_factor` count.
-        precision: dtype of autocast; float32 means none.
+        config: Its `model`, `loss`, `data.image_size`, `optimizer.encoder_lr_factor` and `train.precision` count.
+        device: What it would be trained on, which decides the precision.
     """
     with torch.device("meta"):
         model = build_model(config.model, load_pretrained=False)
     if config.optimizer.encoder_lr_factor == 0 and model.has_timm_encoder:
         model.freeze_encoder()
+    precision = choose_precision(config.train, device, model)
     loss_fn = build_loss(config.loss)
     kept: dict[int, torch.UntypedStorage] = {}
 

@@ -103,7 +103,7 @@ def build_step(
     model = build_model(config.model, load_pretrained=load_pretrained)
     model = model.to(device).to(memory_format=torch.channels_last).train()
     optimizer = build_optimizer(model, config.optimizer)
-    precision = choose_precision(loop, device)
+    precision = choose_precision(loop, device, model)
     return TrainStep(
         model,
         build_loss(config.loss).to(device),

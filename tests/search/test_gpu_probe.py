@@ -20,7 +20,7 @@ def test_the_largest_is_found_by_the_estimate_where_there_is_no_gpu(monkeypatch:
     configs = [config_of(4), config_of(8, batch_size=64, micro_batch_size=2), config_of(8, batch_size=32), config_of(6)]
     found = ProbeResult(**_probe([config.model_dump(mode="json") for config in configs]))
     assert found.largest == 2
-    assert found.estimate_bytes == estimate_training_bytes(configs[2], trace_model(configs[2]))
+    assert found.estimate_bytes == estimate_training_bytes(configs[2], trace_model(configs[2], torch.device("cpu")))
     assert (found.peak_bytes, found.free_bytes, found.fits) == (None, None, True)
     assert (found.num_models, found.num_estimated) == (3, 3)
 
@@ -28,16 +28,16 @@ def test_the_largest_is_found_by_the_estimate_where_there_is_no_gpu(monkeypatch:
 def test_a_model_is_gone_through_once_and_no_more_than_there_is_time_for(monkeypatch: pytest.MonkeyPatch) -> None:
     traced = []
 
-    def trace(config: TrainConfig, precision: torch.dtype) -> object:
-        traced.append((config.model.base_channels, precision))
-        return trace_model(config, precision)
+    def trace(config: TrainConfig, device: torch.device) -> object:
+        traced.append((config.model.base_channels, config.train.precision))
+        return trace_model(config, device)
 
     monkeypatch.setattr("segcore.memory_estimate.trace_model", trace)
     monkeypatch.setattr(gpu_probe, "MOST_MODELS", 3)
     configs = [config_of(width, batch_size=size) for width in (2, 3) for size in (4, 8)]
     configs += [config_of(2, precision="bf16", batch_size=4), config_of(5)]
     found, num_models = estimate(configs, torch.device("cpu"))
-    assert traced == [(2, torch.float32), (3, torch.float32), (2, torch.bfloat16)]
+    assert traced == [(2, "fp32"), (3, "fp32"), (2, "bf16")]
     assert (sorted(found), num_models) == ([0, 1, 2, 3, 4], 4)
     assert found[1] > found[0] > found[4]
 

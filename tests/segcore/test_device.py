@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from segcore.config import LoopConfig
 from segcore.device import begin_trial, choose_precision, is_out_of_memory
@@ -84,14 +85,18 @@ def test_out_of_memory_is_told_from_other_errors(error: Exception, expected: boo
     assert is_out_of_memory(error) is expected
 
 
-@pytest.mark.parametrize(("has_bf16", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_a_cpu_trains_in_bf16_where_it_computes_that_itself(
-    has_bf16: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("has_bf16", "groups", "expected"),
+    [(True, 1, torch.bfloat16), (False, 1, torch.float32), (True, 4, torch.float32), (True, 2, torch.bfloat16)],
+)
+def test_a_cpu_trains_in_bf16_where_that_is_faster(
+    has_bf16: bool, groups: int, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bf16)
-    assert choose_precision(LoopConfig(precision="auto"), CPU) is expected
-    assert choose_precision(LoopConfig(precision="fp32"), CPU) is torch.float32
-    assert choose_precision(LoopConfig(precision="bf16"), CPU) is torch.bfloat16
+    model = nn.Sequential(nn.Conv2d(4, 8, 3, groups=groups))
+    assert choose_precision(LoopConfig(precision="auto"), CPU, model) is expected
+    assert choose_precision(LoopConfig(precision="fp32"), CPU, model) is torch.float32
+    assert choose_precision(LoopConfig(precision="bf16"), CPU, model) is torch.bfloat16
 
 
 @pytest.mark.gpu
