@@ -6,7 +6,8 @@ import ctypes
 import gc
 import random
 import sys
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 # glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+_DEFAULT_THRESHOLD = 128 * 2**10
 _LARGEST_MMAP_THRESHOLD = 32 * 2**20
+_LARGEST_TRIM_THRESHOLD = 2**30
 
 
 def choose_device() -> torch.device:
@@ -76,7 +79,6 @@ def begin_trial(num_cpus: float, gpu_fraction: float) -> None:
     """
     _reset_defaults()
     _drop_memory()
-    _keep_freed_memory()
     torch.set_num_threads(max(1, int(num_cpus)))
     if torch.cuda.is_available():
         cap = gpu_fraction if 0 < gpu_fraction < 1 else 1.0
@@ -118,16 +120,26 @@ def _drop_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _keep_freed_memory() -> None:
-    """Lets glibc's malloc keep what torch frees, instead of asking the kernel for each activation anew.
+@contextmanager
+def freed_memory_kept(device: torch.device) -> Iterator[Callable[[], None]]:
+    """While it lasts, glibc's malloc keeps what torch frees, instead of asking the kernel for each activation anew.
 
-    A training step allocates the same hundreds of megabytes each time. By default blocks of over 128 KiB may be mapped
-    and unmapped, and the kernel clears each page again: 44,000 page faults and 15% of the time of a ResNet50 U-Net's
-    step. Blocks of over 32 MiB still are, so that memory does not fall to pieces. Elsewhere than with glibc, nothing is
-    done.
+    A training step on a CPU allocates the same hundreds of megabytes each time. By default blocks of over 128 KiB may
+    be mapped and unmapped, and the kernel clears each page again: 44,000 page faults and 15% of the time of a ResNet50
+    U-Net's step. The price is that a loop which keeps something small in each round may break a large free block in
+    each; so call what is yielded now and then, once an epoch: it gives free pages back. Nothing is done for a GPU, or
+    without glibc.
     """
-    with suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_ARENA_MAX, 1)  # the arenas of other threads, a trial's among them, give large blocks back
-        libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
-        libc.mallopt(_M_TRIM_THRESHOLD, 2**30)
+    libc = ctypes.CDLL(None) if device.type == "cpu" and hasattr(ctypes.CDLL(None), "mallopt") else None
+    if libc is None:
+        yield lambda: None
+        return
+    libc.mallopt(_M_ARENA_MAX, 1)  # the arenas of other threads, a trial's among them, give large blocks back
+    libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
+    libc.mallopt(_M_TRIM_THRESHOLD, _LARGEST_TRIM_THRESHOLD)
+    try:
+        yield lambda: libc.malloc_trim(0)
+    finally:
+        libc.mallopt(_M_MMAP_THRESHOLD, _DEFAULT_THRESHOLD)
+        libc.mallopt(_M_TRIM_THRESHOLD, _DEFAULT_THRESHOLD)
+        libc.malloc_trim(0)

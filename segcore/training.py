@@ -17,7 +17,7 @@ from segcore.checkpoint import BestModel, TrainingState, load_checkpoint
 from segcore.compiling import Compiler
 from segcore.data.cache import SampleCache
 from segcore.data.dataset import Batch, Loader, build_loader
-from segcore.device import choose_device
+from segcore.device import choose_device, freed_memory_kept
 from segcore.errors import DataError, NonFiniteLossError
 from segcore.evaluation import evaluate, score
 from segcore.step import augments_on_device, build_step
@@ -121,8 +121,9 @@ def fit(
     sign = 1.0 if METRICS[metric] == "max" else -1.0
 
     has_told = False
-    with closing(train_loader), closing(val_loader):
+    with closing(train_loader), closing(val_loader), freed_memory_kept(device) as tidy_up:
         for epoch in range(state.epoch + 1, loop.epochs + 1):
+            tidy_up()
             seed_everything(loop.seed, epoch)
             train_loader.set_epoch(epoch)
             started = time.perf_counter()

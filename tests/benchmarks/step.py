@@ -35,7 +35,7 @@ from plain_config import plain_config
 from segcore.compiling import Compiler
 from segcore.data.cache import SampleCache, build_cache, open_cache
 from segcore.data.dataset import Batch, Loader
-from segcore.device import begin_trial, choose_device
+from segcore.device import begin_trial, choose_device, freed_memory_kept
 from segcore.models import build_model
 from segcore.step import build_step
 from segcore.training import build_train_loader
@@ -109,7 +109,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         num_workers=min(2, cores) if is_cuda else 0, device=device, transform=theirs_transform,
     )  # fmt: skip
     found: dict[str, Any] = {"theirs_by": theirs_by}
-    with open_cache(build_cache(index_of(pairs, folder), config.data)) as cache:
+    with open_cache(build_cache(index_of(pairs, folder), config.data)) as cache, freed_memory_kept(device):
         loops: dict[str, Any] = {"theirs": theirs, "ours": OurLoop(config, cache, cores, False)}
         loops["ours, compiled"] = OurLoop(config, cache, cores, True)
         rates: dict[str, list[float]] = {name: [] for name in loops}

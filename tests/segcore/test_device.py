@@ -1,6 +1,8 @@
 """What a trial finds in a process that other trials have used."""
 
+import ctypes
 import random
+import resource
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,7 +11,7 @@ import torch
 from torch import nn
 
 from segcore.config import LoopConfig
-from segcore.device import begin_trial, choose_precision, is_out_of_memory
+from segcore.device import begin_trial, choose_precision, freed_memory_kept, is_out_of_memory
 
 CPU = torch.device("cpu")
 
@@ -97,6 +99,26 @@ def test_a_cpu_trains_in_bf16_where_that_is_faster(
     assert choose_precision(LoopConfig(precision="auto"), CPU, model) is expected
     assert choose_precision(LoopConfig(precision="fp32"), CPU, model) is torch.float32
     assert choose_precision(LoopConfig(precision="bf16"), CPU, model) is torch.bfloat16
+
+
+def test_memory_of_a_step_is_kept_for_the_next_one_and_given_back_at_the_end() -> None:
+    """Blocks of 8 MiB: mapped anew each time by default, so that each of their 2,048 pages faults again."""
+
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(20):
+            torch.ones(2**21)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    if not hasattr(ctypes.CDLL(None), "mallopt"):
+        pytest.skip("no glibc")
+    with freed_memory_kept(CPU) as tidy_up:
+        torch.ones(2**21)
+        assert faults() < 6 * 2048
+        tidy_up()
+    assert faults() > 10 * 2048
+    with freed_memory_kept(torch.device("cuda")) as tidy_up:
+        tidy_up()
 
 
 @pytest.mark.gpu
