@@ -39,3 +39,7 @@ class TrainingError(SegsearchError):
 
 class NonFiniteLossError(TrainingError):
     """The loss became NaN or infinite."""
+
+
+class AppliedConfigError(TrainingError):
+    """What was built is not what the config asks for; the message names the key, and what was wanted and found."""

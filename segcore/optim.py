@@ -181,6 +181,15 @@ class LRSchedule:
             self._apply()
 
     @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self._horizon.total_steps
+
+    def factor_at(self, step: int) -> float:
+        """Share of the peak learning rate that a step runs at, before what plateau has done."""
+        return self._factor(min(step, self._horizon.total_steps))
+
+    @property
     def last_lr(self) -> dict[str, float]:
         """The learning rate now in force, by group name."""
         return {
@@ -219,7 +228,7 @@ class LRSchedule:
         self._apply()
 
     def _apply(self) -> None:
-        factor = self._plateau_factor * self._factor(min(self._num_steps, self._horizon.total_steps))
+        factor = self._plateau_factor * self.factor_at(self._num_steps)
         for group in self._optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
 

@@ -8,11 +8,12 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from segcore.applied import verify_applied, verify_epoch
 from segcore.checkpoint import BestModel, TrainingState, load_checkpoint
 from segcore.compiling import Compiler
 from segcore.data.cache import SampleCache
@@ -44,6 +45,7 @@ class EpochResult:
     `val/threshold`; `val/iou_auto` at `val/threshold_auto` is what `threshold: auto` gives or would have given.
     `time/loader_wait` is the share of the training time that was spent in waiting for batches, `time/compiled` is 1
     where the epoch ended with compiled steps. `note` is something that a user should know of this epoch, once.
+    `applied` is what was read back of the run before its first step, in the first epoch's result.
     """
 
     epoch: int
@@ -52,6 +54,7 @@ class EpochResult:
     is_last: bool
     state: TrainingState
     note: str | None = None
+    applied: dict[str, Any] | None = None
 
 
 def seed_everything(seed: int, epoch: int) -> None:
@@ -86,6 +89,7 @@ def fit(
             changes in the state but `lr_schedule` and `best`, so tensors may be written meanwhile.
 
     Raises:
+        AppliedConfigError: What was built is not what the config asks for.
         NonFiniteLossError: The training or validation loss became NaN or infinite.
         DataError: A split is empty.
     """
@@ -107,10 +111,12 @@ def fit(
     if checkpoint is not None:
         load_checkpoint(checkpoint, state, as_fork=as_fork)
 
+    compile_mode = loop.compile if is_cuda or loop.compile is True else False
+    applied: dict[str, Any] | None = verify_applied(config, step, train_loader, val_loader, cache.hw, compile_mode)
     next_decision = min((epoch for epoch in decided_at if epoch > state.epoch), default=loop.epochs)
     take_step = Compiler(
         step,
-        mode=loop.compile if is_cuda or loop.compile is True else False,
+        mode=compile_mode,
         steps_left=(next_decision - state.epoch) * len(train_loader),
         folder=cache.path.parent / "inductor",
     )
@@ -149,6 +155,7 @@ def fit(
                 "time/loader_wait": min(1.0, train_loader.wait_s / train_s),
                 "time/compiled": float(take_step.is_compiled),
             }
+            verify_epoch(config, metrics, epoch * len(train_loader), len(train_loader))
             lr_schedule.end_epoch(sign * metrics[metric])
 
             is_best = state.best is None or sign * metrics[metric] > sign * state.best.metrics[metric]
@@ -158,7 +165,8 @@ def fit(
                 )
             note = None if has_told or take_step.decision is None else take_step.decision.reason
             has_told = has_told or note is not None
-            yield EpochResult(epoch, metrics, is_best, epoch == loop.epochs, state, note)
+            yield EpochResult(epoch, metrics, is_best, epoch == loop.epochs, state, note, applied)
+            applied = None
 
 
 def train_one_epoch(model: nn.Module, loader: Loader, take_step: Callable[[Batch], Tensor]) -> float:

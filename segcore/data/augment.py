@@ -44,6 +44,11 @@ class Augmentation:
         is_heavy = config.policy == "heavy" and config.probability > 0
         self._distortion = SeededCompose(_heavy_transforms(config.probability)) if is_heavy else None
 
+    @property
+    def is_distorting(self) -> bool:
+        """Whether there is something beyond the plan: what `heavy` adds to it."""
+        return self._distortion is not None
+
     def plan(self, hw: tuple[int, int], seeds: SeedArray) -> PlanArray:
         """Draw what is to be done to samples of these seeds; see `draw_plan`."""
         return draw_plan(self._config, hw, seeds)

@@ -70,7 +70,7 @@ class BatchDataset(Dataset[Batch]):
         self.augment_config = augment
         self.seed = seed
         self._pin_memory = pin_memory
-        self._plans_only = augment is not None and augment_on == "device" and is_done_on_device(augment)
+        self.plans_only = augment is not None and augment_on == "device" and is_done_on_device(augment)
         self._augmentation: Augmentation | None = None
 
     def __getitem__(self, key: BatchKey) -> Batch:
@@ -81,11 +81,11 @@ class BatchDataset(Dataset[Batch]):
         targets = torch.empty((len(indices), 1, height, width), dtype=torch.uint8, pin_memory=self._pin_memory)
         rows, mask_rows = images.numpy(), targets.numpy()[:, 0]
         plan = None
-        augmentation = self._pipeline()
+        augmentation = self.augmentation()
         if augmentation is not None:
             seeds = mixed_seeds(self.seed, epoch, indices)
             drawn = augmentation.plan(self.cache.hw, seeds)
-            if self._plans_only:
+            if self.plans_only:
                 plan = torch.from_numpy(drawn)
                 plan = plan.pin_memory() if self._pin_memory else plan
         if augmentation is not None and plan is None:
@@ -100,7 +100,8 @@ class BatchDataset(Dataset[Batch]):
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_augmentation": None}
 
-    def _pipeline(self) -> Augmentation | None:
+    def augmentation(self) -> Augmentation | None:
+        """What augments the samples, built at the first call; None where nothing does."""
         if self._augmentation is None and self.augment_config is not None and self.augment_config.policy != "none":
             self._augmentation = build_augmentation(self.augment_config)
         return self._augmentation
@@ -131,9 +132,9 @@ class Loader:
     ) -> None:
         self.indices = tuple(indices)
         self.wait_s = 0.0
-        self._dataset = dataset
-        self._batch_size = batch_size
-        self._shuffle = shuffle
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.is_shuffled = shuffle
         self._reads_ahead = pin_memory and num_workers == 0
         self._epoch = 0
         full, rest = divmod(len(self.indices), batch_size)
@@ -200,7 +201,7 @@ class Loader:
             yield from self._read_ahead()
         else:
             for key in self._keys():
-                yield self._dataset[key]
+                yield self.dataset[key]
 
     def _read_ahead(self) -> Generator[Batch]:
         """Batches that a thread assembles while the consumer is busy with those before."""
@@ -208,7 +209,7 @@ class Loader:
         pool = ThreadPoolExecutor(1, thread_name_prefix="loader")
         try:
             for key in self._keys():
-                pending.append(pool.submit(self._dataset.__getitem__, key))
+                pending.append(pool.submit(self.dataset.__getitem__, key))
                 if len(pending) > _BATCHES_AHEAD:
                     yield pending.popleft().result()
             while pending:
@@ -218,10 +219,10 @@ class Loader:
 
     def _keys(self) -> Iterator[BatchKey]:
         order = np.asarray(self.indices, dtype=np.int64)
-        if self._shuffle:
-            order = np.random.default_rng((self._dataset.seed, self._epoch)).permutation(order)
-        for first in range(0, self.num_samples, self._batch_size):
-            yield self._epoch, tuple(order[first : first + self._batch_size].tolist())
+        if self.is_shuffled:
+            order = np.random.default_rng((self.dataset.seed, self._epoch)).permutation(order)
+        for first in range(0, self.num_samples, self.batch_size):
+            yield self._epoch, tuple(order[first : first + self.batch_size].tolist())
 
 
 def build_loader(
