@@ -188,6 +188,7 @@ def space(config: Path, overrides: tuple[str, ...], samples: int, seed: int, as_
 def evaluate(model: str, data: str, split: str | None, layout: str, results: Path, as_json: bool) -> None:
     """Score MODEL (a bundle folder, a run, or yandex_disk:/path) on DATA."""
     from search.models import evaluate_data, load_model
+    from search.show import scores_table
     from segcore.config import DataConfig
 
     with transfer_bars(console) as progress:
@@ -199,20 +200,10 @@ def evaluate(model: str, data: str, split: str | None, layout: str, results: Pat
         click.echo(json.dumps(report))
         return
     low, high = report["iou_interval"]
-    table = Table(
-        "score",
-        "value",
-        title=f"{model} on {report['num_images']} {report['split']} images of {data}",
-        box=box.SIMPLE_HEAD,
-    )
-    table.add_row("IoU, mean per image", f"{report['iou']:.4f}  (95% interval {low:.4f} - {high:.4f})")
-    table.add_row("Dice, mean per image", f"{report['dice']:.4f}")
-    table.add_row("IoU, pooled", f"{report['iou_pooled']:.4f}")
-    table.add_row("Dice, pooled", f"{report['dice_pooled']:.4f}")
-    table.add_row("threshold", f"{report['threshold']:.4f}")
-    for row in sorted(report["images"], key=lambda row: float(row["iou"]))[:3]:
-        table.add_row("worst images", f"{row['iou']:.4f}  {escape(row['name'])}")
-    output.print(table)
+    title = f"{report['num_images']} {report['split']} images of {data}"
+    output.print(f"{model} on {title}, at threshold {report['threshold']:.4f}", highlight=False, markup=False)
+    output.print(f"IoU, mean per image: {report['iou']:.4f}  (95% interval {low:.4f} - {high:.4f})", highlight=False)
+    output.print(scores_table(report, report["split"]))
 
 
 @main.command()

@@ -20,6 +20,7 @@ from search.events import read_events
 from search.exporting import EXIT_DONE, export_run, require_targets, targets_without_model
 from search.extending import begin_extension, plan_extension
 from search.paths import RunPaths, read_json
+from search.quoting import headline
 from search.results import best_trial, build_tables, read_table
 from search.runs import absolute_paths, create_run, stored_config, timed, update_run, working_on
 from search.space import apply, parse_space
@@ -190,7 +191,7 @@ def prepare_data(config: SearchConfig, console: Console) -> tuple[DatasetIndex, 
 def _search_and_seal(
     config: SearchConfig, paths: RunPaths, index: DatasetIndex, cache_path: Path, console: Console
 ) -> Outcome:
-    from search.sealing import headline, seal_search, still_sealed
+    from search.sealing import seal_search, still_sealed
 
     with working_on(paths):
         log.info("run %s in %s", paths.name, paths.root)
@@ -219,7 +220,7 @@ def _search_and_seal(
 def _train_and_seal(
     config: SearchConfig, paths: RunPaths, index: DatasetIndex, cache_path: Path, console: Console
 ) -> Outcome:
-    from search.sealing import headline, seal
+    from search.sealing import seal
     from search.training_run import train_run
 
     try:

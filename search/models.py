@@ -11,11 +11,12 @@ from platformdirs import user_cache_dir
 
 from search.errors import BundleError, DataError, RunError
 from search.paths import find_run
-from segcore.bundle import Bundle, load_bundle, score_images, summarize
+from segcore.bundle import Bundle, load_bundle
 from segcore.card import CARD_FILE
 from segcore.config import DataConfig
 from segcore.data.decode import IMAGE_SUFFIXES
 from segcore.data.discovery import discover
+from segcore.scoring import score_images, summarize
 
 REMOTE_PREFIX = "yandex_disk:"
 
@@ -118,12 +119,8 @@ def evaluate_data(
     if not samples:
         have = ", ".join(f"{name} ({count})" for name, count in counts.items() if count)
         raise DataError(f"{index.root} has no images in the split {split!r}; it has {have}")
-    rows = score_images(
-        bundle,
-        ((sample.name, sample.image, sample.mask) for sample in samples),
-        None if progress is None else lambda done: progress(done, len(samples)),
-    )
-    images = [{"name": row.name, "iou": row.iou, "dice": row.dice} for row in rows]
+    rows = score_images(bundle, samples, None if progress is None else lambda done: progress(done, len(samples)))
+    images = [row.record() for row in rows]
     return {"split": split, "threshold": bundle.threshold, **summarize(rows), "images": images}
 
 

@@ -10,9 +10,10 @@ from search.errors import RunError
 from search.events import dropped_trials, read_events
 from search.job import same_data, trial_configs
 from search.paths import RunPaths, read_json
+from search.quoting import headline
 from search.results import read_table
 from search.runs import stored_config
-from search.sealing import headline, newest_readable, seal
+from search.sealing import newest_readable, seal
 from segcore.data.cache import open_cache
 
 log = logging.getLogger("segsearch")

@@ -8,13 +8,15 @@ from typing import Any
 from search.config import SearchConfig
 from search.paths import RunPaths
 from search.results import best_trial
-from segcore.bundle import ImageScore, load_bundle, score_images, summarize, write_bundle
+from segcore.bundle import Bundle, load_bundle, write_bundle
 from segcore.card import update_card, verify_bundle
 from segcore.checkpoint import BestModel, read_best
 from segcore.config import TrainConfig
+from segcore.crossfit import CrossFit, optimism_of_threshold, optimism_on_test
 from segcore.data.cache import SampleCache
 from segcore.data.discovery import DatasetIndex
 from segcore.errors import BundleError, TrainingError
+from segcore.scoring import score_images, summarize
 
 log = logging.getLogger("segsearch")
 
@@ -113,31 +115,28 @@ def seal(
     bundle = load_bundle(folder)
     card["input"]["mean"] = [round(value, 6) for value in bundle.model.mean.flatten().tolist()]
     card["input"]["std"] = [round(value, 6) for value in bundle.model.std.flatten().tolist()]
-    scores: dict[str, Any] = {}
-    for split in ("val", "test"):
-        samples = index.split(split)
-        if samples:
-            rows = score_images(bundle, ((s.name, s.image, s.mask) for s in samples))
-            scores[split] = {**summarize(rows), "worst_images": worst(rows)}
-    scores["val"]["chose"] = ["epoch", *(["threshold"] if auto else []), *(["winner"] if "trial" in origin else [])]
-    if "test" in scores:
-        scores["test"]["chose"] = []
-    update_card(folder, {"scores": scores, "input": card["input"], "chosen_on": chosen_on})
+    chose = ["epoch", *(["threshold"] if auto else []), *(["winner"] if "trial" in origin else [])]
+    scored = score_splits(bundle, index, chose)
+    update_card(folder, {**scored, "input": card["input"], "chosen_on": chosen_on})
     return load_bundle(folder).card
 
 
-def worst(rows: list[ImageScore], count: int = 5) -> list[dict[str, Any]]:
-    """The images with the lowest IoU."""
-    return [{"name": row.name, "iou": row.iou} for row in sorted(rows, key=lambda row: row.iou)[:count]]
+def score_splits(bundle: Bundle, index: DatasetIndex, chose: list[str]) -> dict[str, Any]:
+    """What the card says of val and, where there is one, of test: `scores`, and `optimism`, how much val's flatters.
 
-
-def headline(card: dict[str, Any]) -> str:
-    """One line: the score to quote, its interval, and on what it was earned."""
-    split = "test" if "test" in card["scores"] else "val"
-    score = card["scores"][split]
-    low, high = score["iou_interval"]
-    note = "chose nothing" if split == "test" else "also chose " + ", ".join(score["chose"])
-    return (
-        f"IoU {score['iou']:.4f} (95% interval {low:.4f}-{high:.4f}), Dice {score['dice']:.4f} "
-        f"on {score['num_images']} {split} images, which {note}; threshold {card['threshold']['value']:.4f}"
-    )
+    Val chose what `chose` names. Test chose nothing. Without a test split, the part of the threshold is undone by
+    choosing it on one half of val and scoring it on the other: `scores.val.cross_fitted`.
+    """
+    val, test = index.split("val"), index.split("test")
+    halves = CrossFit(val, bundle.config.data.seed) if "threshold" in chose and not test else None
+    rows = score_images(bundle, val, on_probs=halves.update if halves else None)
+    scores: dict[str, Any] = {"val": {**summarize(rows), "chose": chose}}
+    if test:
+        test_rows = score_images(bundle, test)
+        scores["test"] = {**summarize(test_rows), "chose": []}
+        return {"scores": scores, "optimism": optimism_on_test(rows, test_rows)}
+    fitted = halves.result() if halves else None
+    if fitted is None:
+        return {"scores": scores}
+    scores["val"]["cross_fitted"], ious = fitted
+    return {"scores": scores, "optimism": optimism_of_threshold(rows, ious)}

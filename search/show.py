@@ -12,9 +12,17 @@ from rich.text import Text
 
 from search.errors import SegsearchError
 from search.paths import RunPaths, find_run, list_runs, read_json
+from search.quoting import CROSS_FITTED, optimism_text, quote
 from search.results import best_trial, pareto_front, read_table
 from search.runs import RESUMABLE, status_now
 from segcore.card import CARD_FILE, read_card
+
+METRICS = {
+    "iou": "IoU", "dice": "Dice", "precision": "precision", "recall": "recall", "boundary_iou": "boundary IoU",
+    "ece": "ECE",
+}  # fmt: skip
+"""The scores of `segcore.scoring`, which cannot be imported here: it needs OpenCV."""
+MAX_CLASSES = 12
 
 
 def run_rows(results: Path) -> list[dict[str, Any]]:
@@ -81,7 +89,7 @@ def render_run(details: dict[str, Any], top: int) -> list[RenderableType]:
     if details["front"]:
         parts.append(_front_table(details))
     if card:
-        parts.append(_card_table(card))
+        parts += _card_tables(card)
     for export in details["exports"]:
         state = "ok" if not export.get("error") else f"FAILED: {export['error']}"
         parts.append(Text(f"export {export['target']}:{export['location']}  {state}"))
@@ -149,25 +157,63 @@ def _settings_text(settings: dict[str, Any]) -> Text:
     return Text("  ".join(f"{key}={_cell(value)}" for key, value in short_names(settings).items()))
 
 
-def _card_table(card: dict[str, Any]) -> Table:
+def score_rows(card: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The card's scores by what they were earned on, the cross-fitted one after val's own, each with `chose`."""
+    rows: list[tuple[str, dict[str, Any]]] = []
+    for split, score in card.get("scores", {}).items():
+        rows.append((split, score))
+        if "cross_fitted" in score:
+            chose = [what for what in score["chose"] if what != "threshold"]
+            rows.append((CROSS_FITTED, {**score["cross_fitted"], "chose": chose}))
+    return rows
+
+
+def _card_tables(card: dict[str, Any]) -> list[RenderableType]:
     origin = card["origin"]
     source = f"trial {origin['trial']}, epoch {origin['epoch']}" if "trial" in origin else f"epoch {origin['epoch']}"
     table = Table(title=f"sealed model: {source}", title_justify="left", box=box.SIMPLE_HEAD)
     for title in ("split", "images", "IoU", "95% interval", "Dice", "IoU pooled", "it also chose"):
         table.add_column(title, justify="right")
-    for split, score in card.get("scores", {}).items():
+    for name, score in score_rows(card):
         low, high = score["iou_interval"]
         table.add_row(
-            split, str(score["num_images"]), f"{score['iou']:.4f}", f"{low:.4f} - {high:.4f}", f"{score['dice']:.4f}",
-            f"{score['iou_pooled']:.4f}", ", ".join(score["chose"]) or "nothing",
+            name, str(score["num_images"]), f"{score['iou']:.4f}", f"{low:.4f} - {high:.4f}", f"{score['dice']:.4f}",
+            _number(score.get("iou_pooled")), ", ".join(score["chose"]) or "nothing",
         )  # fmt: skip
     threshold = card["threshold"]
     table.caption = (
         f"threshold {threshold['value']:.4f} ({threshold['chosen_by']}); auto gives {threshold['auto_would_be']:.4f} "
         f"with val IoU {threshold['val_iou_at_auto']:.4f}"
     )
+    if "optimism" in card:
+        table.caption += f"\n{optimism_text(card['optimism'])}"
     table.caption_justify = "left"
+    found = quote(card)
+    split = card["scores"][found.split] if found else {}
+    return [table, *([scores_table(split, found.split)] if found and "boundary_iou" in split else [])]
+
+
+def scores_table(score: dict[str, Any], split: str) -> Table:
+    """All scores of one split: per image, pooled, by object size and by class, and the worst images."""
+    table = Table(title=f"all scores on {split}", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("", overflow="fold")
+    for title in ("images", *METRICS.values()):
+        table.add_column(title, justify="right", no_wrap=True)
+    for name, part in score_parts(score):
+        table.add_row(Text(name), str(part.get("num_images", "")), *(_number(part.get(key)) for key in METRICS))
     return table
+
+
+def score_parts(score: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """What the table of all scores has a row for, in words, and each row's scores."""
+    pooled = {key: score[f"{key}_pooled"] for key in METRICS}
+    rows = [("mean per image", score), ("all pixels pooled", {**pooled, "num_images": score["num_images"]})]
+    rows += [(f"{size} objects" if size != "empty" else "empty masks", p) for size, p in score["by_size"].items()]
+    by_class = sorted(score["by_class"].items(), key=lambda item: float(item[1]["iou"]))
+    rows += [(f"class {name or '(none)'}", part) for name, part in by_class[:MAX_CLASSES]]
+    if len(by_class) > MAX_CLASSES:
+        rows[-1] = (f"{rows[-1][0]} ({len(by_class) - MAX_CLASSES} better classes: see card.json)", rows[-1][1])
+    return rows + [(f"worst: {image['name']}", image) for image in score["worst_images"]]
 
 
 def _run_row_or_error(paths: RunPaths) -> dict[str, Any]:
@@ -185,8 +231,7 @@ def _run_row_or_error(paths: RunPaths) -> dict[str, Any]:
 def _run_row(paths: RunPaths) -> dict[str, Any]:
     record = read_json(paths.run)
     card = _card(paths)
-    scores = card.get("scores", {}) if card else {}
-    split = "test" if "test" in scores else "val" if "val" in scores else None
+    found = quote(card)
     return {
         "name": paths.name,
         "kind": record.get("kind", "search"),
@@ -194,8 +239,8 @@ def _run_row(paths: RunPaths) -> dict[str, Any]:
         "created": time.strftime("%Y-%m-%d %H:%M", time.localtime(record["created"])),
         "seconds": record.get("timings", {}).get("total_s", 0.0),
         "trials": len(read_table(paths.trials)) if paths.trials.exists() else None,
-        "iou": scores[split]["iou"] if split else None,
-        "split": split,
+        "iou": found.score["iou"] if found else None,
+        "split": found.name if found else None,
     }
 
 

@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from segcore.card import CARD_FILE, FORMAT, WEIGHTS_FILE, installed_versions, sha256, verify_bundle
 from segcore.config import TrainConfig
-from segcore.data.decode import read_image, read_mask
+from segcore.data.decode import read_image
 from segcore.errors import BundleError, ConfigError
 from segcore.models import SegmentationModel, build_model
 
@@ -68,63 +67,6 @@ class Bundle:
             resized = Image.fromarray(probs).resize((width, height), Image.Resampling.BILINEAR)
             probs = np.asarray(resized)
         return np.where(probs >= self.threshold, 255, 0).astype(np.uint8)
-
-
-@dataclass(frozen=True)
-class ImageScore:
-    """One image's overlap at the bundle's threshold; IoU and Dice are 1 where prediction and target are both empty."""
-
-    name: str
-    iou: float
-    dice: float
-    intersection: int
-    union: int
-
-
-def score_images(
-    bundle: Bundle,
-    pairs: Iterable[tuple[str, Path, Path]],
-    progress: Callable[[int], None] | None = None,
-) -> list[ImageScore]:
-    """Scores `(name, image path, mask path)` at the model's image size, the way `predict_file` predicts."""
-    hw = bundle.config.data.image_hw
-    scores = []
-    for done, (name, image_path, mask_path) in enumerate(pairs, start=1):
-        pred = bundle.predict_file(image_path, original_size=False) > 0
-        target = read_mask(mask_path, hw) > 0
-        intersection, total = int((pred & target).sum()), int(pred.sum() + target.sum())
-        union = total - intersection
-        iou = intersection / union if union else 1.0
-        dice = 2 * intersection / total if total else 1.0
-        scores.append(ImageScore(name, iou, dice, intersection, union))
-        if progress is not None:
-            progress(done)
-    return scores
-
-
-def summarize(
-    scores: list[ImageScore], *, seed: int = 0, draws: int = 2000, confidence: float = 0.95
-) -> dict[str, Any]:
-    """Means over images, pooled values, and a percentile bootstrap interval of the mean IoU over images.
-
-    References:
-        Efron, Bootstrap Methods, Annals of Statistics 1979.
-    """
-    iou = np.array([score.iou for score in scores])
-    rng = np.random.default_rng(seed)
-    means = np.array([iou[rng.integers(0, len(iou), len(iou))].mean() for _ in range(draws)])
-    tail = (1 - confidence) / 2
-    intersection = sum(score.intersection for score in scores)
-    union = sum(score.union for score in scores)
-    return {
-        "num_images": len(scores),
-        "iou": float(iou.mean()),
-        "iou_interval": [float(np.quantile(means, tail)), float(np.quantile(means, 1 - tail))],
-        "confidence": confidence,
-        "dice": float(np.mean([score.dice for score in scores])),
-        "iou_pooled": intersection / union if union else 1.0,
-        "dice_pooled": 2 * intersection / (intersection + union) if union else 1.0,
-    }
 
 
 def write_bundle(folder: Path, weights: dict[str, Tensor], config: TrainConfig, card: dict[str, Any]) -> None:

@@ -43,8 +43,10 @@ class DataConfig(Section):
     val_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.2, description="Share of the files used for validation when the data has no split of its own."
     )
-    test_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
-        0.0, description="Share of the files held out for the final test when the data has no test split."
+    test_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] | Literal["auto"] = Field(
+        "auto",
+        description="Share of the files held out for the final test when the data has no test split; auto: 0.15 where "
+        "the data has no split of its own and that makes at least 50 images of at least 5 groups, else 0.",
     )
     group_by: str | None = Field(
         None,
@@ -57,7 +59,7 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _fractions_leave_training_data(self) -> Self:
-        if self.val_fraction + self.test_fraction >= 1.0:
+        if self.test_fraction != "auto" and self.val_fraction + self.test_fraction >= 1.0:
             raise ValueError(
                 f"val_fraction + test_fraction must stay below 1, found {self.val_fraction} + {self.test_fraction}"
             )

@@ -7,7 +7,7 @@ from search.errors import RunError
 from search.paths import RunPaths, write_text
 from search.report.history import search_history
 from search.report.importance import importances
-from search.report.outcome import best_trials, configuration, failures, headline, origins
+from search.report.outcome import all_scores, best_trials, configuration, failures, headline, origins
 from search.report.page import render_page
 from search.report.pareto import front
 from search.report.pictures import overlays
@@ -50,6 +50,7 @@ def write_report(paths: RunPaths, out: Path | None = None) -> Path:
 def _record(sources: Sources) -> dict[str, Any]:
     record: dict[str, Any] = {
         "headline": headline(sources),
+        "scores": all_scores(sources),
         "history": search_history(sources),
         "best_trials": best_trials(sources),
         "failures": failures(sources),

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from search.observations import FAILURE_ATTR, ORIGIN_ATTR
+from search.quoting import quote
 from search.report.sources import Sources, settings_of
-from search.show import ranked
+from search.show import METRICS, ranked, score_parts, score_rows
 
 NUM_BEST = 10
 
@@ -14,9 +15,8 @@ NUM_BEST = 10
 def headline(sources: Sources) -> dict[str, Any]:
     """The score to quote and what chose what; the sealed model; how many trials, how long, and why no more."""
     run, card, search = sources.run, sources.card, sources.config.search
-    scores = card.get("scores", {}) if card else {}
-    quoted = "test" if "test" in scores else "val" if "val" in scores else None
-    keys = ("iou", "iou_interval", "dice", "iou_pooled", "num_images", "chose")
+    quoted = quote(card)
+    keys = ("iou", "iou_interval", "dice", "num_images", "chose")
     return {
         "name": run["name"],
         "kind": run["kind"],
@@ -25,8 +25,9 @@ def headline(sources: Sources) -> dict[str, Any]:
         "created": run["created"],
         "metric": search.metric,
         "mode": search.mode,
-        "quoted": quoted,
-        "scores": {split: {key: score[key] for key in keys} for split, score in scores.items()},
+        "quoted": quoted.name if quoted else None,
+        "scores": {name: {key: score[key] for key in keys} for name, score in score_rows(card or {})},
+        "optimism": card.get("optimism") if card else None,
         "sealed": {key: card["origin"][key] for key in ("trial", "epoch") if key in card["origin"]} if card else None,
         "threshold": {key: card["threshold"][key] for key in ("value", "chosen_by")} if card else None,
         "num_samples": search.num_samples if run["kind"] == "search" else None,
@@ -44,6 +45,19 @@ def headline(sources: Sources) -> dict[str, Any]:
             }
             for note in run.get("extensions", [])
         ],
+    }
+
+
+def all_scores(sources: Sources) -> dict[str, Any] | None:
+    """Every score of the split that is quoted, as rows; None where the card does not hold them."""
+    found = quote(sources.card)
+    if sources.card is None or found is None or "boundary_iou" not in sources.card["scores"][found.split]:
+        return None
+    rows = score_parts(sources.card["scores"][found.split])
+    keys = ("num_images", *METRICS)
+    return {
+        "split": found.split,
+        "rows": [{"name": name, **{key: part.get(key) for key in keys}} for name, part in rows],
     }
 
 

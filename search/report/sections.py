@@ -19,6 +19,7 @@ from search.report.markup import (
     settings_text,
     table,
 )
+from search.report.score_section import quoted_score, scores_section
 from search.report.threshold_section import threshold_section
 
 ORIGINS = {
@@ -41,6 +42,8 @@ def render(record: Mapping[str, Any], images: Mapping[int, Sequence[str]]) -> It
     head = record["headline"]
     metric = head["metric"]
     yield _headline(head, record["best_trials"])
+    if record["scores"]:
+        yield scores_section(record["scores"])
     if record["history"]:
         yield _history(record["history"])
     if record["best_trials"]:
@@ -67,7 +70,7 @@ def _headline(head: Mapping[str, Any], best: Sequence[Mapping[str, Any]] | None)
     parts.append(f'<p class="soft">{kind}, begun {created}, status: {escape(head["status"].replace("_", " "))}</p>')
     if head["error"]:
         parts.append(f'<p class="bad">{escape(head["error"])}</p>')
-    parts.append(_score(head))
+    parts.append(quoted_score(head))
     if head["quoted"] is None and best:
         parts.append(
             f"<p>Nothing is sealed yet. The best trial so far is {best[0]['number']}, with "
@@ -75,32 +78,6 @@ def _headline(head: Mapping[str, Any], best: Sequence[Mapping[str, Any]] | None)
         )
     parts.append(facts_list(_facts(head)))
     return section("", *parts)
-
-
-def _score(head: Mapping[str, Any]) -> str:
-    if head["quoted"] is None:
-        return ""
-    score = head["scores"][head["quoted"]]
-    low, high = score["iou_interval"]
-    chose = ", ".join(score["chose"])
-    honest = (
-        f"These {head['quoted']} images chose nothing: not the weights, the epoch, the threshold or the winner."
-        if not chose
-        else f"The {head['quoted']} images also chose: {escape(chose)}. So the score flatters; "
-        "a test split would give one to quote without this caveat."
-    )
-    others = [
-        f'<div class="plain"><b>{other["iou"]:.4f}</b><small>on {other["num_images"]} {escape(split)} images, '
-        f"which chose {escape(', '.join(other['chose']) or 'nothing')}</small></div>"
-        for split, other in head["scores"].items()
-        if split != head["quoted"]
-    ]
-    return (
-        f'<div class="score"><div><b>{score["iou"]:.4f}</b><small>IoU, mean per image, on {score["num_images"]} '
-        f'{head["quoted"]} images</small></div><div class="plain"><b>{low:.4f} - {high:.4f}</b>'
-        f'<small>95% interval</small></div><div class="plain"><b>{score["dice"]:.4f}</b><small>Dice</small></div>'
-        f"{''.join(others)}</div><p>{honest}</p>"
-    )
 
 
 def _facts(head: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -14,6 +14,11 @@ from segcore.data.checks import Problems
 from segcore.data.samples import SPLITS, Pair, Sample, Split
 from segcore.errors import ConfigError, DataError
 
+AUTO_TEST_FRACTION = 0.15
+MIN_TEST_IMAGES = 50
+MIN_TEST_GROUPS = 5
+"""`data.test_fraction: auto` holds this share out where that makes so many images, of so many groups."""
+
 
 def assign_groups(pairs: Sequence[Pair], relative_paths: Sequence[str], group_by: str | None) -> list[Pair]:
     """Give every pair its group: the CSV's, else what `group_by` finds in its path, else none.
@@ -52,8 +57,10 @@ def assign_splits(pairs: Sequence[Pair], config: DataConfig, problems: Problems)
     """Keep the data set's own splits and carve the missing ones from its training files.
 
     Without any split, everything is training files. Validation files are carved when there are none, test files
-    when there are none and `test_fraction` is above 0; each class folder gives its share, groups stay whole, and
-    the fractions are of all training files. Groups that the data set itself spreads over splits are warned of.
+    when there are none and `test_fraction` asks for them; each class folder gives its share, groups stay whole, and
+    the fractions are of all training files. With `test_fraction: auto`, test files are carved only from data that
+    brings no split but train, and only where `auto_test_fraction` finds enough of it. Groups that the data set itself
+    spreads over splits are warned of.
 
     Args:
         pairs: All pairs, with groups; all or none of them with a split.
@@ -72,7 +79,10 @@ def assign_splits(pairs: Sequence[Pair], config: DataConfig, problems: Problems)
         raise DataError(f"there are no training images, only {dict(given)}; add a `train` split")
     _warn_of_spread_groups(pairs, splits, problems)
     pool_size = given["train"]
-    fractions: dict[Split, float] = {"test": config.test_fraction, "val": config.val_fraction}
+    test_fraction = config.test_fraction
+    if test_fraction == "auto":
+        test_fraction = 0.0 if given["val"] else auto_test_fraction(pairs, config.val_fraction)
+    fractions: dict[Split, float] = {"test": test_fraction, "val": config.val_fraction}
     for split, fraction in fractions.items():
         if given[split] or fraction == 0.0:
             continue
@@ -84,6 +94,30 @@ def assign_splits(pairs: Sequence[Pair], config: DataConfig, problems: Problems)
         for pair, split in zip(pairs, splits, strict=True)
     ]
     return sorted(samples, key=lambda sample: (SPLITS.index(sample.split), sample.name))
+
+
+def auto_test_fraction(pairs: Sequence[Pair], val_fraction: float) -> float:
+    """The share that is worth holding out for the final test: 15 % where that is 50 images of 5 groups, else none.
+
+    With fewer, the interval of the test's score says little, and training and validation miss the images more. The
+    answer depends on the pairs alone, so that a run that is resumed gets the same.
+    """
+    num_groups = len({_group_of(pair) for pair in pairs})
+    fits = val_fraction + AUTO_TEST_FRACTION < 1.0
+    enough = round(AUTO_TEST_FRACTION * len(pairs)) >= MIN_TEST_IMAGES
+    return AUTO_TEST_FRACTION if fits and enough and AUTO_TEST_FRACTION * num_groups >= MIN_TEST_GROUPS else 0.0
+
+
+def halves(samples: Sequence[Sample], seed: int) -> list[int]:
+    """Which half each sample is in, 0 or 1: by seed and name, each class shared out, groups whole.
+
+    All are 0 where there is but one group.
+    """
+    pairs = [Pair(s.name, s.image, s.mask, None, s.class_name, s.group) for s in samples]
+    if len({pair.group for pair in pairs}) < 2:
+        return [0] * len(samples)
+    second = set(_carve(pairs, range(len(pairs)), len(pairs) / 2, f"{seed}/halves", "val"))
+    return [int(i in second) for i in range(len(pairs))]
 
 
 def _group_of(pair: Pair) -> str:

@@ -9,8 +9,7 @@ from PIL import Image
 
 from search.errors import BundleError, DataError
 from search.models import evaluate_data, find_images, find_model, load_model, predict_images
-from search.sealing import worst
-from segcore.bundle import Bundle, ImageScore, write_bundle
+from segcore.bundle import Bundle, write_bundle
 from segcore.config import DataConfig, SyntheticConfig, TrainConfig
 from segcore.data.synthetic import write_synthetic
 from segcore.models import build_model
@@ -167,7 +166,9 @@ def test_the_reported_score_is_that_of_the_written_masks(bundle: Bundle, data: P
     assert len(set(expected.values())) > 6
     low, high = report["iou_interval"]
     assert low < report["iou"] < high
-    json.dumps(report)
+    assert set(report["by_class"]) == {"disk", "polygon"}
+    assert {"precision", "recall", "boundary_iou", "ece", "size", "class"} <= set(report["images"][0])
+    json.dumps(report, allow_nan=False)
 
 
 def test_the_split_is_test_where_there_is_one(bundle: Bundle, data: Path) -> None:
@@ -194,9 +195,3 @@ def test_an_empty_split_is_told_with_those_there_are(bundle: Bundle, data: Path,
         evaluate_data(bundle, DataConfig(root=str(tmp_path)), "test")
     report = evaluate_data(bundle, DataConfig(root=str(tmp_path)), None)
     assert (report["split"], report["num_images"]) == ("val", 2)
-
-
-def test_the_worst_images_are_those_of_the_lowest_iou() -> None:
-    scores = [ImageScore(f"{i}", iou, iou, 0, 1) for i, iou in enumerate([0.9, 0.1, 0.5, 0.1, 0.0])]
-    assert worst(scores, 3) == [{"name": "4", "iou": 0.0}, {"name": "1", "iou": 0.1}, {"name": "3", "iou": 0.1}]
-    assert len(worst(scores[:2])) == 2

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from segcore import bundle as bundle_module
-from segcore.bundle import Bundle, ImageScore, load_bundle, score_images, summarize, write_bundle
+from segcore.bundle import Bundle, load_bundle, write_bundle
 from segcore.card import CARD_FILE, WEIGHTS_FILE, read_card, sha256, update_card, verify_bundle
 from segcore.config import SyntheticConfig, TrainConfig
 from segcore.data.synthetic import write_synthetic
@@ -201,95 +201,6 @@ def test_a_mask_follows_a_photo_that_is_stored_turned(bundle: Bundle, tmp_path: 
     exif[0x0112] = 6
     Image.new("RGB", (60, 40), (200, 30, 90)).save(tmp_path / "turned.jpg", exif=exif)
     assert bundle.predict_file(tmp_path / "turned.jpg").shape == (60, 40)
-
-
-def independent_iou(bundle: Bundle, image: Path, mask: Path, tmp_path: Path) -> float:
-    """What a stranger computes from a written mask, with PIL and numpy alone."""
-    written = tmp_path / "pred.png"
-    Image.fromarray(bundle.predict_file(image, original_size=False)).save(written)
-    pred = np.asarray(Image.open(written)) > 127
-    foreground = Image.fromarray((np.asarray(Image.open(mask)) > 127).astype(np.uint8))
-    target = np.asarray(foreground.resize((48, 32), Image.Resampling.NEAREST)) == 1
-    union = np.count_nonzero(pred | target)
-    return np.count_nonzero(pred & target) / union if union else 1.0
-
-
-def test_scores_equal_an_independent_computation_exactly(bundle: Bundle, pairs: Pairs, tmp_path: Path) -> None:
-    scores = score_images(bundle, pairs)
-    assert [score.name for score in scores] == [name for name, _, _ in pairs]
-    expected = [independent_iou(bundle, image, mask, tmp_path) for _, image, mask in pairs]
-    assert [score.iou for score in scores] == expected
-    assert scores[-1].iou == 0.0  # an empty target, and a prediction that is not
-    assert len(set(expected)) > 5
-    for score in scores:
-        assert score.dice == pytest.approx(2 * score.iou / (1 + score.iou))
-        assert score.iou == score.intersection / score.union
-
-
-def test_a_score_does_not_depend_on_the_other_images(bundle: Bundle, pairs: Pairs) -> None:
-    together = {score.name: score for score in score_images(bundle, pairs)}
-    for pair in reversed(pairs):
-        assert score_images(bundle, [pair]) == [together[pair[0]]]
-
-
-def test_empty_target_and_empty_prediction_score_one(folder: Path, pairs: Pairs) -> None:
-    rewrite_card(folder, threshold={"value": 1.0})
-    scores = score_images(load_bundle(folder), [pairs[0], pairs[-1]])
-    assert [(score.iou, score.dice) for score in scores] == [(0.0, 0.0), (1.0, 1.0)]
-
-
-def test_scoring_tells_how_far_it_is(bundle: Bundle, pairs: Pairs) -> None:
-    seen: list[int] = []
-    score_images(bundle, pairs[:3], seen.append)
-    assert seen == [1, 2, 3]
-
-
-def scores_of(*values: float) -> list[ImageScore]:
-    return [ImageScore(str(i), v, 2 * v / (1 + v), round(v * 100), 100) for i, v in enumerate(values)]
-
-
-def test_the_summary_by_hand() -> None:
-    """Two images: 30 of 60 and 10 of 40 pixels."""
-    summary = summarize([ImageScore("a", 0.5, 2 / 3, 30, 60), ImageScore("b", 0.25, 0.4, 10, 40)])
-    assert summary["num_images"] == 2
-    assert summary["iou"] == 0.375
-    assert summary["dice"] == pytest.approx((2 / 3 + 0.4) / 2)
-    assert summary["iou_pooled"] == 0.4
-    assert summary["dice_pooled"] == pytest.approx(80 / 140)
-    assert summary["iou_interval"] == [0.25, 0.5]  # all that two images can say
-    assert summary["confidence"] == 0.95
-
-
-def test_the_interval_is_the_same_each_time() -> None:
-    scores = scores_of(*np.random.default_rng(0).uniform(0.2, 1.0, 30))
-    assert summarize(scores) == summarize(scores)
-    assert summarize(scores, seed=1)["iou_interval"] != summarize(scores)["iou_interval"]
-
-
-def test_the_interval_is_that_of_the_mean() -> None:
-    """Of 400 normal scores with deviation 0.1 it is the mean +- 1.96 * 0.1 / 20."""
-    values = np.random.default_rng(0).normal(0.6, 0.1, 400)
-    summary = summarize(scores_of(*values))
-    half = 1.96 * values.std() / 20
-    low, high = summary["iou_interval"]
-    assert low == pytest.approx(values.mean() - half, abs=0.001)
-    assert high == pytest.approx(values.mean() + half, abs=0.001)
-
-
-def test_the_interval_narrows_with_confidence_and_closes_on_equal_scores() -> None:
-    scores = scores_of(*np.random.default_rng(0).uniform(0.2, 1.0, 30))
-    (low95, high95), (low50, high50) = (summarize(scores, confidence=c)["iou_interval"] for c in (0.95, 0.5))
-    assert low95 < low50 < summarize(scores)["iou"] < high50 < high95
-    assert summarize(scores_of(0.5, 0.5, 0.5))["iou_interval"] == [0.5, 0.5]
-
-
-def test_one_image_has_a_summary() -> None:
-    assert summarize(scores_of(0.5))["iou_interval"] == [0.5, 0.5]
-
-
-def test_empty_everywhere_scores_one() -> None:
-    summary = summarize([ImageScore("a", 1.0, 1.0, 0, 0)])
-    assert (summary["iou_pooled"], summary["dice_pooled"]) == (1.0, 1.0)
 
 
 def test_a_new_bundle_replaces_the_old_one_whole(folder: Path) -> None:

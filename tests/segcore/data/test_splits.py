@@ -77,6 +77,28 @@ def test_given_splits_are_kept_and_only_missing_ones_are_carved() -> None:
     assert counts(assign(train, val_fraction=0.25)) == {"train": 15, "val": 5}
 
 
+@pytest.mark.parametrize(("total", "held_out"), [(329, 0), (330, 50), (400, 60), (12, 0)])
+def test_a_test_split_is_carved_unasked_where_it_has_at_least_fifty_images(total: int, held_out: int) -> None:
+    found = assign(pairs({"a": total}))
+    assert counts(found).get("test", 0) == held_out
+    assert assign(pairs({"a": total}), test_fraction=0.0) != found or not held_out
+    assert assign(pairs({"a": total}), test_fraction=0.15 if held_out else 0.0) == found
+
+
+def test_given_splits_are_not_carved_unasked() -> None:
+    train, val, test = (pairs({"a": n}, split) for n, split in ((900, "train"), (90, "val"), (60, "test")))
+    assert counts(assign(train + val)) == {"train": 900, "val": 90}
+    assert counts(assign(train + val + test)) == {"train": 900, "val": 90, "test": 60}
+    assert counts(assign(train, val_fraction=0.2)) == {"train": 585, "val": 180, "test": 135}
+
+
+def test_no_test_split_is_carved_unasked_from_few_groups_or_beside_a_large_val_split() -> None:
+    assert counts(assign(grouped(33, 20)))["train"] > 500
+    assert "test" not in counts(assign(grouped(33, 20)))
+    assert counts(assign(grouped(34, 20)))["test"] == 100
+    assert "test" not in counts(assign(pairs({"a": 1000}), val_fraction=0.85))
+
+
 def grouped(num_groups: int, size: int, group_by: str = r"^(\w+)-") -> list[Pair]:
     given = [
         Pair(f"v{g}-{i}", Path(f"v{g}-{i}.jpg"), Path(f"v{g}-{i}.png"), None, "")

@@ -1,0 +1,74 @@
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+
+from segcore.intervals import difference_interval, mean_interval, t_quantile
+
+
+@pytest.mark.parametrize(
+    ("probability", "degrees", "expected"),
+    [(0.975, 1, 12.7062), (0.975, 2, 4.3027), (0.95, 5, 2.0150), (0.975, 30, 2.0423), (0.975, 500, 1.9647)],
+)
+def test_the_quantile_is_that_of_the_tables(probability: float, degrees: int, expected: float) -> None:
+    assert t_quantile(probability, degrees) == pytest.approx(expected, abs=2e-4)
+    assert t_quantile(1 - probability, degrees) == pytest.approx(-expected, abs=2e-4)
+    assert t_quantile(probability, 10**6) == NormalDist().inv_cdf(probability)
+
+
+def test_the_interval_of_many_normal_scores_is_that_of_the_textbook() -> None:
+    values = np.random.default_rng(0).normal(0.6, 0.1, 400)
+    half = 1.966 * values.std(ddof=1) / 20
+    low, high = mean_interval(values)
+    assert low == pytest.approx(values.mean() - half, abs=0.001)
+    assert high == pytest.approx(values.mean() + half, abs=0.001)
+
+
+def test_few_images_give_about_the_t_interval() -> None:
+    """0.3, 0.5, 0.7: deviation 0.2, so 0.5 +- 4.303 * 0.2 / sqrt(3), which the resampling of three can only round."""
+    low, high = mean_interval([0.3, 0.5, 0.7], bounds=(-9.0, 9.0))
+    assert 0.5 - low == pytest.approx(0.497, rel=0.25)
+    assert high - 0.5 == pytest.approx(0.497, rel=0.25)
+
+
+def test_one_group_says_nothing_about_others() -> None:
+    assert mean_interval([0.5]) == (0.0, 1.0)
+    assert mean_interval([0.5, 0.6, 0.7], ["a", "a", "a"]) == (0.0, 1.0)
+    assert difference_interval([0.5], [0.4, 0.6]) == (-1.0, 1.0)
+    assert difference_interval([0.4, 0.6], [0.5]) == (-1.0, 1.0)
+
+
+def test_equal_scores_close_the_interval_and_bounds_hold() -> None:
+    assert mean_interval([0.5] * 8) == (0.5, 0.5)
+    assert mean_interval([0.0, 1.0]) == (0.0, 1.0)
+    low, high = mean_interval([1.0, 1.0, 1.0, 0.9])
+    assert 0.8 < low < 0.975
+    assert high == 1.0
+
+
+def test_images_of_one_group_count_as_one() -> None:
+    """Four groups of 25 equal images: as uncertain as four images."""
+    means = [0.4, 0.5, 0.6, 0.7]
+    values = np.repeat(means, 25)
+    groups = [f"film {i // 25}" for i in range(100)]
+    assert mean_interval(values, groups) == pytest.approx(mean_interval(means), abs=1e-12)
+    low, high = mean_interval(values)
+    assert high - low < 0.3 * (mean_interval(means)[1] - mean_interval(means)[0])
+
+
+def test_the_same_seed_gives_the_same_interval_and_confidence_widens_it() -> None:
+    values = np.random.default_rng(0).uniform(0.2, 1.0, 30)
+    assert mean_interval(values) == mean_interval(values)
+    assert mean_interval(values, seed=1) != mean_interval(values)
+    (low95, high95), (low50, high50) = (mean_interval(values, confidence=c) for c in (0.95, 0.5))
+    assert low95 < low50 < values.mean() < high50 < high95
+
+
+def test_the_interval_of_a_difference_adds_both_uncertainties() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(0.7, 0.1, 300), rng.normal(0.6, 0.2, 200)
+    half = 1.96 * np.sqrt(first.var(ddof=1) / 300 + second.var(ddof=1) / 200)
+    difference = first.mean() - second.mean()
+    assert difference_interval(first, second) == pytest.approx((difference - half, difference + half), abs=0.003)
+    low, high = difference_interval(second, first)
+    assert (low, high) == pytest.approx((-difference - half, -difference + half), abs=0.003)
