@@ -87,9 +87,9 @@ def _momentum(group: dict[str, Any]) -> Any:
 def read_schedule(schedule: LRSchedule, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> dict[str, Any]:
     """The share of the peak at steps over the whole run, what plateau does, and the learning rates now in force."""
     total = schedule.total_steps
-    with _untouched(schedule):
+    shares = sorted({float(f"{group['lr'] / (_peak(group) or 1.0):.9g}") for group in optimizer.param_groups})
+    with _untouched(schedule):  # which sets the learning rates anew
         patience, factor, floor = _plateau(schedule)
-    shares = sorted({float(group["lr"]) / (_peak(group) or 1.0) for group in optimizer.param_groups})
     return {
         "train.epochs": total / steps_per_epoch,
         "lr_scheduler, share of the peak over the run": [schedule.factor_at(step) for step in probes(total)],
