@@ -4,8 +4,9 @@ One JSON object a line. `{"event": "epoch", "number", "epoch", "time", "metrics"
 `{"event": "error", "number", "time", "kind", "message"}` for a trial that failed, and `{"event": "interrupted",
 "number", "epoch", "time", "message"}` for one whose worker died after `epoch` and that goes on; `"retried"`, with the
 same keys, for one that ran out of its share's memory and goes on alone; `{"event": "dropped", "number", "time",
-"bytes"}` for an ended one whose checkpoint goes. A line cut off by a crash is ignored; an epoch that was trained again
-after a crash counts once, as its last line says.
+"bytes"}` for an ended one whose checkpoint goes; `{"event": "applied", "number", "time", "applied": {...}, "machine":
+{...}}` for what was read back of a trial before it took its first step, and where it trains. A line cut off by a crash
+is ignored; an epoch that was trained again after a crash counts once, as its last line says.
 """
 
 import json
@@ -31,6 +32,11 @@ class EventLog:
     def epoch(self, number: int, epoch: int, metrics: dict[str, Any]) -> None:
         """Records one report of a trial."""
         self._append({"event": "epoch", "number": number, "epoch": epoch, "time": time.time(), "metrics": metrics})
+
+    def applied(self, number: int, applied: dict[str, Any], machine: dict[str, Any]) -> None:
+        """Records what was read back of a trial that begins or goes on, and where it trains."""
+        record = {"event": "applied", "number": number, "time": time.time(), "applied": applied, "machine": machine}
+        self._append(record)
 
     def error(self, number: int, kind: str, message: str) -> None:
         """Records why a trial failed."""
@@ -99,6 +105,15 @@ def epochs_by_trial(events: list[dict[str, Any]]) -> dict[int, dict[int, dict[st
 def errors_by_trial(events: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
     """`{number: event}` of the last error of each trial."""
     return {event["number"]: event for event in events if event.get("event") == "error"}
+
+
+def applied_by_trial(events: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
+    """`{number: events}` of what was read back of each trial, one for each time that it began or went on."""
+    found: dict[int, list[dict[str, Any]]] = {}
+    for event in events:
+        if event.get("event") == "applied":
+            found.setdefault(event["number"], []).append(event)
+    return found
 
 
 def retried_trials(events: list[dict[str, Any]]) -> frozenset[int]:

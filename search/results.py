@@ -1,5 +1,6 @@
 """The run's tables, from the study and the journal; no training, no Ray, no side effects but the two Parquet files."""
 
+import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from search.events import epochs_by_trial, errors_by_trial
+from search.events import applied_by_trial, epochs_by_trial, errors_by_trial
 from search.pareto import sorted_fronts
 
 if TYPE_CHECKING:
@@ -46,13 +47,15 @@ def build_tables(
 
     A trial's `value` is the metric of its best epoch, which is also the epoch whose weights its checkpoint keeps,
     whatever its state: a trial that was stopped early may still hold the best model. With a second metric, its column
-    holds the cost that the trial was judged by, and `pareto` is true for the trials of `pareto_front`.
+    holds the cost that the trial was judged by, and `pareto` is true for the trials of `pareto_front`. `applied` is
+    JSON: what was read back of the trial before it trained.
     """
     # Imported here: the study brings Ray and Optuna, which reading a finished table does not need.
     from search.study import COST_ATTR, PARAMS_ATTR, RAY_IDS_ATTR
 
     journal = epochs_by_trial(events)
     errors = errors_by_trial(events)
+    proofs = applied_by_trial(events)
     trial_rows = []
     for trial in trials:
         state = STATES[trial.state.name]
@@ -77,6 +80,7 @@ def build_tables(
                 **({second_metric: trial.user_attrs.get(COST_ATTR)} if second_metric else {}),
                 **{f"param/{key}": value for key, value in trial.user_attrs.get(PARAMS_ATTR, {}).items()},
                 "error": f"{error['kind']}: {error['message']}" if error else None,
+                "applied": json.dumps(proofs[trial.number][-1]["applied"]) if trial.number in proofs else None,
                 "ray_trial_ids": list(trial.user_attrs.get(RAY_IDS_ATTR, [])),
             }
         )

@@ -10,10 +10,12 @@ from search.events import EventLog, read_events
 from search.paths import RunPaths, trial_dirname
 from search.results import write_epochs
 from search.runs import timed
+from segcore.applied import compact
 from segcore.checkpoint import BestModel, first_readable, read_best
 from segcore.checkpoint_writer import CheckpointWriter
 from segcore.data.cache import open_cache
 from segcore.device import begin_trial
+from segcore.machine import describe_machine
 from segcore.training import fit
 
 log = logging.getLogger("segsearch")
@@ -48,6 +50,9 @@ def train_run(config: SearchConfig, paths: RunPaths, cache_path: Path) -> BestMo
         )
         for result in epochs:
             writer.end(result.state, is_best=result.is_best)
+            if result.applied is not None:
+                device = next(result.state.model.parameters()).device
+                events.applied(0, compact(result.applied), describe_machine(device))
             events.epoch(0, result.epoch, {**result.metrics, "finished": result.is_last})
             writer.reported()
             if result.note:

@@ -1,18 +1,21 @@
 """The bridge to Ray Tune: a trial's spec in, a report per epoch out. The only file here that imports ray."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from ray import tune
 
+from segcore.applied import compact
 from segcore.checkpoint import first_readable
 from segcore.checkpoint_writer import CheckpointWriter
 from segcore.config import TrainConfig
 from segcore.cost import LATENCY, PARAMETERS, measure_latency_ms, num_parameters
 from segcore.data.cache import open_cache
 from segcore.device import begin_trial
-from segcore.training import fit
+from segcore.machine import describe_machine
+from segcore.training import EpochResult, fit
 
 
 def train_trial(spec: dict[str, Any]) -> None:
@@ -30,10 +33,12 @@ def train_trial(spec: dict[str, Any]) -> None:
     A report carries the metrics of `segcore.training.EpochResult` and `number`, `epoch`, `best_epoch`,
     `finished` (true in the last epoch, so that a trial that was stopped early can be told from a complete one),
     `checkpoint_bytes` (of the newest checkpoint of this trial), `note` where there is one, `cost/parameters` and,
-    where it is measured, `cost/latency_ms`. Which epochs are saved says `CheckpointWriter`; each is saved before it is
-    reported.
+    where it is measured, `cost/latency_ms`. The first one that is made here also says as JSON what was found to be
+    `applied` of the config, and on which `machine`. Which epochs are saved says `CheckpointWriter`; each is saved
+    before it is reported.
 
     Raises:
+        AppliedConfigError: What was built is not what the config asks for.
         TrainingError: `fork_from` cannot be read; starting afresh instead would not be a fork.
     """
     begin_trial(spec["num_cpus"], spec["gpu_fraction"])
@@ -76,6 +81,12 @@ def train_trial(spec: dict[str, Any]) -> None:
                     "finished": result.is_last,
                     "checkpoint_bytes": writer.num_bytes,
                     **({"note": result.note} if result.note else {}),
+                    **(_proof(result) if result.applied is not None else {}),
                 }
             )
             writer.reported()
+
+
+def _proof(result: EpochResult) -> dict[str, str]:
+    device = next(result.state.model.parameters()).device
+    return {"applied": json.dumps(compact(result.applied or {})), "machine": json.dumps(describe_machine(device))}

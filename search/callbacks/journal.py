@@ -1,5 +1,6 @@
 """The driver-side callback that writes the run's journal, then tells the study; it runs before any other callback."""
 
+import json
 import logging
 import time
 from typing import Any
@@ -30,7 +31,7 @@ class JournalCallback(Callback):  # type: ignore[misc]
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        """Records an epoch: what the trainable reported, without Ray's own bookkeeping."""
+        """Records an epoch: what the trainable reported, without Ray's own bookkeeping; first, what was read back."""
         if "epoch" not in result:
             return
         metrics = {
@@ -38,6 +39,8 @@ class JournalCallback(Callback):  # type: ignore[misc]
             for key, value in result.items()
             if ("/" in key and isinstance(value, int | float)) or key in ("lr", "best_epoch", "finished")
         }
+        if "applied" in result:
+            self._log.applied(int(result["number"]), json.loads(result["applied"]), json.loads(result["machine"]))
         self._log.epoch(int(result["number"]), int(result["epoch"]), metrics)
         if result.get("note"):
             log.info("trial %d: %s", int(result["number"]), result["note"])

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from segcore.data.dataset import Loader
     from segcore.step import TrainStep
 
-__all__ = ["read_applied", "verify_applied", "verify_epoch"]
+__all__ = ["compact", "read_applied", "verify_applied", "verify_epoch"]
 
 CompileMode = bool | Literal["auto"]
 _MEASURED = ("augment.probability", "augment.scale", "augment.rotate", "augment.color")
@@ -97,6 +97,17 @@ def verify_applied(
         more = f"; and {len(wrong) - _MOST_TOLD} more" if len(wrong) > _MOST_TOLD else ""
         raise AppliedConfigError("; ".join(wrong[:_MOST_TOLD]) + more)
     return found
+
+
+def compact(found: dict[str, Any]) -> dict[str, Any]:
+    """The facts as they are kept: without those that are nothing, numbers to six digits."""
+
+    def short(value: Any) -> Any:
+        if isinstance(value, list):
+            return [short(item) for item in value]
+        return float(f"{value:.6g}") if isinstance(value, float) else value
+
+    return {key: short(value) for key, value in found.items() if value is not None}
 
 
 def verify_epoch(config: TrainConfig, metrics: dict[str, float], num_steps: int, steps_per_epoch: int) -> None:
