@@ -30,6 +30,7 @@ from search.terminal import counting_bar
 from segcore.config import TrainConfig
 from segcore.data.cache import build_cache, open_cache
 from segcore.data.discovery import DatasetIndex, discover
+from segcore.data.leaks import leak_warnings
 
 log = logging.getLogger("segsearch")
 
@@ -180,7 +181,7 @@ def prepare_data(config: SearchConfig, console: Console) -> tuple[DatasetIndex, 
     with counting_bar(console, "decoding images") as advance:
         cache_path = build_cache(index, config.data, advance)
     with open_cache(cache_path) as cache:
-        for warning in (*index.warnings, *cache.warnings):
+        for warning in (*index.warnings, *cache.warnings, *leak_warnings(cache, index)):
             log.warning("data: %s", warning)
     counts = ", ".join(f"{count} {split}" for split, count in index.counts().items() if count)
     height, width = config.data.image_hw

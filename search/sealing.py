@@ -15,6 +15,7 @@ from segcore.config import TrainConfig
 from segcore.crossfit import CrossFit, optimism_of_threshold, optimism_on_test
 from segcore.data.cache import SampleCache
 from segcore.data.discovery import DatasetIndex
+from segcore.data.leaks import leak_counts
 from segcore.errors import BundleError, TrainingError
 from segcore.scoring import score_images, summarize
 
@@ -108,6 +109,7 @@ def seal(
             "fingerprint": cache.fingerprint,
             "layout": index.layout,
             "images": index.counts(),
+            "leaks": leak_counts(cache),
         },
         "validation_when_trained": best.metrics,
     }

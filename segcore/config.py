@@ -53,6 +53,11 @@ class DataConfig(Section):
         description="Regular expression on the image's relative path; files with the same first group "
         "(or whole match) stay in one split.",
     )
+    group_duplicates: bool = Field(
+        False,
+        description="Keep identical and nearly identical images, mirrored ones too, in one split where we make the "
+        "splits; costs decoding the images once more at each start.",
+    )
     seed: int = Field(0, description="Seed of the split and of the synthetic data.")
     cache_dir: str | None = Field(None, description="Folder of the decoded cache; default: the user's cache folder.")
     synthetic: SyntheticConfig = SyntheticConfig()

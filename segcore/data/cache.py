@@ -14,7 +14,6 @@ import json
 import os
 import re
 import shutil
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +32,7 @@ from segcore.data.cache_file import (
 )
 from segcore.data.checks import Problems
 from segcore.data.content import Content, decode_all
+from segcore.data.likeness import Likeness, find_leaks, likeness_of
 from segcore.data.samples import DatasetIndex, Sample
 from segcore.errors import DataError
 
@@ -124,6 +124,7 @@ def _build(path: Path, index: DatasetIndex, hw: tuple[int, int], progress: Calla
     if needed > free:
         raise DataError(_no_space(path.parent, needed, f"{free / 1e9:.2f} GB are free"))
     problems, digests = Problems(), []
+    likenesses: list[Likeness] = []
     rows_per_batch = max(1, _BATCH_BYTES // (hw[0] * hw[1] * 4))
     schema = cache_schema(hw, rows_per_batch, len(index.samples))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -133,13 +134,17 @@ def _build(path: Path, index: DatasetIndex, hw: tuple[int, int], progress: Calla
             with pa.ipc.new_file(file, schema) as writer:
                 for first in range(0, len(index.samples), rows_per_batch):
                     samples = index.samples[first : first + rows_per_batch]
-                    batch, found = _fill(samples, contents, hw, schema)
+                    batch, found, alike = _fill(samples, contents, hw, schema)
                     digests += found
+                    likenesses += alike
                     if not problems.errors:  # else only the rest of the problems is of interest
                         writer.write_batch(batch)
                 problems.raise_if_any(index.root)
-                _warn_of_doubles(index.samples, digests, problems)
-                tail = {"fingerprint": _fingerprint(index.samples, digests, hw), "warnings": problems.warnings()}
+                tail = {
+                    "fingerprint": _fingerprint(index.samples, digests, hw),
+                    "warnings": problems.warnings(),
+                    "leaks": find_leaks(likenesses, [s.split for s in index.samples], [d[:32] for d in digests]),
+                }
                 writer.write_batch(pa.RecordBatch.from_pylist([], schema=schema), custom_metadata=encode_metadata(tail))
             file.flush()
             os.fsync(file.fileno())
@@ -160,16 +165,17 @@ def _watched(
 
 def _fill(
     samples: Sequence[Sample], contents: Iterator[Content], hw: tuple[int, int], schema: pa.Schema
-) -> tuple[pa.RecordBatch, list[bytes]]:
+) -> tuple[pa.RecordBatch, list[bytes], list[Likeness]]:
     rows = len(samples)
     images, masks = np.zeros((rows, *hw, 3), np.uint8), np.zeros((rows, *hw), np.uint8)
-    digests, sizes = [], np.zeros((rows, 2), np.int32)
+    digests, likenesses, sizes = [], [], np.zeros((rows, 2), np.int32)
     for row in range(rows):
         content = next(contents)
         digests.append(content.digest)
         sizes[row] = content.original_hw
         if content.image is not None and content.mask is not None:
             images[row], masks[row] = content.image, content.mask
+            likenesses.append(likeness_of(content.image))
     texts = [[getattr(sample, name) for sample in samples] for name in TEXT_COLUMNS]
     arrays = [
         pa.Array.from_buffers(schema.field("image").type, rows, [None, pa.py_buffer(images)]),
@@ -178,23 +184,12 @@ def _fill(
         pa.array(sizes[:, 0]),
         pa.array(sizes[:, 1]),
     ]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema), digests
+    return pa.RecordBatch.from_arrays(arrays, schema=schema), digests, likenesses
 
 
 def _fingerprint(samples: Sequence[Sample], digests: Sequence[bytes], hw: tuple[int, int]) -> str:
     rows = sorted(f"{s.split} {d.hex()}" for s, d in zip(samples, digests, strict=True))
     return hashlib.sha256("\n".join([f"{hw[0]}x{hw[1]}", *rows]).encode()).hexdigest()
-
-
-def _warn_of_doubles(samples: Sequence[Sample], digests: Sequence[bytes], problems: Problems) -> None:
-    """Warn of images with the same pixels in two splits: their score is of images that were trained on."""
-    by_digest: dict[bytes, dict[str, str]] = defaultdict(dict)
-    for sample, digest in zip(samples, digests, strict=True):
-        by_digest[digest[:32]].setdefault(sample.split, sample.name)
-    for places in by_digest.values():
-        if len(places) > 1:
-            where = " and ".join(f"{split}: {name}" for split, name in places.items())
-            problems.warn("images are in two splits with the same pixels, so scores may flatter", where)
 
 
 def _size_bytes(index: DatasetIndex, hw: tuple[int, int]) -> int:

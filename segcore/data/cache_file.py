@@ -16,10 +16,11 @@ import numpy as np
 import pyarrow as pa
 
 from segcore.data.foreground import ByteArray
+from segcore.data.likeness import Leak
 from segcore.data.samples import Split
 from segcore.errors import DataError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 TEXT_COLUMNS = ("name", "class_name", "split", "group")
 
 
@@ -42,6 +43,7 @@ class SampleCache:
         original_hw: `(N, 2) int32`, each image's height and width on disk.
         fingerprint: sha256 (hex) of all pixels and which split each is in; paths, names and times play no part.
         warnings: What was odd about the pixels when they were decoded, one line each.
+        leaks: Images of val and test that are in an earlier split too, or nearly.
     """
 
     def __init__(self, path: Path) -> None:
@@ -60,6 +62,7 @@ class SampleCache:
         self.hw: tuple[int, int] = (head["height"], head["width"])
         self.fingerprint: str = tail["fingerprint"]
         self.warnings: tuple[str, ...] = tuple(tail["warnings"])
+        self.leaks: tuple[Leak, ...] = tuple(Leak(*row) for row in tail["leaks"])
         self._rows_per_batch: int = head["rows_per_batch"]
         self._views: list[tuple[ByteArray, ByteArray] | None] = [None] * (self._reader.num_record_batches - 1)
         columns: dict[str, list[Any]] = defaultdict(list)

@@ -24,7 +24,8 @@ def discover(config: DataConfig, *, carve: bool = True) -> DatasetIndex:
 
     The layouts are those of `DataConfig.layout`; `auto` takes the first that fits, in the order CSV file, split
     folders, flat folders, paired suffix, one CSV in the folder. Only names are looked at, so this is quick; when
-    they are in disorder, the pairs that were found are decoded too, so that everything wrong is told at once.
+    they are in disorder, the pairs that were found are decoded too, so that everything wrong is told at once. With
+    `group_duplicates`, the images that splits are carved from are decoded as well.
 
     Args:
         config: Root, layout, fractions, groups and seed.
@@ -54,8 +55,14 @@ def discover(config: DataConfig, *, carve: bool = True) -> DatasetIndex:
 
     base = root.parent if root.is_file() else root
     pairs = assign_groups(pairs, [_relative(pair.image, base) for pair in pairs], config.group_by)
+    if carve and config.group_duplicates:
+        # Imported here: only this needs pixels.
+        from segcore.data.duplicates import group_duplicates
+
+        pairs = group_duplicates(pairs, config)
     samples = assign_splits(pairs, config, problems) if carve else _as_they_are(pairs)
-    return DatasetIndex(str(root), layout, tuple(samples), problems.warnings())
+    given = tuple(split for split in SPLITS if any(pair.split == split for pair in pairs))
+    return DatasetIndex(str(root), layout, tuple(samples), problems.warnings(), given)
 
 
 def _pair_files(config: DataConfig, problems: Problems) -> tuple[Path, str, list[Pair]]:

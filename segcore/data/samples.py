@@ -60,12 +60,14 @@ class DatasetIndex:
         layout: How images and masks were paired: `split_folders`, `flat`, `suffix` or `csv`.
         samples: In the order train, val, test, by name within a split.
         warnings: Oddities for the user to know, one line each.
+        given_splits: Splits that came with the data; the others are carved.
     """
 
     root: str
     layout: str
     samples: tuple[Sample, ...]
     warnings: tuple[str, ...]
+    given_splits: tuple[Split, ...] = ()
 
     def split(self, name: Split) -> list[Sample]:
         """The samples of one split."""

@@ -9,7 +9,7 @@ from typing import Any
 DEFAULTS: dict[str, dict[str, Any]] = {
     "data": {
         "root": "data", "layout": "auto", "mask_suffix": "_mask", "image_size": 256, "val_fraction": 0.2,
-        "test_fraction": "auto", "group_by": None, "seed": 0, "cache_dir": None,
+        "test_fraction": "auto", "group_by": None, "group_duplicates": False, "seed": 0, "cache_dir": None,
     },
     "model": {
         "arch": "unet", "encoder": "none", "encoder_weights": "none", "base_channels": 32, "depth": 4,

@@ -173,15 +173,6 @@ def test_oddities_warn_and_do_not_stop(tmp_path: Path) -> None:
     assert len(cache.warnings) == 4
 
 
-def test_the_same_pixels_in_two_splits_are_warned_of(tmp_path: Path) -> None:
-    root = write_split(tmp_path / "data", {"train": 3, "val": 1}, classes=("a",))
-    shutil.copy(root / "train/images/a/001.jpg", root / "val/images/a/000.jpg")
-    with open_cache(check(root, tmp_path / "cache")) as cache:
-        (warning,) = cache.warnings
-    assert warning.startswith("1 images are in two splits with the same pixels")
-    assert "train: a/001 and val: a/000" in warning
-
-
 def test_a_root_that_is_not_there_says_where_it_looked_and_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
