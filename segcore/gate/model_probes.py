@@ -1,0 +1,304 @@
+"""Probes of the model, the loss, the optimizer and the metric, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from segcore.gate.evidence import Evidence, shown
+from segcore.gate.report import Finding
+from segcore.losses import build_loss
+
+ModelProbe = Callable[[Evidence], Iterator[Finding]]
+
+_FEW = 4
+_STEEP = 64.0  # a power of two: undone without rounding
+
+
+def probe_normalisation(evidence: Evidence) -> Iterator[Finding]:
+    """What enters the encoder must be the decoded image, normalised once, with the encoder's own numbers."""
+    pipeline, batch = evidence.pipeline, evidence.batch
+    entered = _encoder_input(evidence, batch.images[:_FEW])
+    if entered is None:
+        return
+    decoded = np.stack([pipeline.cache.image(int(index)) for index in batch.indices[:_FEW]]).transpose(0, 3, 1, 2)
+    entered = entered[:, :, : decoded.shape[2], : decoded.shape[3]]
+    if entered.shape != decoded.shape:
+        return
+    raw = torch.from_numpy(decoded.astype(np.float32) / 255.0)
+    own_mean, own_std = (torch.tensor(getattr(pipeline.encoder, name)) for name in ("mean", "std"))
+    slopes, offsets, fits = _lines(raw, entered)
+    key = "model.encoder"
+    if float(fits.min()) < 0.98:
+        if float(_lines(raw.flip(1), entered)[2].min()) > 0.98:
+            yield Finding(
+                "channels_swapped", "error", "the encoder gets blue, green, red instead of red, green, blue",
+                {"correlation with the file": float(fits.min())},
+                "convert with cv2.COLOR_BGR2RGB where they are read",
+            )  # fmt: skip
+        return
+    numbers: dict[str, float | int | str] = {
+        "mean of what enters": float(entered.mean()), "its deviation": float(entered.std()),
+        "encoder's mean": _rgb(own_mean), "encoder's std": _rgb(own_std),
+    }  # fmt: skip
+    mean, std = -offsets / slopes, 1.0 / slopes  # what one normalisation would have had to be
+    if torch.allclose(mean, own_mean, atol=0.02) and torch.allclose(std, own_std, rtol=0.05):
+        return
+    centre, width = own_mean.view(3, 1, 1), own_std.view(3, 1, 1)
+    for unit in (1.0, 255.0):  # the second time, the numbers may have been meant for bytes
+        if _is_close((((raw - centre) / width) / unit - centre) / width, entered):
+            yield Finding(
+                "normalised_twice", "error", "the images are normalised twice before they enter the encoder", numbers,
+                "leave them as bytes where they are read: the model normalises them itself",
+            )  # fmt: skip
+            return
+    is_pretrained = pipeline.config.model.encoder_weights != "none"
+    yield Finding(
+        "wrong_normalisation", "error" if is_pretrained else "warning",
+        "the images are not normalised with the numbers of their encoder",
+        {**numbers, "mean in use": _rgb(mean), "std in use": _rgb(std)},
+        f"use mean and std of {key}={pipeline.config.model.encoder}"
+        + ("" if is_pretrained else "; without pretrained weights this costs little"),
+    )  # fmt: skip
+
+
+def probe_eval_mode(evidence: Evidence) -> Iterator[Finding]:
+    """Two passes over the same images in eval mode must agree."""
+    images = evidence.batch.images[:_FEW]
+    first, second = evidence.logits(images), evidence.logits(images)
+    differ = float((first - second).abs().max())
+    scale = float(first.std())
+    if differ > 1e-3 * max(scale, 1e-3):
+        yield Finding(
+            "dropout_left_on", "error", "the model answers by chance in eval mode: dropout, or the like, is left on",
+            {"largest difference of two passes": differ, "deviation of the logits": scale},
+            "call model.eval() before validation, and pass training=self.training to functional dropout "
+            "(model.dropout)",
+        )  # fmt: skip
+
+
+def probe_double_sigmoid(evidence: Evidence) -> Iterator[Finding]:
+    """The model must give logits, and the loss must take logits."""
+    pipeline = evidence.pipeline
+    images = evidence.batch.images[:_FEW]
+    logits = evidence.logits(images)
+    if float(logits.min()) >= 0.0 and float(logits.max()) <= 1.0:
+        with _steeper(pipeline.model):
+            steep = evidence.logits(images)
+        if float(steep.min()) >= 0.0 and float(steep.max()) <= 1.0:
+            yield Finding(
+                "double_sigmoid", "error",
+                "the model applies a sigmoid, and so do the loss and the metric: no probability can leave 0.5 to 0.73",
+                {"lowest output": float(steep.min()), "highest": float(steep.max())},
+                "return logits from the model",
+            )  # fmt: skip
+            return
+    reference = build_loss(pipeline.config.loss).to(pipeline.step.device)
+    generator = torch.Generator().manual_seed(0)
+    z = (4.0 * torch.randn(2, 1, 16, 16, generator=generator)).to(pipeline.step.device)
+    targets = (torch.rand(2, 1, 16, 16, generator=generator) > 0.6).to(z.device).float()
+    with torch.no_grad():
+        found = float(pipeline.step.loss_fn(z, targets))
+        once, twice = float(reference(z, targets)), float(reference(z.sigmoid(), targets))
+    if abs(found - twice) < 1e-4 * max(1.0, twice) < abs(found - once):
+        yield Finding(
+            "double_sigmoid", "error", "the loss gets probabilities where it takes logits: a sigmoid is applied twice",
+            {"loss of random logits": found, "as it should be": once, "with two sigmoids": twice},
+            "give the loss the model's logits",
+        )  # fmt: skip
+
+
+def probe_learning_rate_zero(evidence: Evidence) -> Iterator[Finding]:
+    """Some group must have a learning rate."""
+    groups = evidence.pipeline.step.optimizer.param_groups
+    rates = [float(group.get("peak_lr", group["lr"])) for group in groups]
+    if not any(rates):
+        yield Finding(
+            "lr_zero", "error", "the learning rate is 0, so nothing is trained",
+            {"groups": len(rates), "largest rate": max(rates, default=0.0)}, "set optimizer.lr, e.g. to 1e-3",
+        )  # fmt: skip
+
+
+def probe_frozen(evidence: Evidence) -> Iterator[Finding]:
+    """Every layer must be trained, but for an encoder that the config freezes."""
+    pipeline = evidence.pipeline
+    groups = pipeline.step.optimizer.param_groups
+    rates = {id(p): float(group.get("peak_lr", group["lr"])) for group in groups for p in group["params"]}
+    if not any(rates.values()):
+        return
+    meant = set[int]()
+    if pipeline.config.optimizer.encoder_lr_factor == 0.0 and getattr(pipeline.encoder, "is_timm", False):
+        meant = {id(p) for p in pipeline.encoder.parameters()}
+    named = [(name, p) for name, p in pipeline.model.named_parameters() if id(p) not in meant]
+    frozen = [(name, p) for name, p in named if not p.requires_grad or rates.get(id(p), 0.0) == 0.0]
+    if frozen:
+        parts = list(dict.fromkeys(part_of(name) for name, _ in frozen))
+        yield Finding(
+            "frozen_layers", "error", f"layers are not trained: {shown(parts)}",
+            {
+                "parameters": sum(p.numel() for _, p in frozen), "of": sum(p.numel() for _, p in named),
+                "without gradient": sum(not p.requires_grad for _, p in frozen),
+                "not in the optimizer": sum(id(p) not in rates for _, p in frozen),
+            },
+            "unfreeze them and give them to the optimizer (optimizer.encoder_lr_factor: 0 is what freezes an encoder "
+            "on purpose)",
+        )  # fmt: skip
+
+
+def probe_gradient(evidence: Evidence) -> Iterator[Finding]:
+    """Each part that takes part in the forward pass must get a finite gradient that is not all zero."""
+    pipeline = evidence.pipeline
+    step, model = pipeline.step, pipeline.model
+    used = set[int]()
+    hooks = [  # an unused layer is no fault
+        module.register_forward_hook(lambda module, *_: used.update(id(p) for p in module.parameters(recurse=False)))
+        for module in model.modules()
+    ]
+    model.train()
+    try:
+        for images, targets in step.parts(evidence.batch):
+            loss = step.loss_of(images, targets)
+            if loss.requires_grad:
+                loss.backward()  # type: ignore[no-untyped-call]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    norms: dict[str, list[float]] = {}
+    for name, p in model.named_parameters():
+        if p.requires_grad and id(p) in used:
+            norms.setdefault(part_of(name), []).append(0.0 if p.grad is None else float(p.grad.norm()))
+    step.optimizer.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=True)
+    broken = [part for part, found in norms.items() if not np.isfinite(found).all()]
+    dead = [part for part, found in norms.items() if not any(found)]
+    if broken:
+        yield Finding(
+            "gradient_not_finite", "error", f"the gradient is not finite in {shown(broken)}",
+            {"parts": len(broken), "of": len(norms), "loss": float(loss.detach())},
+            "look for divisions by 0 and logarithms of 0 in the loss (loss.smooth), or set train.precision: fp32",
+        )  # fmt: skip
+    elif dead:
+        yield Finding(
+            "dead_gradient", "error", f"no gradient reaches {shown(dead)}",
+            {"parts without": len(dead), "of": len(norms), "largest gradient elsewhere": _largest(norms)},
+            "look for detach(), no_grad(), rounding or a saturated activation between these layers and the loss",
+        )  # fmt: skip
+
+
+def probe_metric(evidence: Evidence) -> Iterator[Finding]:
+    """The metric must give the known IoU (or Dice) of cases that are known."""
+    pipeline = evidence.pipeline
+    threshold = 0.5 if pipeline.threshold == "auto" else pipeline.threshold
+    cases = [_bars(0, 8, 0, 8), _bars(4, 12, 0, 8), _bars(0, 8, 0, 2), _bars(0, 6, 0, 8)]
+    overlaps = [(8, 8), (4, 12), (2, 8), (6, 8)]  # intersection and union, in columns
+    iou = [inter / union for inter, union in overlaps]
+    dice = [2 * value / (1 + value) for value in iou]
+    found = [_answer(pipeline.metric, logits, targets, threshold) for logits, targets in cases]
+    if any(np.allclose(found, known, atol=0.02) for known in (iou, dice)):
+        return
+    swapped = [_answer(pipeline.metric, targets, logits, threshold) for logits, targets in cases]
+    numbers: dict[str, float | int | str] = {
+        f"IoU {known:.3g} came out as": value for known, value in zip(iou, found, strict=True)
+    }
+    if any(np.allclose(swapped, known, atol=0.02) for known in (iou, dice)):
+        yield Finding(
+            "metric_swapped", "error", "the metric is called with prediction and mask in each other's place", numbers,
+            "pass the logits first and the mask second",
+        )  # fmt: skip
+        return
+    yield Finding(
+        "metric_wrong", "error", "the metric gives neither the IoU nor the Dice of predictions that are known", numbers,
+        "compare it with segcore.metrics.ThresholdCurve",
+    )  # fmt: skip
+
+
+def part_of(parameter_name: str) -> str:
+    """The part of a model that a parameter belongs to: `decoder.stages.1` of `decoder.stages.1.block.conv1.weight`."""
+    return ".".join(parameter_name.split(".")[:-1][:3])
+
+
+def _encoder_input(evidence: Evidence, images: Tensor) -> Tensor | None:
+    """What the encoder is called with, `(n, 3, h, w)`, or None where it is not called."""
+    seen: list[Tensor] = []
+    hook = evidence.pipeline.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    try:
+        evidence.logits(images)
+    finally:
+        hook.remove()
+    return seen[0].detach().float().cpu() if seen and seen[0].shape[1] == 3 else None
+
+
+def _lines(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Slope, offset and correlation of `y` over `x` for each of three channels."""
+    x, y = (values.double().transpose(0, 1).flatten(1) for values in (x, y))
+    x_mean, y_mean = x.mean(1, keepdim=True), y.mean(1, keepdim=True)
+    covariance = ((x - x_mean) * (y - y_mean)).mean(1)
+    variance = x.var(1, correction=0).clamp_min(1e-12)
+    slopes = covariance / variance
+    fits = covariance / (variance * y.var(1, correction=0)).sqrt().clamp_min(1e-12)
+    safe = torch.where(slopes.abs() > 1e-12, slopes, torch.full_like(slopes, 1e-12))
+    return safe.float(), (y_mean - slopes[:, None] * x_mean)[:, 0].float(), fits.float()
+
+
+def _is_close(expected: Tensor, found: Tensor) -> bool:
+    scale = float(expected.std()) + 1e-6
+    return float((expected - found).abs().mean()) < 0.1 * scale
+
+
+class _steeper:  # noqa: N801 - used as a statement
+    """Makes the last layer with weights steeper for a while: a bounded output stays bounded, logits do not."""
+
+    def __init__(self, model: nn.Module) -> None:
+        layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear | nn.ConvTranspose2d)]
+        self._weights = [layers[-1].weight] if layers else []
+
+    def __enter__(self) -> None:
+        self._scale(_STEEP)
+
+    def __exit__(self, *_: object) -> None:
+        self._scale(1.0 / _STEEP)
+
+    @torch.no_grad()
+    def _scale(self, factor: float) -> None:
+        for weight in self._weights:
+            weight.mul_(factor)
+
+
+def _bars(first: int, last: int, mask_first: int, mask_last: int) -> tuple[Tensor, Tensor]:
+    """Logits and target `(1, 1, 16, 16)` that are foreground in some columns."""
+    logits = torch.full((1, 1, 16, 16), -12.0)
+    logits[..., first:last] = 12.0
+    targets = torch.zeros(1, 1, 16, 16)
+    targets[..., mask_first:mask_last] = 1.0
+    return logits, targets
+
+
+def _answer(metric: Callable[[Tensor, Tensor, float], float], first: Tensor, second: Tensor, threshold: float) -> float:
+    """What a metric says; a refusal is no number."""
+    try:
+        return float(metric(first, second, threshold))
+    except Exception:  # a metric of a stranger may refuse in any way
+        return float("nan")
+
+
+def _largest(norms: Mapping[str, list[float]]) -> float:
+    return max((value for found in norms.values() for value in found), default=0.0)
+
+
+def _rgb(values: Tensor) -> str:
+    return "/".join(f"{value:.3g}" for value in values.tolist())
+
+
+MODEL_PROBES: dict[str, ModelProbe] = {
+    "normalisation": probe_normalisation,
+    "eval mode": probe_eval_mode,
+    "double sigmoid": probe_double_sigmoid,
+    "learning rate of 0": probe_learning_rate_zero,
+    "frozen layers": probe_frozen,
+    "gradient": probe_gradient,
+    "metric": probe_metric,
+}
+"""By what is looked at, in the order in which they run."""

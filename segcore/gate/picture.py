@@ -1,0 +1,80 @@
+"""The batch as a picture: its images, masks, probabilities and predictions, a column an image."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+ByteArray = npt.NDArray[np.uint8]
+
+CELL = 128
+_GAP = 4
+_LABELS = 130
+_TITLE = 52
+_BACKGROUND, _INK, _FAINT = (255, 255, 255), (20, 20, 20), (110, 110, 110)
+_HIT, _MISSED, _WRONG = (46, 160, 67), (31, 119, 216), (220, 50, 47)
+
+
+def draw_picture(
+    images: npt.NDArray[np.generic],
+    targets: npt.NDArray[np.generic],
+    probs: npt.NDArray[np.float32],
+    threshold: float,
+    ious: npt.NDArray[np.float64],
+    title: str,
+) -> ByteArray:
+    """Draw `(H, W, 3) uint8`.
+
+    In the last row, what was found is green, what was missed blue, and what is none red.
+
+    Args:
+        images: `(N, 3, h, w)`, bytes or anything else, which is then stretched to the range of bytes.
+        targets: `(N, h, w)`; above 0 is foreground.
+        probs: `(N, h, w)` in [0, 1].
+        threshold: Of the last row.
+        ious: `(N,)` of each prediction.
+        title: One line.
+    """
+    count, (height, width) = len(images), targets.shape[1:]
+    scale = CELL / max(height, width)
+    cell_h, cell_w = max(1, round(height * scale)), max(1, round(width * scale))
+    labels = ("image", "mask", "probability", f"prediction\nat {threshold:.3f}")
+    sheet = Image.new(
+        "RGB", (_LABELS + max(count * (cell_w + _GAP), 320) + _GAP, _TITLE + len(labels) * (cell_h + _GAP) + 24),
+        _BACKGROUND,
+    )  # fmt: skip
+    draw = ImageDraw.Draw(sheet)
+    font, small = ImageFont.load_default(15), ImageFont.load_default(12)
+    draw.text((_GAP * 2, 6), title, _INK, font)
+    x = _GAP * 2
+    for colour, word in ((_HIT, "found"), (_MISSED, "missed"), (_WRONG, "wrong")):
+        draw.rectangle((x, 33, x + 10, 43), colour)
+        draw.text((x + 15, 30), word, _FAINT, small)
+        x += 70
+    for row, label in enumerate(labels):
+        draw.multiline_text((_GAP * 2, _TITLE + row * (cell_h + _GAP) + cell_h // 2 - 10), label, _INK, font)
+    pictures = _as_bytes(images)
+    for column in range(count):
+        inside, predicted = targets[column] > 0, probs[column] >= threshold
+        verdict = np.zeros((height, width, 3), np.uint8)
+        verdict[inside & predicted], verdict[inside & ~predicted], verdict[~inside & predicted] = _HIT, _MISSED, _WRONG
+        grey = np.rint(probs[column] * 255).astype(np.uint8)
+        cells = (pictures[column], inside.astype(np.uint8) * 255, grey, verdict)
+        x = _LABELS + column * (cell_w + _GAP)
+        for row, cell in enumerate(cells):
+            shown = Image.fromarray(cell).convert("RGB").resize((cell_w, cell_h), Image.Resampling.NEAREST)
+            sheet.paste(shown, (x, _TITLE + row * (cell_h + _GAP)))
+        draw.text((x, _TITLE + len(cells) * (cell_h + _GAP)), f"IoU {ious[column]:.3f}", _FAINT, small)
+    return np.asarray(sheet)
+
+
+def _as_bytes(images: npt.NDArray[np.generic]) -> ByteArray:
+    """`(N, h, w, 3) uint8`."""
+    rows = images.transpose(0, 2, 3, 1)
+    if rows.dtype == np.uint8:
+        return rows.astype(np.uint8)
+    values = np.nan_to_num(rows.astype(np.float32))
+    low, high = float(values.min()), float(values.max())
+    stretched: ByteArray = np.rint((values - low) / max(high - low, 1e-6) * 255).astype(np.uint8)
+    return stretched
