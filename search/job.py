@@ -221,7 +221,7 @@ def _search_and_seal(
 def _train_and_seal(
     config: SearchConfig, paths: RunPaths, index: DatasetIndex, cache_path: Path, console: Console
 ) -> Outcome:
-    from search.sealing import seal
+    from search.sealing import applied_of, seal
     from search.training_run import train_run
 
     try:
@@ -231,8 +231,9 @@ def _train_and_seal(
             origin = {"run": paths.name, "epoch": best.epoch}
             with timed(paths, "seal"), open_cache(cache_path) as cache:
                 card = seal(
-                    paths.best, best, config.train_config(), index, cache, origin, chosen_on=config.search.metric
-                )
+                    paths.best, best, config.train_config(), index, cache, origin,
+                    chosen_on=config.search.metric, applied=applied_of(paths, 0),
+                )  # fmt: skip
             log.info("sealed epoch %d in %s", best.epoch, paths.best)
             log.info("%s", headline(card))
             exit_code = export_run(config, paths, console)

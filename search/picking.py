@@ -13,7 +13,7 @@ from search.paths import RunPaths, read_json
 from search.quoting import headline
 from search.results import read_table
 from search.runs import stored_config
-from search.sealing import newest_readable, seal
+from search.sealing import applied_of, newest_readable, seal
 from segcore.data.cache import open_cache
 
 log = logging.getLogger("segsearch")
@@ -50,7 +50,8 @@ def seal_trial(paths: RunPaths, number: int, folder: Path, console: Console) -> 
     origin = {"run": paths.name, "trial": number, "epoch": best.epoch, "trials": len(rows)}
     with open_cache(cache_path) as cache:
         train = trial_configs(config, paths)[number]
-        card = seal(folder, best, train, index, cache, origin, chosen_on=config.search.metric)
+        proof = applied_of(paths, number)
+        card = seal(folder, best, train, index, cache, origin, chosen_on=config.search.metric, applied=proof)
     log.info("sealed trial %d, epoch %d in %s", number, best.epoch, folder)
     log.info("%s", headline(card))
     return card

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import platform
 import shutil
 import socket
 import sys
@@ -15,10 +14,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from search.config import SearchConfig, dump_config, load_config
+from search.environment import describe_environment
 from search.errors import RunError
 from search.events import read_events
 from search.paths import RunPaths, read_json, write_json, write_text
-from segcore.card import installed_versions
 
 log = logging.getLogger("segsearch")
 
@@ -61,13 +60,7 @@ def create_run(config: SearchConfig, kind: str) -> RunPaths:
             "worker": _this_process(),
             "created": time.time(),
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            "host": {
-                "name": socket.gethostname(),
-                "cpus": os.cpu_count(),
-                "platform": platform.platform(),
-                "python": platform.python_version(),
-            },
-            "versions": installed_versions(),
+            **describe_environment(),
             "seed": config.search.seed,
             "timings": {},
         },

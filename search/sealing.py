@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from search.config import SearchConfig
+from search.events import applied_by_trial, read_events
 from search.paths import RunPaths
 from search.results import best_trial
 from segcore.bundle import Bundle, load_bundle, write_bundle
@@ -41,7 +42,10 @@ def seal_search(
         best = newest_readable(paths, number)
         if best is not None:
             origin = {"run": paths.name, "trial": number, "epoch": best.epoch, "trials": len(trials)}
-            return seal(paths.best, best, train_config_of[number], index, cache, origin, chosen_on=config.search.metric)
+            return seal(
+                paths.best, best, train_config_of[number], index, cache, origin,
+                chosen_on=config.search.metric, applied=applied_of(paths, number),
+            )  # fmt: skip
         log.warning("trial %d has the best value but no readable checkpoint; taking the next best trial", number)
         candidates.remove(winner)
     failures = [f"trial {row['number']}: {row['error']}" for row in trials if row["error"]]
@@ -73,6 +77,12 @@ def newest_readable(paths: RunPaths, number: int) -> BestModel | None:
     return None
 
 
+def applied_of(paths: RunPaths, number: int) -> dict[str, Any] | None:
+    """What was read back of a trial before it trained; None for one of an older version."""
+    proofs = applied_by_trial(read_events(paths.events)).get(number)
+    return dict(proofs[-1]["applied"]) if proofs else None
+
+
 def seal(
     folder: Path,
     best: BestModel,
@@ -82,11 +92,12 @@ def seal(
     origin: dict[str, Any],
     *,
     chosen_on: str,
+    applied: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes the bundle, loads it back as a stranger would, scores it from the image files, and completes its card.
 
     The score on `val` chose the epoch, the threshold and the winner, so it flatters; where there is a `test` split, it
-    is opened here, once, and is the score to quote.
+    is opened here, once, and is the score to quote. `applied` is what was read back of the run before it trained.
     """
     auto = train.threshold == "auto"
     card: dict[str, Any] = {
@@ -112,6 +123,7 @@ def seal(
             "leaks": leak_counts(cache),
         },
         "validation_when_trained": best.metrics,
+        **({"applied": applied} if applied else {}),
     }
     write_bundle(folder, best.weights, train, card)
     bundle = load_bundle(folder)
