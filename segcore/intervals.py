@@ -11,6 +11,7 @@ References:
 """
 
 from collections.abc import Sequence
+from functools import cache
 from statistics import NormalDist
 
 import numpy as np
@@ -69,6 +70,7 @@ def difference_interval(
     return _interval(float(a.mean() - b.mean()), of_first - of_second, confidence, bounds)
 
 
+@cache
 def t_quantile(probability: float, degrees: int) -> float:
     """Student's t; with t = sqrt(degrees) * tan(u), its density is proportional to cos(u) ** (degrees - 1)."""
     if degrees > 1000:

@@ -17,6 +17,8 @@ from search.paths import RunPaths, write_json
 from search.results import Tables, write_tables
 from search.runs import create_run, update_run
 from search.show import render_run, run_details, run_rows, short_names
+from segcore.card import update_card
+from segcore.scoring import ImageScore, summarize
 
 
 def new_run(
@@ -220,6 +222,34 @@ def test_the_score_to_quote_is_that_of_test_where_there_is_one(tmp_path: Path) -
         "winner",
     ] in lines
     assert "threshold 0.2500 (config); auto gives 0.3750 with val IoU 0.8125" in " ".join(text.split())
+
+
+def test_all_scores_of_the_quoted_split_are_shown_and_how_much_val_flatters(tmp_path: Path) -> None:
+    paths = new_run(tmp_path)
+    images = [ImageScore("[red]", 5, 10, 10, 1, 4, "small", "a"), ImageScore("fine", 9, 10, 10, 3, 4, "large", "b")]
+    val, test = ({**summarize(images), "chose": chose} for chose in (["epoch"], []))
+    write_card(paths, {"run": "birds", "trial": 3, "epoch": 7}, val=val, test=test)
+    optimism = {"val": 0.8, "against": "test", "honest": 0.7, "gap": 0.1, "interval": [0.0, 0.2]}
+    update_card(paths.best, {"optimism": optimism})
+    text = printed(run_details("birds", tmp_path), width=200)
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "val's own IoU is 0.8000: +0.1000 against test (95% interval +0.0000 to +0.2000)" in lines
+    assert "all scores on test" in lines
+    assert "images IoU Dice precision recall boundary IoU ECE" in lines
+    assert "mean per image 2 0.5758 0.7000 0.7000 0.7000 0.5000 0.0000" in lines
+    assert "all pixels pooled 2 0.5385 0.7000 0.7000 0.7000 0.5000 0.0000" in lines
+    assert "class a 1 0.3333 0.5000 0.5000 0.5000 0.2500 0.0000" in lines
+    assert "worst: [red] 0.3333 0.5000 0.5000 0.5000 0.2500 0.0000" in lines
+
+
+def test_the_cross_fitted_score_is_listed_and_quoted(tmp_path: Path) -> None:
+    paths = new_run(tmp_path)
+    fitted = {key: value for key, value in split_score(0.75, chose=[]).items() if key not in ("chose", "iou_pooled")}
+    val = {**split_score(0.8, chose=["epoch", "threshold"]), "cross_fitted": fitted}
+    write_card(paths, {"run": "birds", "epoch": 7}, val=val)
+    assert (run_rows(tmp_path)[0]["iou"], run_rows(tmp_path)[0]["split"]) == (0.75, "val, cross-fitted")
+    lines = [" ".join(line.split()) for line in printed(run_details("birds", tmp_path)).splitlines()]
+    assert "val, cross-fitted 12 0.7500 0.7000 - 0.8000 0.7600 - epoch" in lines
 
 
 def test_a_single_training_run_has_no_trial(tmp_path: Path) -> None:

@@ -72,3 +72,37 @@ def test_the_interval_of_a_difference_adds_both_uncertainties() -> None:
     assert difference_interval(first, second) == pytest.approx((difference - half, difference + half), abs=0.003)
     low, high = difference_interval(second, first)
     assert (low, high) == pytest.approx((-difference - half, -difference + half), abs=0.003)
+
+
+def failing_at_times(rng: np.random.Generator, n: int) -> np.ndarray:
+    """IoUs of a model that fails on one image in ten; their mean is 0.9 * 20 / 23 + 0.1 * 0.2."""
+    return np.where(rng.random(n) < 0.1, rng.beta(1, 4, n), rng.beta(20, 3, n))
+
+
+def test_nine_in_ten_intervals_of_a_mean_hold_it() -> None:
+    rng, truth = np.random.default_rng(0), 0.9 * 20 / 23 + 0.1 * 0.2
+    found = [mean_interval(failing_at_times(rng, 64), confidence=0.9, draws=500, seed=i) for i in range(500)]
+    assert 0.86 <= np.mean([low <= truth <= high for low, high in found]) <= 0.94
+
+
+def test_nine_in_ten_intervals_of_a_gap_hold_it() -> None:
+    rng, hits = np.random.default_rng(1), 0
+    for i in range(500):
+        val, test = rng.beta(8, 2, 48), rng.beta(8, 2, 32) - 0.05
+        low, high = difference_interval(val, test, confidence=0.9, draws=500, seed=i)
+        hits += low <= 0.05 <= high
+    assert 0.86 <= hits / 500 <= 0.94
+
+
+def test_nine_in_ten_intervals_over_films_hold_the_mean_and_fewer_do_image_by_image() -> None:
+    """Sixteen films of six images, which are alike in each."""
+    rng, by_film, by_image = np.random.default_rng(2), 0, 0
+    films = [str(i // 6) for i in range(96)]
+    for i in range(500):
+        values = np.repeat(rng.uniform(0.6, 0.9, 16), 6) + rng.normal(0, 0.02, 96)
+        low, high = mean_interval(values, films, confidence=0.9, draws=500, seed=i)
+        by_film += low <= 0.75 <= high
+        low, high = mean_interval(values, confidence=0.9, draws=500, seed=i)
+        by_image += low <= 0.75 <= high
+    assert 0.86 <= by_film / 500 <= 0.94
+    assert by_image / 500 < 0.7

@@ -1,7 +1,11 @@
+from typing import Any
+
 import pytest
 from report_runs import card, frozen, row, score, sources
 
-from search.report.outcome import best_trials, failures, headline, origins
+from search.report.outcome import all_scores, best_trials, failures, headline, origins
+from search.report.score_section import quoted_score, scores_section
+from segcore.scoring import ImageScore, summarize
 
 
 def test_the_score_to_quote_is_the_one_that_chose_nothing() -> None:
@@ -95,3 +99,43 @@ def test_the_sealed_trial_is_the_winner_even_where_another_one_is_better() -> No
     found = origins(sources(trials=[row(0, 0.5), row(1, 0.9)], frozen=trials, card=card(0)))
     assert found is not None
     assert [entry["found_winner"] for entry in found] == [True, False]
+
+
+def full_card() -> dict[str, Any]:
+    """A card of this version without a test split: 14 classes, three object sizes and an image without any."""
+    images = [
+        ImageScore(f"<{i}>", i, 20, 20, i, 30, size, class_name=f"c{i:02d}", group=str(i))
+        for i, size in enumerate(["small", "medium", "large", "empty"] * 3 + ["small"] * 2)
+    ]  # fmt: skip
+    cross_fitted = {"iou": 0.4, "iou_interval": [0.3, 0.5], "dice": 0.5, "num_images": 14, "thresholds": [0.2, 0.3]}
+    val = {**summarize(images), "chose": ["epoch", "threshold"], "cross_fitted": cross_fitted}
+    optimism = {"val": 0.45, "against": "val, cross-fitted", "honest": 0.4, "gap": 0.05, "interval": [0.01, 0.09]}
+    return {**card(0, val=val), "optimism": optimism}
+
+
+def test_all_scores_have_a_row_each_and_of_many_classes_the_worst_are_shown() -> None:
+    record = all_scores(sources(card=full_card()))
+    assert record is not None
+    names = [row["name"] for row in record["rows"]]
+    assert names[:6] == [
+        "mean per image", "all pixels pooled", "empty masks", "small objects", "medium objects", "large objects",
+    ]  # fmt: skip
+    assert names[6:18] == [f"class c{i:02d}" for i in range(11)] + ["class c11 (2 better classes: see card.json)"]
+    assert names[18:] == [f"worst: <{i}>" for i in range(5)]
+    assert record["rows"][19]["iou"] == 1 / 39
+    page = scores_section(record)
+    assert "All scores on val" in page
+    assert "worst: &lt;0&gt;" in page
+    assert all_scores(sources(card=card(0, val=score(0.7, [])))) is None, "a card of an earlier version"
+    assert all_scores(sources()) is None
+
+
+def test_the_cross_fitted_score_is_quoted_with_what_it_does_not_undo() -> None:
+    head = headline(sources(card=full_card()))
+    assert head["quoted"] == "val, cross-fitted"
+    assert head["scores"]["val, cross-fitted"]["chose"] == ["epoch"]
+    page = quoted_score(head)
+    assert "<b>0.4000</b>" in page
+    assert "the same images also chose: epoch." in page
+    assert "+0.0500 against the cross-fitted score (95% interval +0.0100 to +0.0900)" in page
+    assert quoted_score(headline(sources())) == ""
