@@ -25,6 +25,7 @@ from search.results import best_trial, build_tables, read_table
 from search.runs import absolute_paths, create_run, stored_config, timed, update_run, working_on
 from search.space import apply, parse_space
 from search.space_forbid import uniform_points
+from search.space_proof import require_effects
 from search.study import PARAMS_ATTR, stored_trials
 from search.terminal import counting_bar
 from segcore.config import TrainConfig
@@ -108,6 +109,7 @@ def extend(paths: RunPaths, num_more: int, overrides: Sequence[str], console: Co
     require_targets(extension.config)
     index, cache_path = same_data(extension.config, paths, console)
     require_models(extension.config)
+    prove_space(extension.config)
     begin_extension(paths, extension)
     return _search_and_seal(extension.config, paths, index, cache_path, console)
 
@@ -146,6 +148,7 @@ def check(config: SearchConfig, console: Console) -> tuple[DatasetIndex, Path]:
         hint = "Point elsewhere with --set data.root=FOLDER, or try without data: --set data.root=synthetic"
         raise NoDataError(f"{error}\n  {hint}") from error
     require_models(config)
+    prove_space(config)
     return index, cache_path
 
 
@@ -169,6 +172,16 @@ def require_models(config: SearchConfig) -> None:
         if key not in seen:
             seen.add(key)
             build_model(model)
+
+
+def prove_space(config: SearchConfig) -> None:
+    """Refuses a searched key that changes nothing in what trials are built of.
+
+    Raises:
+        ConfigError: With the key at fault.
+    """
+    base = config.train_config()
+    require_effects(parse_space(config.space, base), base)
 
 
 def prepare_data(config: SearchConfig, console: Console) -> tuple[DatasetIndex, Path]:

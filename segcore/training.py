@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from segcore.evaluation import evaluate, score
 from segcore.step import augments_on_device, build_step
 
 if TYPE_CHECKING:
-    from segcore.config import TrainConfig
+    from segcore.config import LoopConfig, TrainConfig
 
 METRICS: dict[str, str] = {
     "val/iou": "max",
@@ -111,12 +111,12 @@ def fit(
     if checkpoint is not None:
         load_checkpoint(checkpoint, state, as_fork=as_fork)
 
-    compile_mode = loop.compile if is_cuda or loop.compile is True else False
-    applied: dict[str, Any] | None = verify_applied(config, step, train_loader, val_loader, cache.hw, compile_mode)
+    mode = compile_mode(loop, device)
+    applied: dict[str, Any] | None = verify_applied(config, step, train_loader, val_loader, cache.hw, mode)
     next_decision = min((epoch for epoch in decided_at if epoch > state.epoch), default=loop.epochs)
     take_step = Compiler(
         step,
-        mode=compile_mode,
+        mode=mode,
         steps_left=(next_decision - state.epoch) * len(train_loader),
         folder=cache.path.parent / "inductor",
     )
@@ -167,6 +167,11 @@ def fit(
             has_told = has_told or note is not None
             yield EpochResult(epoch, metrics, is_best, epoch == loop.epochs, state, note, applied)
             applied = None
+
+
+def compile_mode(loop: LoopConfig, device: torch.device) -> bool | Literal["auto"]:
+    """Whether a run compiles its steps; on a CPU only where it is told to."""
+    return loop.compile if device.type == "cuda" or loop.compile is True else False
 
 
 def train_one_epoch(model: nn.Module, loader: Loader, take_step: Callable[[Batch], Tensor]) -> float:

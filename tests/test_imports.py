@@ -23,7 +23,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     for layer in (
         "errors terminal",
         "config config_errors config_file config_tree scheduler_rules space space_checks space_domains space_effects "
-        "space_enqueue space_forbid space_reader space_rules space_tree",
+        "space_enqueue space_forbid space_proof space_reader space_rules space_tree",
         "checkpoint_budget cluster confirm endings environment events failures gpu_probe history largest mps "
         "observations packing packing_rate paths pareto population promotion quoting recording ray_watch results "
         "retries runs sampling schedulers specs stopping storage study",
