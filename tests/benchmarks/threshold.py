@@ -7,9 +7,9 @@ positives and false negatives image by image, and form both scores both ways. *T
 the pixels than that needs: the intersection and the predicted pixels. *torchmetrics* is
 `BinaryPrecisionRecallCurve(thresholds=100)`, which counts pooled alone. All see the same float32 probabilities in
 batches of 32 on the CPU. Figures are CPU time, each the best of its rounds, taken in turns; in every other round freed
-memory is kept as in training, which spares the loops page faults. *Masks* are probabilities like a trained model's: a smooth random
-field, so sharp that over half of the pixels are sure to a thousandth, under coarse and fine noise. *Noise* is uniform,
-which no model gives: the worst case of a histogram's cache.
+memory is kept as in training, which spares the loops page faults. *Masks* are probabilities like a trained model's: a
+smooth random field, so sharp that over half of the pixels are sure to a thousandth, under coarse and fine noise.
+*Noise* is uniform, which no model gives: the worst case of a histogram's cache.
 
 The edge error is the largest difference, over 129 of our thresholds, from the loop's scores in float64, with masks,
 noise, and probabilities that all lie exactly on thresholds. The share of validation is the curve's part of
