@@ -17,6 +17,7 @@ REFUSED = {
     "train.epochs": "every trial gets the same budget, and the scheduler stops the poor ones early; set train.epochs",
     "train.seed": "the luckiest seed is not a better model; set train.seed",
     "train.num_workers": "it changes the speed, not the model; set train.num_workers",
+    "train.deterministic": "it changes the speed and the last bits, not the model; set train.deterministic",
     "train.augment_on": "it changes the speed, not the model; set train.augment_on",
     "model.in_channels": "images are RGB",
     "model.num_classes": "the data decides it",

@@ -197,6 +197,11 @@ class LoopConfig(Section):
         description="Where samples are augmented: in the loader, or whole batches on the device (not the policy "
         "`heavy`, which stays in the loader); auto: on the device when it is a GPU.",
     )
+    deterministic: bool = Field(
+        False,
+        description="On a GPU, take only algorithms that give the same bits each time, at some cost of speed; on a CPU "
+        "the same config and seed do so anyway.",
+    )
     seed: int = Field(0, description="Seed of weights, shuffling, augmentation and dropout.")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -54,16 +55,27 @@ def _has_depthwise(model: nn.Module) -> bool:
     return any(isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1 for module in model.modules())
 
 
-def prepare_device(device: torch.device) -> None:
+def prepare_device(device: torch.device, *, deterministic: bool = False) -> None:
     """Lets a GPU's kernels be as fast as they can: TF32 where float32 is left, and the fastest convolutions.
 
-    TF32 keeps float32's range and 10 bits of its mantissa, more than bf16's 7. Nothing is done for a CPU.
+    TF32 keeps float32's range and 10 bits of its mantissa, more than bf16's 7. Nothing is done for a CPU, which gives
+    the same bits each time as it is.
+
+    Args:
+        device: Where to.
+        deterministic: Kernels that give the same bits each time, on one kind of GPU with the same versions, are taken
+            instead; `begin_trial` undoes that. TF32 stays: it rounds, but always alike. What has no such kernel warns
+            and goes on.
     """
     if device.type != "cuda":
         return
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
-    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark = not deterministic  # by timing: may be another one each time
+    torch.backends.cudnn.deterministic = deterministic
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def begin_trial(num_cpus: float, gpu_fraction: float) -> None:

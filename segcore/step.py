@@ -97,8 +97,8 @@ def build_step(
     config: TrainConfig, device: torch.device, *, steps_per_epoch: int, load_pretrained: bool = True
 ) -> TrainStep:
     """The training step of a config, with its model, optimizer and schedule; it seeds torch by `train.seed`."""
-    prepare_device(device)
     loop = config.train
+    prepare_device(device, deterministic=loop.deterministic)
     torch.manual_seed(loop.seed)
     model = build_model(config.model, load_pretrained=load_pretrained)
     model = model.to(device).to(memory_format=torch.channels_last).train()

@@ -170,7 +170,9 @@ def fit(
 
 
 def compile_mode(loop: LoopConfig, device: torch.device) -> bool | Literal["auto"]:
-    """Whether a run compiles its steps; on a CPU only where it is told to."""
+    """Whether a run compiles its steps; on a CPU, or deterministic, only where it is told to: `auto` goes by timing."""
+    if loop.compile == "auto" and loop.deterministic:
+        return False
     return loop.compile if device.type == "cuda" or loop.compile is True else False
 
 

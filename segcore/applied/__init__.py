@@ -86,7 +86,7 @@ def verify_applied(
         **want_loss(config.loss),
         **want_augmentation(config.augment, loop.augment_on, is_cuda),
         **want_loop(config, step.model, step.device),
-        "train.compile": loop.compile if is_cuda or loop.compile is True else False,
+        "train.compile": loop.compile is True or (is_cuda and not loop.deterministic and loop.compile),
     }
     wrong = [
         f"{key}: the config asks for {_shown(wanted.get(key))}, what was built has {_shown(found.get(key))}"

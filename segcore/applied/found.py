@@ -230,6 +230,9 @@ def read_loop(step: TrainStep, train_loader: Loader, val_loader: Loader | None) 
         "train.seed, of the weights": torch.initial_seed(),
         "train, samples are shuffled": train_loader.is_shuffled,
     }
+    if step.device.type == "cuda":
+        switches = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic
+        facts["train.deterministic"] = all((*switches, not torch.backends.cudnn.benchmark))
     if val_loader is not None:
         facts["augment, of validation"] = "none" if val_loader.dataset.augmentation() is None else "some"
     return facts

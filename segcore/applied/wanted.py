@@ -226,5 +226,6 @@ def want_loop(config: TrainConfig, model: nn.Module, device: torch.device) -> di
         "train.seed, of the samples": loop.seed,
         "train.seed, of the weights": loop.seed % 2**64,
         "train, samples are shuffled": True,
+        **({"train.deterministic": loop.deterministic} if device.type == "cuda" else {}),
         "augment, of validation": "none",
     }

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from segcore.config import LoopConfig
-from segcore.device import begin_trial, choose_precision, freed_memory_kept, is_out_of_memory
+from segcore.device import begin_trial, choose_precision, freed_memory_kept, is_out_of_memory, prepare_device
 
 CPU = torch.device("cpu")
 
@@ -132,3 +132,23 @@ def test_a_share_of_the_gpu_is_a_limit_and_the_next_trial_has_its_own() -> None:
     torch.empty(int(0.3 * total), dtype=torch.uint8, device="cuda")
     begin_trial(1, 0)
     assert torch.cuda.memory_reserved() == 0
+
+
+def test_a_cpu_needs_nothing_to_be_deterministic() -> None:
+    begin_trial(1, 0)
+    before = state()
+    begin_trial(1, 0)
+    prepare_device(CPU, deterministic=True)
+    assert state() == before
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_deterministic_kernels_last_until_the_next_trial() -> None:
+    prepare_device(torch.device("cuda"), deterministic=True)
+    assert torch.are_deterministic_algorithms_enabled()
+    assert torch.backends.cudnn.deterministic
+    assert not torch.backends.cudnn.benchmark
+    begin_trial(1, 0)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert not torch.backends.cudnn.deterministic

@@ -1,4 +1,6 @@
 import copy
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from segcore.data.cache import SampleCache, build_cache, open_cache
 from segcore.data.dataset import build_loader
 from segcore.data.discovery import discover
 from segcore.data.samples import DatasetIndex
+from segcore.device import begin_trial
 from segcore.errors import DataError, NonFiniteLossError, TrainingError
 from segcore.evaluation import evaluate
 from segcore.losses import build_loss
@@ -301,6 +304,70 @@ def test_a_gpu_learns_as_a_cpu_does(cache: SampleCache, precision: str) -> None:
     cpu = train(config(), cache)
     assert gpu[-1].metrics["train/loss"] < gpu[0].metrics["train/loss"]
     assert gpu[-1].metrics["train/loss"] == pytest.approx(cpu[-1].metrics["train/loss"], rel=0.25)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("arch", ["unet", "residual_attention_unet"])
+def test_a_gpu_gives_the_same_bits_twice_where_it_is_asked_to(cache: SampleCache, arch: str) -> None:
+    run = config(model__arch=arch, loss__lovasz=1.0, train__deterministic=True, train__epochs=2)
+    first, second = (list(fit(run, cache, device=torch.device("cuda"))) for _ in range(2))
+    assert [without_times(r.metrics) for r in first] == [without_times(r.metrics) for r in second]
+    assert_same_weights(first[-1].state.model.state_dict(), second[-1].state.model.state_dict())
+    assert first[0].applied is not None
+    assert first[0].applied["train.deterministic"] is True
+
+
+@pytest.mark.parametrize(
+    ("compiled", "deterministic", "kind", "mode"),
+    [
+        ("auto", False, "cuda", "auto"),
+        ("auto", True, "cuda", False),
+        ("auto", False, "cpu", False),
+        (True, True, "cpu", True),
+        (False, False, "cuda", False),
+    ],
+)
+def test_what_is_decided_by_timing_is_left_out_of_a_deterministic_run(
+    compiled: Any, deterministic: bool, kind: str, mode: Any
+) -> None:
+    loop = config(train__compile=compiled, train__deterministic=deterministic).train
+    assert training.compile_mode(loop, torch.device(kind)) == mode
+
+
+FRESH = """
+import sys, torch
+from pathlib import Path
+from segcore.config import TrainConfig
+from segcore.data.cache import open_cache
+from segcore.device import begin_trial
+from segcore.training import fit
+run = TrainConfig.model_validate_json(Path(sys.argv[1]).read_text())
+begin_trial(1, 0)
+with open_cache(Path(sys.argv[2])) as cache:
+    result = list(fit(run, cache, device=torch.device("cpu")))[-1]
+torch.save({"weights": result.state.model.state_dict(), "best": result.state.best.weights}, sys.argv[3])
+"""
+
+
+def test_a_fresh_process_trains_the_same_model_bit_by_bit(cache: SampleCache, tmp_path: Path) -> None:
+    """Its memory, its hash seed and whatever ran before are others."""
+    run = config(
+        augment__policy="heavy", model__arch="residual_attention_unet", loss__lovasz=1.0, train__ema_decay=0.9,
+        train__epochs=2,
+    )  # fmt: skip
+    (tmp_path / "run.json").write_text(run.model_dump_json())
+    arguments = [str(tmp_path / "run.json"), str(cache.path), str(tmp_path / "weights.pt")]
+    subprocess.run([sys.executable, "-c", FRESH, *arguments], check=True, timeout=120)
+    elsewhere = torch.load(tmp_path / "weights.pt", weights_only=True)
+
+    threads = torch.get_num_threads()
+    begin_trial(1, 0)
+    here = train(run, cache)[-1].state
+    torch.set_num_threads(threads)
+    assert here.best is not None
+    assert_same_weights(here.model.state_dict(), elsewhere["weights"])
+    assert_same_weights(here.best.weights, elsewhere["best"])
 
 
 def test_compiling_is_told_once(cache: SampleCache, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "train": {
         "epochs": 25, "batch_size": 16, "micro_batch_size": None, "precision": "auto", "compile": "auto",
-        "grad_clip": 1.0, "ema_decay": 0.0, "num_workers": "auto", "augment_on": "auto", "seed": 0,
+        "grad_clip": 1.0, "ema_decay": 0.0, "num_workers": "auto", "augment_on": "auto", "deterministic": False,
+        "seed": 0,
     },
 }  # fmt: skip
 
