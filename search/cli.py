@@ -35,6 +35,7 @@ RESULTS = click.option(
 )
 LAYOUTS = ["auto", "split_folders", "flat", "suffix", "csv"]
 SPLITS = ["train", "val", "test", "all"]
+NO_GATE = click.option("--no-gate", is_flag=True, help="Do not overfit one batch first; the same as search.gate=false.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
@@ -82,10 +83,11 @@ def main(verbose: bool) -> None:
 @SET
 @NAME
 @click.option("--local", is_flag=True, help="One trial at a time in a small Ray of its own; for trying a config out.")
-def run(config: Path, overrides: tuple[str, ...], name: str | None, local: bool) -> None:
-    """Search CONFIG's space and hand over the best model: check, cache, search, seal, export."""
+@NO_GATE
+def run(config: Path, overrides: tuple[str, ...], name: str | None, local: bool, no_gate: bool) -> None:
+    """Search CONFIG's space and hand over the best model: check, cache, gate, search, seal, export."""
     alone = ("search.max_concurrent=1", "resources.address=null") if local else ()
-    loaded = _load(config, (*overrides, *alone), name)
+    loaded = _load(config, (*overrides, *alone), name, no_gate)
     from search import job
 
     sys.exit(_finish(job.run(loaded, console)))
@@ -136,9 +138,10 @@ def extend(run_name: str, num_more: int, overrides: tuple[str, ...], results: Pa
 @CONFIG
 @SET
 @NAME
-def train(config: Path, overrides: tuple[str, ...], name: str | None) -> None:
+@NO_GATE
+def train(config: Path, overrides: tuple[str, ...], name: str | None, no_gate: bool) -> None:
     """Train CONFIG once as it stands, without a search, and seal the result."""
-    loaded = _load(config, overrides, name)
+    loaded = _load(config, overrides, name, no_gate)
     from search import job
 
     sys.exit(_finish(job.train(loaded, console)))
@@ -147,12 +150,24 @@ def train(config: Path, overrides: tuple[str, ...], name: str | None) -> None:
 @main.command()
 @CONFIG
 @SET
-def check(config: Path, overrides: tuple[str, ...]) -> None:
-    """Validate CONFIG and its data: every file is decoded, everything wrong is listed, nothing is trained."""
-    loaded = _load(config, overrides, None)
-    from search import job
+@NO_GATE
+@click.option(
+    "--picture", type=click.Path(path_type=Path, dir_okay=False),
+    help="PNG of the batch, its masks and predictions; default: a new file in the system's folder for such.",
+)  # fmt: skip
+def check(config: Path, overrides: tuple[str, ...], no_gate: bool, picture: Path | None) -> None:
+    """Validate CONFIG and its data: every file is decoded, one batch is overfitted, everything wrong is listed."""
+    loaded = _load(config, overrides, None, no_gate)
+    from search import gating, job
 
-    job.check(loaded, console)
+    _, cache_path = job.check(loaded, console)
+    if loaded.search.gate:
+        report = gating.inspect(loaded, cache_path, console)
+        for part in gating.render_gate(report):
+            output.print(part, highlight=False)
+        picture = gating.write_picture(report, loaded.name, picture)
+        output.print(f"picture: {picture}", highlight=False, soft_wrap=True)
+        gating.require_passed(report, loaded.name, picture)
     output.print(f"{config}: config and data are fit for a run", highlight=False)
 
 
@@ -365,10 +380,11 @@ def reproduce(
     sys.exit(0 if record["matched"] else 1)
 
 
-def _load(config: Path, overrides: tuple[str, ...], name: str | None) -> Any:
+def _load(config: Path, overrides: tuple[str, ...], name: str | None, no_gate: bool = False) -> Any:
     from search.config import load_config
 
-    return load_config(config, (*overrides, f"name={json.dumps(name)}") if name else overrides)
+    named = (f"name={json.dumps(name)}",) if name else ()
+    return load_config(config, (*overrides, *named, *(("search.gate=false",) if no_gate else ())))
 
 
 def _finish(outcome: Any) -> int:

@@ -132,6 +132,11 @@ class SearchSettings(Section):
         None, description="Ends the search when little more is to be expected; `{}` for the defaults, null: off."
     )
     seed: int = Field(0, description="Seed of the sampler.")
+    gate: bool = Field(
+        True,
+        description="Before a search or a training, one batch is overfitted with the config as it stands, and what "
+        "keeps it from being learned is named; what is certainly wrong ends the run there.",
+    )
     enqueue: tuple[dict[str, Any], ...] = Field(
         (), description="Known-good points to try first: maps of searched keys; a key left out is the config's own."
     )

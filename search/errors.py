@@ -7,6 +7,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "ExportError",
+    "GateError",
     "NoDataError",
     "ResourceError",
     "RunError",
@@ -17,6 +18,12 @@ __all__ = [
 
 class ResourceError(SegsearchError):
     """A trial asks for more CPUs or GPUs than any node has, so it could never start."""
+
+    exit_code = 2
+
+
+class GateError(SegsearchError):
+    """One batch could not be learned, or was found to be wrong, before anything long was begun."""
 
     exit_code = 2
 

@@ -19,6 +19,7 @@ from search.errors import ConfigError, NoDataError, RunError
 from search.events import read_events
 from search.exporting import EXIT_DONE, export_run, require_targets, targets_without_model
 from search.extending import begin_extension, plan_extension
+from search.gating import keep, pass_gate
 from search.paths import RunPaths, read_json
 from search.quoting import headline
 from search.results import best_trial, build_tables, read_table
@@ -70,8 +71,11 @@ def _begin(config: SearchConfig, kind: str, console: Console) -> tuple[SearchCon
     """Everything that can go wrong before training goes wrong here, before the run's folder is made."""
     config = absolute_paths(config)
     index, cache_path = check(config, console)
+    verdict = pass_gate(config, cache_path, console) if config.search.gate else None
     paths = create_run(config, kind)
     update_run(paths, data_fingerprint=_fingerprint(cache_path))
+    if verdict is not None:
+        keep(verdict, paths)
     return config, paths, index, cache_path
 
 

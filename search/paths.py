@@ -81,6 +81,11 @@ class RunPaths:
         return self.root / "export.json"
 
     @property
+    def gate(self) -> Path:
+        """The batch that was overfitted before anything else: images, masks, predictions."""
+        return self.root / "gate.png"
+
+    @property
     def report(self) -> Path:
         """The run as one HTML page."""
         return self.root / "report.html"

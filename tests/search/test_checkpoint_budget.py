@@ -237,7 +237,12 @@ TREE = {
     "model": {"base_channels": 4, "depth": 2},
     "train": {"epochs": 2, "batch_size": 4},
     "space": {"optimizer.lr": {"loguniform": [1e-4, 1e-2]}},
-    "search": {"num_samples": 5, "sampler": "random", "scheduler": {"name": "asha", "grace_period": 1}},
+    "search": {
+        "num_samples": 5,
+        "sampler": "random",
+        "scheduler": {"name": "asha", "grace_period": 1},
+        "gate": False,
+    },
     "resources": {"cpus_per_trial": 1, "gpus_per_trial": 0, "checkpoints_gb": 1e-6},
     "tracking": {"wandb": {"mode": "disabled"}},
 }

@@ -41,7 +41,7 @@ TREE: dict[str, Any] = {
         "optimizer.lr": {"loguniform": [1e-3, 1e-2]},
         "augment.policy": {"choice": ["none", "flip", "light"]},
     },
-    "search": {"num_samples": 4, "scheduler": {"name": "none"}},
+    "search": {"num_samples": 4, "scheduler": {"name": "none"}, "gate": False},
     "resources": {"cpus_per_trial": 1, "gpus_per_trial": 0},
     "tracking": {"wandb": {"mode": "disabled"}},
 }
