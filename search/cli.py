@@ -176,10 +176,15 @@ def check(config: Path, overrides: tuple[str, ...], no_gate: bool, picture: Path
 @SET
 @click.option("--samples", type=click.IntRange(0, 1000), default=10, show_default=True, help="Random points to show.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the random points.")
+@click.option("--prove", is_flag=True, help="Also build what each key decides, and refuse one that changes nothing.")
 @JSON
-def space(config: Path, overrides: tuple[str, ...], samples: int, seed: int, as_json: bool) -> None:
+def space(config: Path, overrides: tuple[str, ...], samples: int, seed: int, prove: bool, as_json: bool) -> None:
     """Show what CONFIG searches: its space as a tree, its size, what is tried first, and sample points."""
     loaded = _load(config, overrides, None)
+    if prove:
+        from search.job import prove_space
+
+        prove_space(loaded)
     from search.space_survey import survey
     from search.space_view import render_space
 

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from click.testing import CliRunner
 from rich.console import Console
 
 from search import job
+from search.cli import main
 from search.config import load_config
 from search.errors import ConfigError
 from search.space import apply, parse_space
@@ -66,6 +68,14 @@ def test_what_is_described_is_what_two_runs_have_in_common() -> None:
     assert one == describe(BASE)
     differ = {key for key in one if one[key] != other[key]}
     assert differ == {key for key in one if key.startswith("optimizer.") and "peak" in key}
+
+
+def test_the_command_proves_it_where_it_is_asked_to(tmp_path: Path) -> None:
+    path = tmp_path / "idle.yaml"
+    path.write_text(yaml.safe_dump({"loss": {"dice": 0.0}, "space": {"loss.smooth": {"choice": [0.0, 1.0]}}}))
+    asked, plain = (CliRunner().invoke(main, ["space", str(path), *more]) for more in (["--prove"], []))
+    assert (asked.exit_code, plain.exit_code) == (2, 0)
+    assert "space.loss.smooth: changes nothing" in asked.output
 
 
 def test_a_run_with_such_a_key_does_not_begin(tmp_path: Path) -> None:
