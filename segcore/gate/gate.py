@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +30,7 @@ def run_gate(
     config: TrainConfig,
     cache: SampleCache,
     *,
-    num_cpus: int = 0,
+    num_cpus: int = 1,
     budget_s: float = BUDGET_S,
     pipeline: Pipeline | None = None,
 ) -> GateReport:
@@ -43,12 +42,12 @@ def run_gate(
     Args:
         config: The run's.
         cache: Its decoded samples, with a `train` split.
-        num_cpus: Threads; 0: this process's cores.
+        num_cpus: Threads. One is enough for so little, and two are slower by far where others want the cores too.
         budget_s: Seconds after which nothing long is begun.
         pipeline: The objects to judge; default: the config's own.
     """
     started = time.perf_counter()
-    with _threads(num_cpus or len(os.sched_getaffinity(0))):
+    with _threads(num_cpus):
         pipeline = pipeline or build_pipeline(config, cache)
         evidence = Evidence(pipeline, started + budget_s)
         findings: list[Finding] = []
