@@ -357,10 +357,7 @@ def seal(run_name: str, number: int, out: Path, results: Path) -> None:
 @click.argument("run_name", metavar="RUN")
 @click.option("--trial", "number", default=0, show_default=True, type=click.IntRange(min=0), help="The trial's number.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Stop after so many; default: the trial's last one.")
-@click.option(
-    "--within", type=click.FloatRange(min=0.0), metavar="X",
-    help="Also a match: no epoch's metric differs by more than X. On a GPU, default: what two trainings differ by.",
-)  # fmt: skip
+@click.option("--within", type=click.FloatRange(min=0.0), metavar="X", help="Largest difference that is a match.")
 @RESULTS
 @JSON
 def reproduce(
@@ -368,7 +365,8 @@ def reproduce(
 ) -> None:
     """Train a trial of RUN again, from nothing and in this process, and say whether it came out the same.
 
-    A single training run is its own trial 0. Exit code 0: it matched; 1: it did not. RUN stays as it is.
+    A single training run is its own trial 0. On a GPU, what two trainings differ by is a match, unless --within is
+    given; else nothing is. Exit code 0: it matched; 1: it did not. RUN stays as it is.
     """
     from search.paths import find_run
 
@@ -377,11 +375,10 @@ def reproduce(
     from search.reproducing_view import render_reproduction
 
     record = train_again(paths, number, console, num_epochs=epochs, within=within)
+    for part in [] if as_json else render_reproduction(record):
+        output.print(part, highlight=False)
     if as_json:
         click.echo(json.dumps(record))
-    else:
-        for part in render_reproduction(record):
-            output.print(part, highlight=False)
     sys.exit(0 if record["matched"] else 1)
 
 
