@@ -32,7 +32,7 @@ def test_every_file_lies_below_the_run() -> None:
     }
     assert {path.name for path in files.values()} == {
         "config.yaml", "run.json", ".lock", "study.db", "events.jsonl", "trials.parquet", "epochs.parquet", "tune",
-        "best", "export.json", "report.html", "segsearch.log",
+        "best", "export.json", "report.html", "segsearch.log", "gate.png",
     }  # fmt: skip
     assert all(path.parent == paths.root for path in files.values())
 
