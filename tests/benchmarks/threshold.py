@@ -13,8 +13,8 @@ smooth random field, so sharp that over half of the pixels are sure to a thousan
 
 The edge error is the largest difference, over 129 of our thresholds, from the loop's scores in float64, with masks,
 noise, and probabilities that all lie exactly on thresholds. The share of validation is the curve's part of
-`segcore.evaluation.evaluate` without loading: on a CPU in float32, of CPU time; on a GPU in bf16, of wall time,
-where the curve's is the device's time of each update and the wall time of the rest.
+`segcore.evaluation.evaluate` without loading: on a CPU in float32, of CPU time, with one thread, as a trial has; on a
+GPU in bf16, of wall time, where the curve's is the device's time of each update and the wall time of the rest.
 """
 
 from __future__ import annotations
@@ -248,7 +248,7 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
         print(" | ".join(rows[-1]), flush=True)
         if not found:
             found = {f"cpu_ratio_{way.replace(' ', '_')}": r for way, r in ratios.items() if way != "ours"}
-    begin_trial(threads, 1.0)
+    begin_trial(threads if torch.cuda.is_available() else 1, 1.0)  # a trial on a CPU has one thread
     found["edge_error"] = edge_error(options.edge_images)
     absent = " torchmetrics is not installed here." if BinaryPrecisionRecallCurve is None else ""
     lines = table(["CPU ms an image", *(f"{way}, {1024 if way == 'ours' else 100}" for way in WAYS)], rows)
