@@ -6,7 +6,7 @@ from pathlib import Path
 
 from search.config import SearchConfig
 from search.errors import RunError
-from search.events import EventLog, read_events
+from search.events import EventLog, epochs_by_trial, read_events
 from search.paths import RunPaths, trial_dirname
 from search.results import write_epochs
 from search.runs import timed
@@ -25,14 +25,15 @@ def train_run(config: SearchConfig, paths: RunPaths, cache_path: Path) -> BestMo
     """Trains what is left of the run, and returns its best epoch.
 
     Each epoch is saved before it is told of, and the earlier ones are removed after that, so that a stop, whatever
-    stopped it, costs one epoch.
+    stopped it, costs one epoch, and each epoch is told of once.
     """
     num_cpus = len(os.sched_getaffinity(0))
     begin_trial(num_cpus, gpu_fraction=1.0)
     metric, num_epochs = config.search.metric, config.train.epochs
     events = EventLog(paths.events)
     older = paths.trial_checkpoints(0)
-    checkpoint = first_readable(older)
+    reached = max(epochs_by_trial(read_events(paths.events)).get(0, {}), default=0)
+    checkpoint = first_readable(older, last_epoch=reached)  # of one that was saved and not told of, the row is missing
     folder = paths.tune / paths.next_session() / trial_dirname(0)
     every_epoch = range(1, num_epochs + 1)
     with (
