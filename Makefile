@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NAME ?= help
+# Slow tests that do without Ray and without the clock.
+SIDE_BY_SIDE := tests/segcore tests/search/sampling
 
 .PHONY: demo test quick lint format schema bench clean help
 
@@ -23,7 +25,8 @@ demo: $(STAMP)
 	$(BIN)/segsearch run configs/quickstart.yaml --name demo-$$(date +%Y%m%d-%H%M%S)
 
 test: quick
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow $(SIDE_BY_SIDE) --numprocesses auto --dist load
+	$(BIN)/python -m pytest -m slow tests $(SIDE_BY_SIDE:%=--ignore=%)
 
 quick: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist loadfile
