@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from segcore.device import choose_precision
 from segcore.losses import build_loss
-from segcore.models import build_model
+from segcore.models import build_model_outline
 
 if TYPE_CHECKING:
     from segcore.config import TrainConfig
@@ -44,8 +44,7 @@ def trace_model(config: TrainConfig, device: torch.device) -> ModelMemory:
         config: Its `model`, `loss`, `data.image_size`, `optimizer.encoder_lr_factor` and `train.precision` count.
         device: What it would be trained on, which decides the precision.
     """
-    with torch.device("meta"):
-        model = build_model(config.model, load_pretrained=False)
+    model = build_model_outline(config.model)
     if config.optimizer.encoder_lr_factor == 0 and model.has_timm_encoder:
         model.freeze_encoder()
     precision = choose_precision(config.train, device, model)

@@ -17,7 +17,7 @@ from torch import nn
 from segcore.applied.found import MANY_UPDATES, TINY_FACTOR, is_measurable, loss_sample, probes
 from segcore.cost import num_parameters
 from segcore.device import choose_precision
-from segcore.models import build_model, default_decoder_channels
+from segcore.models import build_model_outline, default_decoder_channels
 
 if TYPE_CHECKING:
     from segcore.config import AugmentConfig, LossConfig, LRSchedulerConfig, ModelConfig, OptimizerConfig, TrainConfig
@@ -59,12 +59,7 @@ def _num_fresh_parameters(config: ModelConfig) -> int:
     """Parameters of a model that is built anew, without memory where its code allows that; counted once a process."""
     key = repr((config.arch, config.encoder, config.base_channels, config.depth, config.decoder_channels))
     if key not in _counts:
-        with torch.random.fork_rng(devices=[]):
-            try:
-                with torch.device("meta"):
-                    _counts[key] = num_parameters(build_model(config, load_pretrained=False))
-            except (NotImplementedError, RuntimeError):  # some encoders look at values while they are built
-                _counts[key] = num_parameters(build_model(config, load_pretrained=False))
+        _counts[key] = num_parameters(build_model_outline(config))
     return _counts[key]
 
 

@@ -16,7 +16,14 @@ from segcore.models.unet import SegmentationModel
 if TYPE_CHECKING:
     from segcore.config import ModelConfig
 
-__all__ = ["MODELS", "Architecture", "SegmentationModel", "build_model", "default_decoder_channels"]
+__all__ = [
+    "MODELS",
+    "Architecture",
+    "SegmentationModel",
+    "build_model",
+    "build_model_outline",
+    "default_decoder_channels",
+]
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,19 @@ def build_model(config: ModelConfig, load_pretrained: bool = True) -> Segmentati
         num_classes=config.num_classes,
     )
     return model.to(memory_format=torch.channels_last)
+
+
+def build_model_outline(config: ModelConfig) -> SegmentationModel:
+    """Build the structure of a model without memory for its weights, on the meta device; draws no random numbers.
+
+    Some encoders look at values while they are built; their model is then an ordinary one, on the CPU.
+    """
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                return build_model(config, load_pretrained=False)
+        except (NotImplementedError, RuntimeError):
+            return build_model(config, load_pretrained=False)
 
 
 def default_decoder_channels(channels: Sequence[int], reductions: Sequence[int]) -> tuple[int, ...]:

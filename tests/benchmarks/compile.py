@@ -31,6 +31,7 @@ from segcore.compiling import CompileCosts, Compiler, CompileRecord, decide, num
 from segcore.data.dataset import Batch
 from segcore.device import choose_device
 from segcore.step import TrainStep, build_step
+from segcore.step_probe import random_batch
 
 CPU_CASES = {
     "unet, 8 channels, 64 px": {"model.base_channels": 8, "data.image_size": 64, "train.batch_size": 16},
@@ -64,11 +65,7 @@ def new_step(changes: dict[str, Any]) -> tuple[TrainStep, Batch]:
     config = plain_config(changes)
     device = choose_device()
     step = build_step(config, device, steps_per_epoch=1000)
-    height, width = config.data.image_hw
-    size = config.train.batch_size
-    images = torch.randint(0, 256, (size, height, width, 3), dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
-    targets = (torch.rand((size, 1, height, width), device=device) > 0.7).byte()
-    return step, Batch(images, targets, torch.arange(size))
+    return step, random_batch(config)
 
 
 def run_one(changes: dict[str, Any], mode: str, folder: Path) -> dict[str, float]:

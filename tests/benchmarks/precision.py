@@ -13,13 +13,13 @@ import statistics
 import time
 from typing import Any
 
-import torch
 from bench_page import device_name, table, write_page
 from plain_config import plain_config
 
 from segcore.data.dataset import Batch
 from segcore.device import begin_trial, choose_device, has_bf16
 from segcore.step import TrainStep, build_step
+from segcore.step_probe import random_batch
 
 CASES: dict[str, dict[str, Any]] = {
     "unet, 8 channels, 48 px": {"model.base_channels": 8, "data.image_size": 48, "train.batch_size": 16},
@@ -50,9 +50,7 @@ def measure(changes: dict[str, Any], precisions: list[str], num_steps: int) -> d
     for precision in precisions:
         config = plain_config({**changes, "train.precision": precision})
         steps[precision] = build_step(config, device, steps_per_epoch=1000)
-        size, (height, width) = config.train.batch_size, config.data.image_hw
-        images = torch.randint(0, 256, (size, height, width, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
-        batch = Batch(images, (torch.rand((size, 1, height, width)) > 0.7).byte(), torch.arange(size))
+        batch = random_batch(config)
     assert batch is not None
     times: dict[str, list[float]] = {precision: [] for precision in precisions}
     for number in range(num_steps + 2):

@@ -27,8 +27,8 @@ from typing import Any
 
 import torch
 from bench_page import device_name, table, write_page
-from homework import HomeworkLoop, albumentations_light, own_light
-from loader_bench import measure_loader
+from homework import HomeworkLoop
+from loader_bench import measure_loader, usual_augmentation
 from photos import index_of, make_photos
 from plain_config import plain_config
 
@@ -100,9 +100,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     begin_trial(cores, 1.0)
     device = choose_device()
     is_cuda = device.type == "cuda"
-    theirs_transform = albumentations_light()
-    theirs_by = "albumentations" if theirs_transform else "segcore's own transforms"
-    theirs_transform = theirs_transform or own_light()
+    theirs_transform, theirs_by = usual_augmentation("light", (options.side, options.side))
     torch.manual_seed(0)
     theirs = HomeworkLoop(
         build_model(config.model), pairs, side=options.side, batch_size=options.batch,

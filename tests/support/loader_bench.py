@@ -5,27 +5,25 @@ computes, so that a busy machine distorts it little. Needs torch, numpy, pyarrow
 missing, the usual way is augmented by our own steps, and the result says so.
 """
 
-import json
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow as pa
 import torch
+from photos import index_of
+from plain_config import plain_config
 from torch.utils.data import DataLoader, Dataset
 
 from segcore.data.augment import build_augmentation
 from segcore.data.augment_plan import mixed_seeds
-from segcore.data.cache_file import SampleCache, cache_schema, encode_metadata, open_cache
+from segcore.data.cache import SampleCache, build_cache, open_cache
 from segcore.data.dataset import build_loader
-from segcore.device import begin_trial
 
 POLICIES = ("flip", "light", "medium")
 Augment = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
@@ -50,13 +48,13 @@ class LoaderResult:
 
 
 def measure_loader(
-    pairs: Sequence[tuple[Path, Path]] | None = None, *, hw: tuple[int, int] = (256, 256), batch_size: int = 32,
+    pairs: Sequence[tuple[Path, Path]], *, hw: tuple[int, int] = (256, 256), batch_size: int = 32,
     seconds: float = 1.0, rounds: int = 3,
 ) -> LoaderResult:  # fmt: skip
     """Measure each way in turn, several times over, and keep each way's fastest round.
 
     Args:
-        pairs: Image and mask files; None: photo-like JPEGs of 500x375 pixels with PNG masks are made.
+        pairs: Image and mask files.
         hw: Height and width that samples are resized to.
         batch_size: Samples per batch.
         seconds: Shortest time of one measurement.
@@ -64,11 +62,9 @@ def measure_loader(
     """
     cv2.setNumThreads(0)
     with tempfile.TemporaryDirectory() as folder:
-        pairs = list(pairs) if pairs is not None else write_files(Path(folder) / "files", 2 * batch_size)
-        path = Path(folder) / "cache.arrow"
-        write_cache(path, [decode(*pair, hw) for pair in pairs], hw)
-        with open_cache(path) as cache:
-            ways, who = _ways(pairs, cache, hw, batch_size)
+        data = plain_config({"data.image_size": hw, "data.cache_dir": folder}).data
+        with open_cache(build_cache(index_of(list(pairs), Path(folder)), data)) as cache:
+            ways, who = _ways(list(pairs), cache, hw, batch_size)
             fastest = dict.fromkeys(ways, 0.0)
             for _ in range(rounds):
                 for name, epoch in ways.items():
@@ -85,24 +81,14 @@ def _ways(
     pairs: list[tuple[Path, Path]], cache: SampleCache, hw: tuple[int, int], batch_size: int
 ) -> tuple[dict[str, Callable[[int], Iterator[int]]], str]:
     ways: dict[str, Callable[[int], Iterator[int]]] = {"decode": _usual(pairs, hw, batch_size, None)}
-    who = "albumentations"
+    who = ""
     for policy in POLICIES:
-        try:
-            augment = _albumentations(policy)
-        except ImportError:
-            augment, who = _own_steps(policy, hw), "our own steps (albumentations is not installed)"
+        augment, who = usual_augmentation(policy, hw)
         ways[f"decode+{policy}"] = _usual(pairs, hw, batch_size, augment)
     for name in ("none", *POLICIES):
         ways[name] = _ours(cache, batch_size, name, "loader")
     ways["plan"] = _ours(cache, batch_size, "light", "device")
     return ways, who
-
-
-def augment_settings(policy: str) -> Any:
-    """The default settings of a policy, where the config's types may not be installed."""
-    return SimpleNamespace(
-        policy=policy, probability=0.5, vertical_flip=False, scale=0.2, rotate=15.0, color=0.2
-    )  # fmt: skip
 
 
 class _Files(Dataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -136,8 +122,8 @@ def _usual(
 
 def _ours(cache: SampleCache, batch_size: int, policy: str, augment_on: Any) -> Callable[[int], Iterator[int]]:
     loader = build_loader(
-        cache, range(len(cache)), batch_size=batch_size, augment=augment_settings(policy), shuffle=True,
-        drop_last=False, seed=0, num_workers=0, pin_memory=False, augment_on=augment_on,
+        cache, range(len(cache)), batch_size=batch_size, augment=plain_config({"augment.policy": policy}).augment,
+        shuffle=True, drop_last=False, seed=0, num_workers=0, pin_memory=False, augment_on=augment_on,
     )  # fmt: skip
 
     def epoch(number: int) -> Iterator[int]:
@@ -156,6 +142,14 @@ def _images_per_second(epoch: Callable[[int], Iterator[int]], seconds: float) ->
         count += sum(epoch(number))
         number += 1
     return count / spent
+
+
+def usual_augmentation(policy: str, hw: tuple[int, int]) -> tuple[Augment, str]:
+    """The policy sample by sample, and by whom: albumentations, or our own steps where it is not installed."""
+    try:
+        return _albumentations(policy), "albumentations"
+    except ImportError:
+        return _own_steps(policy, hw), "our own steps (albumentations is not installed)"
 
 
 def _albumentations(policy: str) -> Augment:
@@ -189,7 +183,7 @@ def _albumentations(policy: str) -> Augment:
 
 
 def _own_steps(policy: str, hw: tuple[int, int]) -> Augment:
-    augmentation = build_augmentation(augment_settings(policy))
+    augmentation = build_augmentation(plain_config({"augment.policy": policy}).augment)
 
     def augment(image: np.ndarray, mask: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         seeds = mixed_seeds(0, 0, [count])
@@ -209,42 +203,3 @@ def decode(image_path: Path, mask_path: Path, hw: tuple[int, int]) -> tuple[np.n
         raise ValueError(f"{image_path if image is None else mask_path}: cannot be decoded")
     image = cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), size, interpolation=cv2.INTER_LINEAR)
     return image, (cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST) > 0).astype(np.uint8)
-
-
-def write_files(folder: Path, count: int, hw: tuple[int, int] = (375, 500)) -> list[tuple[Path, Path]]:
-    """Write photo-like JPEGs (about 100 KB each) and PNG masks."""
-    folder.mkdir(parents=True)
-    rng, pairs, size = np.random.default_rng(0), [], (hw[1], hw[0])
-    for number in range(count):
-        coarse = rng.integers(0, 256, (hw[0] // 8, hw[1] // 8, 3), np.uint8)
-        image = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC) + rng.normal(0, 6, (*hw, 3))
-        mask = cv2.resize(rng.integers(0, 256, (6, 8), np.uint8), size, interpolation=cv2.INTER_CUBIC) > 128
-        pair = folder / f"{number}.jpg", folder / f"{number}.png"
-        cv2.imwrite(str(pair[0]), image.clip(0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 90])
-        cv2.imwrite(str(pair[1]), mask.astype(np.uint8) * 255)
-        pairs.append(pair)
-    return pairs
-
-
-def write_cache(path: Path, samples: list[tuple[np.ndarray, np.ndarray]], hw: tuple[int, int]) -> None:
-    """Write a cache of decoded samples without what building one from a data set needs to be installed."""
-    schema = cache_schema(hw, len(samples), len(samples))
-    rows = [
-        {
-            "image": np.ascontiguousarray(image).tobytes(), "mask": np.ascontiguousarray(mask).tobytes(),
-            "name": str(number), "class_name": "", "split": "train", "group": "", "height": hw[0], "width": hw[1],
-        }
-        for number, (image, mask) in enumerate(samples)
-    ]  # fmt: skip
-    with path.open("wb") as file, pa.ipc.new_file(file, schema) as writer:
-        writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
-        tail = encode_metadata({"fingerprint": "benchmark", "warnings": []})
-        writer.write_batch(pa.RecordBatch.from_pylist([], schema=schema), custom_metadata=tail)
-
-
-if __name__ == "__main__":
-    begin_trial(1, 0)  # a process as training has it
-    found = measure_loader()
-    for name, value in found.images_s.items():
-        print(f"{name:16s} {value:10.0f} images/s   {1e6 / value:8.1f} us")
-    print(json.dumps(found.ratios | {"baseline": found.baseline_augmentation}))
