@@ -71,6 +71,26 @@ class RunPaths:
         return self.root / "tune"
 
     @property
+    def reruns(self) -> "RunPaths":
+        """Trainings made again beside the search, with a journal and checkpoints of their own."""
+        return RunPaths(self.root / "reruns")
+
+    @property
+    def trainings(self) -> Path:
+        """In `reruns`: what each training there is, by its number."""
+        return self.root / "trainings.json"
+
+    @property
+    def confirmation(self) -> Path:
+        """What the best trials came to with other seeds."""
+        return self.root / "confirm.json"
+
+    @property
+    def ledger(self) -> Path:
+        """What each change from the config's own values to the winner's is worth."""
+        return self.root / "ledger.json"
+
+    @property
     def best(self) -> Path:
         """The sealed model."""
         return self.root / "best"
