@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from search import cli
+from search.cli import main, runs
 from search.config import load_config
 from search.space import parse_space
 from search.space_survey import Size, size_of, survey
@@ -143,8 +143,8 @@ def test_a_config_outside_its_own_space_is_told_why(record: Callable[..., dict[s
 @pytest.fixture
 def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     def invoke(width: int, *arguments: str) -> Result:
-        monkeypatch.setattr(cli, "output", Console(width=width))
-        return CliRunner().invoke(cli.main, ["space", *arguments])
+        monkeypatch.setattr(runs, "output", Console(width=width))
+        return CliRunner().invoke(main, ["space", *arguments])
 
     return invoke
 

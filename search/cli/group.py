@@ -1,0 +1,72 @@
+"""The group of all commands, where they print, and the options that several of them share."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+
+from search.errors import SegsearchError
+
+log = logging.getLogger("segsearch")
+console = Console(stderr=True)
+output = Console(width=None if sys.stdout.isatty() else 120)
+
+CONFIG = click.argument("config", type=click.Path(path_type=Path))
+SET = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override any key of the config, e.g. train.epochs=5.",
+)
+NAME = click.option("--name", help="The run's name; default: the config's name, or its file name.")
+RESULTS = click.option(
+    "--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Folder of the runs."
+)
+NO_GATE = click.option("--no-gate", is_flag=True, help="Do not overfit one batch first; the same as search.gate=false.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+
+class Commands(click.Group):
+    """Prints what a user caused without a traceback, and exits with the code that says whose fault it was."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs a command."""
+        try:
+            return super().invoke(ctx)
+        except SegsearchError as error:
+            console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            console.print("interrupted", style="yellow")
+            ctx.exit(130)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="segsearch")
+@click.option("-v", "--verbose", is_flag=True, help="Also show what the libraries log.")
+def main(verbose: bool) -> None:
+    """Find the best segmentation model for a folder of images and masks."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve each other on a busy machine
+    handler: logging.Handler
+    if console.is_terminal:
+        handler = RichHandler(console=console, show_path=False, show_level=False, log_time_format="[%X]", markup=False)
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    root = logging.getLogger()
+    for old in list(log.handlers):
+        log.removeHandler(old)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    if verbose:
+        root.addHandler(handler)
+        root.setLevel(logging.INFO)

@@ -1,0 +1,98 @@
+"""The commands around one model: score it, use it, seal another one, export it."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from search.cli.group import JSON, RESULTS, console, output
+from search.terminal import counting_bar, transfer_bars
+
+LAYOUTS = ["auto", "split_folders", "flat", "suffix", "csv"]
+
+
+@click.command()
+@click.argument("model")
+@click.argument("data")
+@click.option(
+    "--split", type=click.Choice(["train", "val", "test", "all"]), help="Default: test if there is one, else val."
+)
+@click.option("--layout", type=click.Choice(LAYOUTS), default="auto", show_default=True, help="As data.layout.")
+@RESULTS
+@JSON
+def evaluate(model: str, data: str, split: str | None, layout: str, results: Path, as_json: bool) -> None:
+    """Score MODEL (a bundle folder, a run, or yandex_disk:/path) on DATA."""
+    from search.models import evaluate_data, load_model
+    from search.show import scores_table
+    from segcore.config import DataConfig
+
+    with transfer_bars(console) as progress:
+        bundle = load_model(model, results, progress)
+    section = {**bundle.config.data.model_dump(), "root": data, "layout": layout}
+    with counting_bar(console, "scoring") as advance:
+        report = evaluate_data(bundle, DataConfig(**section), split, advance)
+    if as_json:
+        click.echo(json.dumps(report))
+        return
+    low, high = report["iou_interval"]
+    title = f"{report['num_images']} {report['split']} images of {data}"
+    output.print(f"{model} on {title}, at threshold {report['threshold']:.4f}", highlight=False, markup=False)
+    output.print(f"IoU, mean per image: {report['iou']:.4f}  (95% interval {low:.4f} - {high:.4f})", highlight=False)
+    output.print(scores_table(report, report["split"]))
+
+
+@click.command()
+@click.argument("model")
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the masks."
+)
+@click.option(
+    "--size", type=click.Choice(["original", "model"]), default="original", show_default=True,
+    help="Masks at each image's own size, or at the size that the model sees.",
+)  # fmt: skip
+@RESULTS
+def predict(model: str, images: tuple[Path, ...], out: Path, size: str, results: Path) -> None:
+    """Write a mask (PNG, 0 and 255) for each of IMAGES, files or folders, into -o DIR."""
+    from search.models import find_images, load_model, predict_images
+
+    found = find_images(list(images))
+    with transfer_bars(console) as progress:
+        bundle = load_model(model, results, progress)
+    with counting_bar(console, "predicting") as advance:
+        predict_images(bundle, found, out, original_size=size == "original", progress=lambda n: advance(n, len(found)))
+    output.print(f"{len(found)} masks in {out}", highlight=False)
+
+
+@click.command()
+@click.argument("run_name", metavar="RUN")
+@click.option("--trial", "number", required=True, type=click.IntRange(min=0), metavar="N", help="The trial's number.")
+@click.option(
+    "-o", "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="A new folder, for the bundle."
+)
+@RESULTS
+def seal(run_name: str, number: int, out: Path, results: Path) -> None:
+    """Seal the model of trial N of RUN, instead of the best one, into -o DIR; RUN stays as it is.
+
+    For a search with search.second_metric, `segsearch show RUN` lists the trials that are worth it.
+    """
+    from search.paths import find_run
+
+    paths = find_run(run_name, results)
+    from search import picking
+
+    picking.seal_trial(paths, number, out, console)
+
+
+@click.command()
+@click.argument("run_name", metavar="RUN")
+@click.option(
+    "--to", "targets", multiple=True, metavar="TARGET", help="E.g. local:/models/birds or yandex_disk:/models."
+)
+@RESULTS
+def export(run_name: str, targets: tuple[str, ...], results: Path) -> None:
+    """Export a run's sealed model again, to the config's targets or to those given with --to."""
+    from search.exporting import export_again
+
+    sys.exit(export_again(run_name, results, list(targets), console))

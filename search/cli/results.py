@@ -1,0 +1,112 @@
+"""The commands that read finished runs: list, show, report, train again."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+from rich import box
+from rich.table import Table
+
+from search.cli.group import JSON, RESULTS, console, output
+from search.terminal import has_screen
+
+
+@click.command(name="ls")
+@RESULTS
+@JSON
+def list_command(results: Path, as_json: bool) -> None:
+    """List the runs, newest first."""
+    from search.show import run_rows
+
+    rows = run_rows(results)
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    if not rows:
+        output.print(f"no runs in {results}; start one with: segsearch run configs/quickstart.yaml", highlight=False)
+        return
+    table = Table("run", "kind", "status", "created", "minutes", "trials", "IoU", "on", box=box.SIMPLE_HEAD)
+    for row in rows:
+        score = "" if row["iou"] is None else f"{row['iou']:.4f}"
+        table.add_row(
+            row["name"], row["kind"], row["status"], row["created"], f"{row['seconds'] / 60:.1f}",
+            str(row["trials"] or ""), score, row["split"] or "",
+        )  # fmt: skip
+    output.print(table)
+
+
+@click.command()
+@click.argument("run_name", metavar="RUN")
+@click.option("--top", default=10, show_default=True, help="Trials to list, best first.")
+@RESULTS
+@JSON
+def show(run_name: str, top: int, results: Path, as_json: bool) -> None:
+    """Show one run: its status, its best trials, its sealed model and its exports."""
+    from search.show import render_run, run_details
+
+    details = run_details(run_name, results)
+    if as_json:
+        click.echo(json.dumps(details))
+        return
+    for part in render_run(details, top):
+        output.print(part, highlight=False)
+
+
+@click.command()
+@click.argument("run_name", metavar="RUN")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="Default: report.html in its folder."
+)
+@click.option(
+    "--open", "opened", type=click.Choice(["yes", "no"]), default="yes", show_default=True,
+    help="Show it in a browser, where there is a screen.",
+)  # fmt: skip
+@RESULTS
+@JSON
+def report(run_name: str, out: Path | None, opened: str, results: Path, as_json: bool) -> None:
+    """Make RUN's report anew: one HTML page with its score, history, best trials and parameters.
+
+    With --json, the numbers of the page are printed and no page is made.
+    """
+    from search.paths import find_run
+
+    paths = find_run(run_name, results)
+    from search.report import report_record, write_report
+
+    if as_json:
+        click.echo(json.dumps(report_record(paths)))
+        return
+    page = write_report(paths, out)
+    output.print(str(page), highlight=False, soft_wrap=True)
+    if opened == "yes" and has_screen():
+        click.launch(str(page))
+
+
+@click.command()
+@click.argument("run_name", metavar="RUN")
+@click.option("--trial", "number", default=0, show_default=True, type=click.IntRange(min=0), help="The trial's number.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Stop after so many; default: the trial's last one.")
+@click.option("--within", type=click.FloatRange(min=0.0), metavar="X", help="Largest difference that is a match.")
+@RESULTS
+@JSON
+def reproduce(
+    run_name: str, number: int, epochs: int | None, within: float | None, results: Path, as_json: bool
+) -> None:
+    """Train a trial of RUN again, from nothing and in this process, and say whether it came out the same.
+
+    A single training run is its own trial 0. On a GPU, what two trainings differ by is a match, unless --within is
+    given; else nothing is. Exit code 0: it matched; 1: it did not. RUN stays as it is.
+    """
+    from search.paths import find_run
+
+    paths = find_run(run_name, results)
+    from search.reproducing import reproduce as train_again
+    from search.reproducing_view import render_reproduction
+
+    record = train_again(paths, number, console, num_epochs=epochs, within=within)
+    for part in [] if as_json else render_reproduction(record):
+        output.print(part, highlight=False)
+    if as_json:
+        click.echo(json.dumps(record))
+    sys.exit(0 if record["matched"] else 1)

@@ -1,0 +1,145 @@
+"""The commands that train, and those that look at a config before anything is trained."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from search.cli.group import CONFIG, JSON, NAME, NO_GATE, RESULTS, SET, console, output
+
+
+@click.command()
+@CONFIG
+@SET
+@NAME
+@click.option("--local", is_flag=True, help="One trial at a time in a small Ray of its own; for trying a config out.")
+@NO_GATE
+def run(config: Path, overrides: tuple[str, ...], name: str | None, local: bool, no_gate: bool) -> None:
+    """Search CONFIG's space and hand over the best model: check, cache, gate, search, seal, export."""
+    alone = ("search.max_concurrent=1", "resources.address=null") if local else ()
+    loaded = _load(config, (*overrides, *alone), name, no_gate)
+    from search import job
+
+    sys.exit(_finish(job.run(loaded, console)))
+
+
+@click.command()
+@click.argument("run_name", metavar="RUN")
+@RESULTS
+def resume(run_name: str, results: Path) -> None:
+    """Go on with a search that was stopped, by Ctrl-C, a crash or a kill."""
+    from search.paths import find_run
+
+    paths = find_run(run_name, results)
+    from search import job
+
+    sys.exit(_finish(job.resume(paths, console)))
+
+
+@click.command()
+@click.argument("run_name", metavar="RUN")
+@click.option(
+    "--num-samples", "num_more", required=True, type=click.IntRange(min=1), metavar="N",
+    help="Trials to add: N more than have begun so far, not N in all.",
+)  # fmt: skip
+@SET
+@RESULTS
+def extend(run_name: str, num_more: int, overrides: tuple[str, ...], results: Path) -> None:
+    """Give RUN, a search that has ended or was stopped, N more trials, and seal the best of all.
+
+    All earlier trials are kept and used. With --set, whatever stands below space, search, resources, tracking and
+    export may change, but for the metric; data and what all trials share may not.
+
+    \b
+    segsearch extend birds --num-samples 20
+    segsearch extend birds --num-samples 20 --set 'space.optimizer.lr={loguniform: [1e-4, 1e-1]}'
+
+    An extension that is interrupted goes on with: segsearch resume RUN
+    """
+    from search.paths import find_run
+
+    paths = find_run(run_name, results)
+    from search import job
+
+    sys.exit(_finish(job.extend(paths, num_more, overrides, console)))
+
+
+@click.command()
+@CONFIG
+@SET
+@NAME
+@NO_GATE
+def train(config: Path, overrides: tuple[str, ...], name: str | None, no_gate: bool) -> None:
+    """Train CONFIG once as it stands, without a search, and seal the result."""
+    loaded = _load(config, overrides, name, no_gate)
+    from search import job
+
+    sys.exit(_finish(job.train(loaded, console)))
+
+
+@click.command()
+@CONFIG
+@SET
+@NO_GATE
+@click.option(
+    "--picture", type=click.Path(path_type=Path, dir_okay=False),
+    help="PNG of the batch, its masks and predictions; default: a new file in the system's folder for such.",
+)  # fmt: skip
+def check(config: Path, overrides: tuple[str, ...], no_gate: bool, picture: Path | None) -> None:
+    """Validate CONFIG and its data: every file is decoded, one batch is overfitted, everything wrong is listed."""
+    loaded = _load(config, overrides, None, no_gate)
+    from search import gating, job
+
+    _, cache_path = job.check(loaded, console)
+    if loaded.search.gate:
+        report = gating.inspect(loaded, cache_path, console)
+        for part in gating.render_gate(report):
+            output.print(part, highlight=False)
+        picture = gating.write_picture(report, loaded.name, picture)
+        output.print(f"picture: {picture}", highlight=False, soft_wrap=True)
+        gating.require_passed(report, loaded.name, picture)
+    output.print(f"{config}: config and data are fit for a run", highlight=False)
+
+
+@click.command()
+@CONFIG
+@SET
+@click.option("--samples", type=click.IntRange(0, 1000), default=10, show_default=True, help="Random points to show.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the random points.")
+@click.option("--prove", is_flag=True, help="Also build what each key decides, and refuse one that changes nothing.")
+@JSON
+def space(config: Path, overrides: tuple[str, ...], samples: int, seed: int, prove: bool, as_json: bool) -> None:
+    """Show what CONFIG searches: its space as a tree, its size, what is tried first, and sample points."""
+    loaded = _load(config, overrides, None)
+    if prove:
+        from search.job import prove_space
+
+        prove_space(loaded)
+    from search.space_survey import survey
+    from search.space_view import render_space
+
+    record = survey(loaded, samples, seed)
+    if as_json:
+        click.echo(json.dumps(record))
+        return
+    for part in render_space(record, output.width):
+        output.print(part, highlight=False)
+
+
+def _load(config: Path, overrides: tuple[str, ...], name: str | None, no_gate: bool = False) -> Any:
+    from search.config import load_config
+
+    named = (f"name={json.dumps(name)}",) if name else ()
+    return load_config(config, (*overrides, *named, *(("search.gate=false",) if no_gate else ())))
+
+
+def _finish(outcome: Any) -> int:
+    from search.show import render_run, run_details
+
+    if outcome.card is not None:
+        details = run_details(str(outcome.paths.root), outcome.paths.root.parent)
+        for part in render_run(details, 5):
+            output.print(part, highlight=False)
+    return int(outcome.exit_code)
