@@ -11,7 +11,7 @@ References:
 """
 
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -70,9 +70,19 @@ def difference_interval(
     return _interval(float(a.mean() - b.mean()), of_first - of_second, confidence, bounds)
 
 
-@cache
-def t_quantile(probability: float, degrees: int) -> float:
-    """Student's t; with t = sqrt(degrees) * tan(u), its density is proportional to cos(u) ** (degrees - 1)."""
+@lru_cache(maxsize=4096)
+def t_quantile(probability: float, degrees: float) -> float:
+    """Student's t; with t = sqrt(degrees) * tan(u), its density is proportional to cos(u) ** (degrees - 1).
+
+    Args:
+        probability: In (0, 1).
+        degrees: At least 1, whole or not.
+
+    Raises:
+        ValueError: Fewer degrees than 1.
+    """
+    if not degrees >= 1:
+        raise ValueError(f"Student's t needs 1 degree of freedom or more here, found {degrees:g}")
     if degrees > 1000:
         return NormalDist().inv_cdf(probability)
     angles = np.linspace(0.0, np.pi / 2, 40_001)

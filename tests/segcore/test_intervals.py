@@ -16,6 +16,24 @@ def test_the_quantile_is_that_of_the_tables(probability: float, degrees: int, ex
     assert t_quantile(probability, 10**6) == NormalDist().inv_cdf(probability)
 
 
+@pytest.mark.parametrize("degrees", [1.0, 1.3, 1.5, 2.5, 6.75, 40.2])
+def test_degrees_need_not_be_whole(degrees: float) -> None:
+    """Between the quantiles of its neighbours, and where the density's own integral says."""
+    found = t_quantile(0.975, degrees)
+    assert t_quantile(0.975, int(degrees) + 1) <= found <= t_quantile(0.975, int(degrees))
+    # Half of the density's mass by a sum in t itself; what lies beyond 1e6 is less than 1e-6 of it.
+    t = np.concatenate([np.linspace(0, 50, 200_001), np.geomspace(50, 1e6, 200_001)[1:]])
+    density = (1 + t**2 / degrees) ** (-(degrees + 1) / 2)
+    mass = np.concatenate([[0.0], np.cumsum(np.diff(t) * (density[1:] + density[:-1]) / 2)])
+    assert np.interp(found, t, mass) / mass[-1] == pytest.approx(0.95, abs=2e-5)
+
+
+@pytest.mark.parametrize("degrees", [0, 0.5, float("nan")])
+def test_less_than_one_degree_is_refused(degrees: float) -> None:
+    with pytest.raises(ValueError, match="needs 1 degree of freedom or more here, found"):
+        t_quantile(0.975, degrees)
+
+
 def test_the_interval_of_many_normal_scores_is_that_of_the_textbook() -> None:
     values = np.random.default_rng(0).normal(0.6, 0.1, 400)
     half = 1.966 * values.std(ddof=1) / 20

@@ -1,0 +1,191 @@
+"""Means, and differences of means, over images and over the seeds of repeated trainings, with intervals.
+
+A config's score has two sources of noise: which images are in val, and which seed it was trained with. Seeds are few,
+so what they are worth is pooled over all configs that were trained several times; images are many, and two configs
+meet the same ones, so a difference is taken image by image.
+
+With `S` trainings by seed and `N` images, the squared standard error of one config's mean is
+
+    V_images + V_seeds - V_both
+
+where `V_images` is the cluster-robust variance of the mean over images of the seeds' mean (groups are the clusters),
+`V_seeds = variance / S` with the pooled variance of `seed_variance`, and `V_both` is what a training's luck with single
+images adds to either of them, so that it is counted once (two-way clusters). Of a difference, `V_images` is that of the
+image-by-image difference, and `V_seeds` and `V_both` are the sums over both configs. Degrees of freedom follow Welch
+and Satterthwaite. `tests/benchmarks/coverage.py` measures how often such intervals hold the truth.
+
+References:
+    Satterthwaite, An Approximate Distribution of Estimates of Variance Components, Biometrics Bulletin 2, 1946.
+    Welch, The Generalization of "Student's" Problem When Several Different Population Variances Are Involved,
+    Biometrika 34, 1947.
+    Liang & Zeger, Longitudinal Data Analysis Using Generalized Linear Models, Biometrika 73, 1986 (robust variance).
+    Cameron, Gelbach & Miller, Robust Inference with Multiway Clustering, J. of Business & Economic Statistics 29, 2011.
+    Bouthillier et al., Accounting for Variance in Machine Learning Benchmarks, MLSys 2021, arXiv:2103.03098.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from segcore.intervals import CONFIDENCE, t_quantile
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def seed_variance(cells: Iterable[FloatArray]) -> tuple[float, int]:
+    """Returns `(variance, degrees)` of a score over seeds: how much two trainings of one config differ by luck.
+
+    `variance = sum_c sum_s (m_cs - m_c)^2 / degrees` with `m_cs` the mean over images of config c's seed s, `m_c` the
+    mean of these over seeds, and `degrees = sum_c (S_c - 1)`.
+
+    Args:
+        cells: Of each config `(S, N) float64`, a score per seed and image. One of a single seed adds nothing.
+
+    Raises:
+        ValueError: No config was trained with two seeds.
+    """
+    squares, degrees = 0.0, 0
+    for cell in cells:
+        means = _checked(cell).mean(1)
+        squares += float(((means - means.mean()) ** 2).sum())
+        degrees += len(means) - 1
+    if degrees == 0:
+        raise ValueError("the noise of seeds needs a config with two seeds or more; each has one")
+    return squares / degrees, degrees
+
+
+def mean_over_seeds(
+    scores: FloatArray,
+    groups: Sequence[str] | None = None,
+    *,
+    noise: tuple[float, int],
+    confidence: float = CONFIDENCE,
+    bounds: tuple[float, float] = (0.0, 1.0),
+) -> Estimate:
+    """The mean of one config's scores, and its interval over other images and other seeds.
+
+    Args:
+        scores: `(S, N) float64`, a score per seed and image.
+        groups: Each image's group, `(N,)`; None: each image is one.
+        noise: What `seed_variance` returned.
+        confidence: The share of repetitions whose interval is to hold the true mean.
+        bounds: The least and the largest mean there can be. A single group of images gives these: it says nothing
+            about others.
+
+    Raises:
+        ValueError: The scores are no such array, or the groups are not one per image.
+    """
+    scores = _checked(scores)
+    member = _members(groups, scores.shape[1])
+    return _estimate(scores.mean(0), member, [scores], noise, confidence, bounds)
+
+
+def difference_over_seeds(
+    first: FloatArray,
+    second: FloatArray,
+    groups: Sequence[str] | None = None,
+    *,
+    noise: tuple[float, int],
+    confidence: float = CONFIDENCE,
+    bounds: tuple[float, float] = (-1.0, 1.0),
+) -> Estimate:
+    """mean(first) - mean(second) of two configs' scores on the same images, and its interval.
+
+    Seeds are taken as independent, whether or not both configs have the same ones. The very same trainings (equal
+    arrays) differ by exactly 0.
+
+    Args:
+        first: `(S1, N) float64`, a score per seed and image.
+        second: `(S2, N) float64`, of the same images in the same order.
+        groups: Each image's group, `(N,)`; None: each image is one.
+        noise: What `seed_variance` returned.
+        confidence: The share of repetitions whose interval is to hold the true difference.
+        bounds: The least and the largest difference there can be, which a single group of images gives.
+
+    Raises:
+        ValueError: The scores are no such arrays, or the groups are not one per image.
+    """
+    first, second = _checked(first), _checked(second)
+    num_images = first.shape[1]
+    if second.shape[1] != num_images:
+        raise ValueError(f"both must score the same images, found {num_images} and {second.shape[1]}")
+    member = _members(groups, num_images)
+    if np.array_equal(first, second):
+        return Estimate(0.0, 0.0, 0.0)
+    return _estimate(first.mean(0) - second.mean(0), member, [first, second], noise, confidence, bounds)
+
+
+def _estimate(
+    per_image: FloatArray,
+    member: npt.NDArray[np.intp],
+    cells: Sequence[FloatArray],
+    noise: tuple[float, int],
+    confidence: float,
+    bounds: tuple[float, float],
+) -> Estimate:
+    value = float(per_image.mean())
+    variance, seed_degrees = noise
+    num_groups = int(member.max()) + 1
+    if num_groups < 2:
+        return Estimate(value, *bounds)
+    of_images = _clustered(per_image[None] - value, member)
+    of_seeds = sum(variance / len(cell) for cell in cells)
+    of_both = [_both(cell, member) for cell in cells if len(cell) > 1]
+    # By chance what is counted twice can look like more than there is.
+    total = max(of_images + of_seeds - sum(of_both), of_images, of_seeds)
+    if total == 0.0:
+        return Estimate(value, value, value)
+    spread = of_images**2 / (num_groups - 1) + of_seeds**2 / seed_degrees
+    spread += sum(
+        both**2 / ((len(cell) - 1) * (num_groups - 1))
+        for both, cell in zip(of_both, (cell for cell in cells if len(cell) > 1), strict=True)
+    )
+    degrees = max(total**2 / spread, min(num_groups - 1, seed_degrees))
+    half = t_quantile((1 + confidence) / 2, degrees) * math.sqrt(total)
+    return Estimate(value, max(bounds[0], value - half), min(bounds[1], value + half))
+
+
+def _both(cell: FloatArray, member: npt.NDArray[np.intp]) -> float:
+    """The variance of a config's mean by what is left of its scores once images' and seeds' means are taken off."""
+    num_seeds = len(cell)
+    rest = cell - cell.mean(0) - cell.mean(1, keepdims=True) + cell.mean()
+    return _clustered(rest, member) / (num_seeds * (num_seeds - 1))
+
+
+def _clustered(deviations: FloatArray, member: npt.NDArray[np.intp]) -> float:
+    """The cluster-robust variance of a mean over images, summed over rows, `(rows, N)` of deviations from it.
+
+    A row's is `G / (G - 1) * sum_g (sum of the deviations in group g)^2 / N^2`.
+    """
+    num_groups = int(member.max()) + 1
+    squares = sum(float((np.bincount(member, row) ** 2).sum()) for row in deviations)
+    return num_groups / (num_groups - 1) * squares / deviations.shape[1] ** 2
+
+
+def _checked(scores: FloatArray) -> FloatArray:
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.ndim != 2 or 0 in scores.shape:
+        raise ValueError(f"scores must be (seeds, images) with one of each at least, found {scores.shape}")
+    return scores
+
+
+def _members(groups: Sequence[str] | None, num_images: int) -> npt.NDArray[np.intp]:
+    """The number of each image's group."""
+    if groups is None:
+        return np.arange(num_images)
+    if len(groups) != num_images:
+        raise ValueError(f"groups must be one per image, found {len(groups)} groups and {num_images} images")
+    number_of = {name: number for number, name in enumerate(dict.fromkeys(groups))}
+    return np.array([number_of[name] for name in groups], dtype=np.intp)
