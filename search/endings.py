@@ -7,7 +7,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from search.events import epochs_by_trial, errors_by_trial
+from search.events import epochs_by_trial, errors_by_trial, is_finished
 from search.failures import OUT_OF_MEMORY
 from search.observations import COST_ATTR, FAILURE_ATTR, MEMORY_CONSTRAINT
 from search.storage import trial_id_of, write_reports
@@ -74,7 +74,7 @@ def reconcile(
         if second_metric is not None and rows and COST_ATTR not in frozen.user_attrs:
             cost = rows[min(rows)]["metrics"][second_metric]
             study._storage.set_trial_user_attr(frozen._trial_id, COST_ATTR, cost)
-        if any(row["metrics"].get("finished") for row in rows.values()):
+        if is_finished(rows):
             tell_end(study, frozen.number, values, finished=True, mode=mode)
         elif frozen.number in errors:
             tell_end(study, frozen.number, values, failure=errors[frozen.number]["kind"], mode=mode)

@@ -12,6 +12,7 @@ is ignored; an epoch that was trained again after a crash counts once, as its la
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -130,3 +131,8 @@ def waiting_alone(events: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
 def dropped_trials(events: list[dict[str, Any]]) -> frozenset[int]:
     """The trials whose checkpoints were deleted to save space."""
     return frozenset(event["number"] for event in events if event.get("event") == "dropped")
+
+
+def is_finished(rows: Mapping[int, Mapping[str, Any]]) -> bool:
+    """Whether a trial's epochs, as `epochs_by_trial` has them, hold its last one."""
+    return any(row["metrics"].get("finished") for row in rows.values())

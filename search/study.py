@@ -87,7 +87,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         metric: str,
         mode: str,
         num_samples: int,
-        retries: Retries | None = None,
+        retries: Retries[FrozenTrial] | None = None,
         promotions: Promotions | None = None,
         forks: Forks | None = None,
         second_metric: str | None = None,
@@ -98,7 +98,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._spec_of = spec_of
         self._base = base
         self._num_samples = num_samples
-        self._retries = retries or Retries()
+        self._retries: Retries[FrozenTrial] = retries or Retries()
         self._proposer = proposer
         self._promotions = promotions
         self._forks = forks

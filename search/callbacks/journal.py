@@ -3,18 +3,30 @@
 import json
 import logging
 import time
-from typing import Any
+from typing import Any, Protocol
 
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from search.events import EventLog
 from search.failures import INTERRUPTED, RETRIED_ALONE, describe_failure
-from search.study import StudySearcher
 
 log = logging.getLogger("segsearch")
 
 SWEEP_S = 1.0
+
+
+class Told(Protocol):
+    """The searcher, as far as the journal tells it something."""
+
+    @property
+    def live(self) -> frozenset[str]: ...  # noqa: D102
+
+    def is_waiting(self, number: int) -> bool: ...  # noqa: D102
+
+    def fail(self, trial_id: str, kind: str) -> None: ...  # noqa: D102
+
+    def flush_if_due(self) -> None: ...  # noqa: D102
 
 
 class JournalCallback(Callback):  # type: ignore[misc]
@@ -23,7 +35,7 @@ class JournalCallback(Callback):  # type: ignore[misc]
     Ray tells a searcher of an error without saying which; a callback gets the trial with its error file.
     """
 
-    def __init__(self, log: EventLog, searcher: StudySearcher) -> None:
+    def __init__(self, log: EventLog, searcher: Told) -> None:
         self._log = log
         self._searcher = searcher
         self._swept = time.monotonic()

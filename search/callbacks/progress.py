@@ -3,6 +3,7 @@
 import logging
 import time
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from ray.tune import Callback
@@ -30,6 +31,7 @@ class ProgressCallback(Callback):  # type: ignore[misc]
         num_epochs: Epochs of a complete trial.
         done: Trials that ended in earlier sessions, by state.
         best: Value and trial number of the best trial of earlier sessions.
+        names: What to call trials, by number; without one it is `trial N`.
     """
 
     def __init__(
@@ -42,12 +44,14 @@ class ProgressCallback(Callback):  # type: ignore[misc]
         num_epochs: int,
         done: dict[str, int] | None = None,
         best: tuple[float, int] | None = None,
+        names: Mapping[int, str] | None = None,
     ) -> None:
         self._console = console
         self._metric, self._mode = metric, mode
         self._num_samples, self._num_epochs = num_samples, num_epochs
         self._counts: Counter[str] = Counter(done or {})
         self._best = best
+        self._names = dict(names or {})
         self._running: dict[int, dict[str, Any]] = {}
         self._waiting: set[int] = set()
         self._started = time.monotonic()
@@ -96,8 +100,8 @@ class ProgressCallback(Callback):  # type: ignore[misc]
             mark = ""
         if self._live is None:
             log.info(
-                "trial %d epoch %d/%d  %s %.4f  threshold %.3f  train/loss %.4f%s",
-                number, result["epoch"], self._num_epochs, self._metric, value, result["val/threshold"],
+                "%s epoch %d/%d  %s %.4f  threshold %.3f  train/loss %.4f%s",
+                self._name(number), result["epoch"], self._num_epochs, self._metric, value, result["val/threshold"],
                 result["train/loss"], mark,
             )  # fmt: skip
 
@@ -108,7 +112,7 @@ class ProgressCallback(Callback):  # type: ignore[misc]
             self._running.pop(_number(trial), None)
             self._waiting.add(_number(trial))
             if self._live is None:
-                log.info("trial %d waits after epoch %d  (%s)", _number(trial), result["epoch"], self._summary())
+                log.info("%s waits after epoch %d  (%s)", self._name(_number(trial)), result["epoch"], self._summary())
             return
         self._end(trial, "complete" if result.get("finished") else "pruned", f"after epoch {result.get('epoch', 0)}")
 
@@ -122,24 +126,27 @@ class ProgressCallback(Callback):  # type: ignore[misc]
         if kind == RETRIED_ALONE:
             share = trial.config["gpu_fraction"]
             log.warning(
-                "trial %d ran out of memory on %g of a GPU after epoch %d and will go on alone on a whole one: %s",
-                number, share, epoch, message,
+                "%s ran out of memory on %g of a GPU after epoch %d and will go on alone on a whole one: %s",
+                self._name(number), share, epoch, message,
             )  # fmt: skip
         else:
-            log.warning("trial %d lost its worker after epoch %d and goes on: %s", number, epoch, message)
+            log.warning("%s lost its worker after epoch %d and goes on: %s", self._name(number), epoch, message)
+
+    def _name(self, number: int) -> str:
+        return self._names.get(number, f"trial {number}")
 
     def _end(self, trial: Trial, state: str, detail: str) -> None:
         self._running.pop(_number(trial), None)
         self._counts[state] += 1
         if self._live is None or state == "failed":
             level = logging.WARNING if state == "failed" else logging.INFO
-            log.log(level, "trial %d %s %s  (%s)", _number(trial), state, detail, self._summary())
+            log.log(level, "%s %s %s  (%s)", self._name(_number(trial)), state, detail, self._summary())
 
     def _summary(self) -> str:
         ended = sum(self._counts.values())
         counts = {**self._counts, **({"waiting": len(self._waiting)} if self._waiting else {})}
         states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-        best = f"; best {self._metric} {self._best[0]:.4f} (trial {self._best[1]})" if self._best else ""
+        best = f"; best {self._metric} {self._best[0]:.4f} ({self._name(self._best[1])})" if self._best else ""
         return f"{ended}/{self._num_samples} ended{': ' + states if states else ''}{best}"
 
     def _render(self) -> RenderableType:
@@ -155,7 +162,7 @@ class ProgressCallback(Callback):  # type: ignore[misc]
                 )  # fmt: skip
             else:
                 cells = ("starting", "", "", "", "", "")
-            table.add_row(str(number), *cells)
+            table.add_row(self._names.get(number, str(number)), *cells)
         elapsed = time.strftime("%H:%M:%S", time.gmtime(time.monotonic() - self._started))
         return Group(Text(f"{elapsed}  {self._summary()}"), table)
 

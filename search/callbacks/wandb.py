@@ -76,6 +76,7 @@ class WandbCallback(Callback):  # type: ignore[misc]
         metric_mode: `max` or `min`.
         config_of: What to show as a trial's config. Values that look like secrets are left out.
         run_id_of: A trial's name across sessions; with the run's folder it makes the run's id.
+        checkpoints: Whose checkpoints the trials write; default: the run's.
     """
 
     def __init__(
@@ -91,10 +92,12 @@ class WandbCallback(Callback):  # type: ignore[misc]
         metric_mode: str = "max",
         config_of: Callable[[Trial], dict[str, Any]] = trial_config,
         run_id_of: Callable[[Trial], str] = trial_key,
+        checkpoints: RunPaths | None = None,
     ) -> None:
         self._destination = Destination(project, group, Path(run_dir), mode, entity, tuple(tags))
         self._metric, self._sign = metric, -1.0 if metric_mode == "min" else 1.0
         self._config_of, self._run_id_of = config_of, run_id_of
+        self._checkpoints = checkpoints or RunPaths(Path(run_dir))
         self._open: dict[str, str] = {}
         self._waiting: dict[str, Trial] = {}
         self._best: dict[str, tuple[float, dict[str, float]]] = {}
@@ -190,7 +193,7 @@ class WandbCallback(Callback):  # type: ignore[misc]
     def _checkpoint(self, trial: Trial) -> Path | None:
         if "number" not in trial.config:
             return None
-        found = RunPaths(self._destination.run_dir).trial_checkpoints(int(trial.config["number"]))
+        found = self._checkpoints.trial_checkpoints(int(trial.config["number"]))
         return found[0] if found else None
 
     def _summary(self, key: str, state: str) -> dict[str, Any]:
