@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +10,8 @@ import numpy.typing as npt
 import torch
 
 from segcore.gate.alignment import Thumbnails, moved, moves, own_fits, pair_fits, standing_out
-from segcore.gate.evidence import Evidence
+from segcore.gate.evidence import Evidence, Probe
 from segcore.gate.report import Finding
-
-DataProbe = Callable[[Evidence], Iterator[Finding]]
 
 _MIN_SAMPLES = 12
 """Fewer pairs say nothing reliable about how images and masks belong together."""
@@ -174,7 +172,7 @@ def _others(fits: np.ndarray) -> float:
     return float((fits.sum() - np.trace(fits)) / (fits.size - len(fits)))
 
 
-DATA_PROBES: dict[str, DataProbe] = {
+DATA_PROBES: dict[str, Probe] = {
     "mask values": probe_mask_values,
     "constant target": probe_constant_target,
     "inverted masks": probe_inverted,

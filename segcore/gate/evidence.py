@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from segcore.data.dataset import Batch
 from segcore.gate.alignment import Thumbnails, thumbnails
 from segcore.gate.pipeline import BATCH_SIZE, Pipeline
+from segcore.gate.report import Finding
 
 MAX_SAMPLES = 256
 _READ_AT_ONCE = 32
@@ -124,3 +125,7 @@ def shown(names: Sequence[str], count: int = 3) -> str:
     """The first few of some names."""
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(names[:count]) + more
+
+
+Probe = Callable[[Evidence], Iterator[Finding]]
+"""Looks at the evidence and names what is wrong."""

@@ -12,7 +12,9 @@ import torch
 from segcore.data.cache import SampleCache
 from segcore.gate.data_probes import DATA_PROBES
 from segcore.gate.evidence import Evidence
+from segcore.gate.metric_probe import probe_metric
 from segcore.gate.model_probes import MODEL_PROBES
+from segcore.gate.optimizer_probes import OPTIMIZER_PROBES
 from segcore.gate.overfit import Overfit, Start, applied_threshold, overfit
 from segcore.gate.picture import draw_picture
 from segcore.gate.pipeline import Pipeline, build_pipeline
@@ -51,7 +53,7 @@ def run_gate(
         pipeline = pipeline or build_pipeline(config, cache)
         evidence = Evidence(pipeline, started + budget_s)
         findings: list[Finding] = []
-        for look in (*DATA_PROBES.values(), *MODEL_PROBES.values()):
+        for look in (*DATA_PROBES.values(), *MODEL_PROBES.values(), *OPTIMIZER_PROBES.values(), probe_metric):
             findings += look(evidence)
         start = Start(pipeline)
         run = overfit(pipeline, evidence.batch, started + budget_s / 2)

@@ -1,18 +1,16 @@
-"""Probes of the model, the loss, the optimizer and the metric, before anything is trained."""
+"""Probes of what enters the model and of what leaves it, before anything is trained."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from segcore.gate.evidence import Evidence, shown
+from segcore.gate.evidence import Evidence, Probe
 from segcore.gate.report import Finding
 from segcore.losses import build_loss
-
-ModelProbe = Callable[[Evidence], Iterator[Finding]]
 
 _FEW = 4
 _STEEP = 64.0  # a power of two: undone without rounding
@@ -111,115 +109,6 @@ def probe_double_sigmoid(evidence: Evidence) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def probe_learning_rate_zero(evidence: Evidence) -> Iterator[Finding]:
-    """Some group must have a learning rate."""
-    groups = evidence.pipeline.step.optimizer.param_groups
-    rates = [float(group.get("peak_lr", group["lr"])) for group in groups]
-    if not any(rates):
-        yield Finding(
-            "lr_zero", "error", "the learning rate is 0, so nothing is trained",
-            {"groups": len(rates), "largest rate": max(rates, default=0.0)}, "set optimizer.lr, e.g. to 1e-3",
-        )  # fmt: skip
-
-
-def probe_frozen(evidence: Evidence) -> Iterator[Finding]:
-    """Every layer must be trained, but for an encoder that the config freezes."""
-    pipeline = evidence.pipeline
-    groups = pipeline.step.optimizer.param_groups
-    rates = {id(p): float(group.get("peak_lr", group["lr"])) for group in groups for p in group["params"]}
-    if not any(rates.values()):
-        return
-    meant = set[int]()
-    if pipeline.config.optimizer.encoder_lr_factor == 0.0 and getattr(pipeline.encoder, "is_timm", False):
-        meant = {id(p) for p in pipeline.encoder.parameters()}
-    named = [(name, p) for name, p in pipeline.model.named_parameters() if id(p) not in meant]
-    frozen = [(name, p) for name, p in named if not p.requires_grad or rates.get(id(p), 0.0) == 0.0]
-    if frozen:
-        parts = list(dict.fromkeys(part_of(name) for name, _ in frozen))
-        yield Finding(
-            "frozen_layers", "error", f"layers are not trained: {shown(parts)}",
-            {
-                "parameters": sum(p.numel() for _, p in frozen), "of": sum(p.numel() for _, p in named),
-                "without gradient": sum(not p.requires_grad for _, p in frozen),
-                "not in the optimizer": sum(id(p) not in rates for _, p in frozen),
-            },
-            "unfreeze them and give them to the optimizer (optimizer.encoder_lr_factor: 0 is what freezes an encoder "
-            "on purpose)",
-        )  # fmt: skip
-
-
-def probe_gradient(evidence: Evidence) -> Iterator[Finding]:
-    """Each part that takes part in the forward pass must get a finite gradient that is not all zero."""
-    pipeline = evidence.pipeline
-    step, model = pipeline.step, pipeline.model
-    used = set[int]()
-    hooks = [  # an unused layer is no fault
-        module.register_forward_hook(lambda module, *_: used.update(id(p) for p in module.parameters(recurse=False)))
-        for module in model.modules()
-    ]
-    model.train()
-    try:
-        for images, targets in step.parts(evidence.batch):
-            loss = step.loss_of(images, targets)
-            if loss.requires_grad:
-                loss.backward()  # type: ignore[no-untyped-call]
-    finally:
-        for hook in hooks:
-            hook.remove()
-    norms: dict[str, list[float]] = {}
-    for name, p in model.named_parameters():
-        if p.requires_grad and id(p) in used:
-            norms.setdefault(part_of(name), []).append(0.0 if p.grad is None else float(p.grad.norm()))
-    step.optimizer.zero_grad(set_to_none=True)
-    model.zero_grad(set_to_none=True)
-    broken = [part for part, found in norms.items() if not np.isfinite(found).all()]
-    dead = [part for part, found in norms.items() if not any(found)]
-    if broken:
-        yield Finding(
-            "gradient_not_finite", "error", f"the gradient is not finite in {shown(broken)}",
-            {"parts": len(broken), "of": len(norms), "loss": float(loss.detach())},
-            "look for divisions by 0 and logarithms of 0 in the loss (loss.smooth), or set train.precision: fp32",
-        )  # fmt: skip
-    elif dead:
-        yield Finding(
-            "dead_gradient", "error", f"no gradient reaches {shown(dead)}",
-            {"parts without": len(dead), "of": len(norms), "largest gradient elsewhere": _largest(norms)},
-            "look for detach(), no_grad(), rounding or a saturated activation between these layers and the loss",
-        )  # fmt: skip
-
-
-def probe_metric(evidence: Evidence) -> Iterator[Finding]:
-    """The metric must give the known IoU (or Dice) of cases that are known."""
-    pipeline = evidence.pipeline
-    threshold = 0.5 if pipeline.threshold == "auto" else pipeline.threshold
-    cases = [_bars(0, 8, 0, 8), _bars(4, 12, 0, 8), _bars(0, 8, 0, 2), _bars(0, 6, 0, 8)]
-    overlaps = [(8, 8), (4, 12), (2, 8), (6, 8)]  # intersection and union, in columns
-    iou = [inter / union for inter, union in overlaps]
-    dice = [2 * value / (1 + value) for value in iou]
-    found = [_answer(pipeline.metric, logits, targets, threshold) for logits, targets in cases]
-    if any(np.allclose(found, known, atol=0.02) for known in (iou, dice)):
-        return
-    swapped = [_answer(pipeline.metric, targets, logits, threshold) for logits, targets in cases]
-    numbers: dict[str, float | int | str] = {
-        f"IoU {known:.3g} came out as": value for known, value in zip(iou, found, strict=True)
-    }
-    if any(np.allclose(swapped, known, atol=0.02) for known in (iou, dice)):
-        yield Finding(
-            "metric_swapped", "error", "the metric is called with prediction and mask in each other's place", numbers,
-            "pass the logits first and the mask second",
-        )  # fmt: skip
-        return
-    yield Finding(
-        "metric_wrong", "error", "the metric gives neither the IoU nor the Dice of predictions that are known", numbers,
-        "compare it with segcore.metrics.ThresholdCurve",
-    )  # fmt: skip
-
-
-def part_of(parameter_name: str) -> str:
-    """The part of a model that a parameter belongs to: `decoder.stages.1` of `decoder.stages.1.block.conv1.weight`."""
-    return ".".join(parameter_name.split(".")[:-1][:3])
-
-
 def _encoder_input(evidence: Evidence, images: Tensor) -> Tensor | None:
     """What the encoder is called with, `(n, 3, h, w)`, or None where it is not called."""
     seen: list[Tensor] = []
@@ -267,38 +156,13 @@ class _steeper:  # noqa: N801 - used as a statement
             weight.mul_(factor)
 
 
-def _bars(first: int, last: int, mask_first: int, mask_last: int) -> tuple[Tensor, Tensor]:
-    """Logits and target `(1, 1, 16, 16)` that are foreground in some columns."""
-    logits = torch.full((1, 1, 16, 16), -12.0)
-    logits[..., first:last] = 12.0
-    targets = torch.zeros(1, 1, 16, 16)
-    targets[..., mask_first:mask_last] = 1.0
-    return logits, targets
-
-
-def _answer(metric: Callable[[Tensor, Tensor, float], float], first: Tensor, second: Tensor, threshold: float) -> float:
-    """What a metric says; a refusal is no number."""
-    try:
-        return float(metric(first, second, threshold))
-    except Exception:  # a metric of a stranger may refuse in any way
-        return float("nan")
-
-
-def _largest(norms: Mapping[str, list[float]]) -> float:
-    return max((value for found in norms.values() for value in found), default=0.0)
-
-
 def _rgb(values: Tensor) -> str:
     return "/".join(f"{value:.3g}" for value in values.tolist())
 
 
-MODEL_PROBES: dict[str, ModelProbe] = {
+MODEL_PROBES: dict[str, Probe] = {
     "normalisation": probe_normalisation,
     "eval mode": probe_eval_mode,
     "double sigmoid": probe_double_sigmoid,
-    "learning rate of 0": probe_learning_rate_zero,
-    "frozen layers": probe_frozen,
-    "gradient": probe_gradient,
-    "metric": probe_metric,
 }
 """By what is looked at, in the order in which they run."""
