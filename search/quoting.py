@@ -1,6 +1,6 @@
 """Which of a card's scores is the one to quote, and how it is said. Reads cards of earlier versions too."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,3 +65,28 @@ def optimism_text(optimism: Mapping[str, Any]) -> str:
         f"val's own IoU is {optimism['val']:.4f}: {optimism['gap']:+.4f} against {against} "
         f"(95% interval {low:+.4f} to {high:+.4f})"
     )
+
+
+def origin_text(origin: Mapping[str, Any]) -> str:
+    """Which training a sealed model is of; the seed where it is not the search's own."""
+    return ", ".join(f"{key} {origin[key]}" for key in ("trial", "epoch", "seed") if key in origin)
+
+
+def number_text(value: float | None, digits: int = 4) -> str:
+    """A score, or a dash for none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def signed_text(value: float | None) -> str:
+    """A difference, or a dash for none."""
+    return "-" if value is None else f"{value:+.4f}"
+
+
+def range_text(interval: Sequence[float] | None) -> str:
+    """An interval of scores, or a dash for none."""
+    return "-" if interval is None else f"{interval[0]:.4f} - {interval[1]:.4f}"
+
+
+def signed_range_text(interval: Sequence[float] | None) -> str:
+    """An interval of differences, or a dash for none."""
+    return "-" if interval is None else f"{interval[0]:+.4f} to {interval[1]:+.4f}"

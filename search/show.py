@@ -10,9 +10,11 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from search.confirming_view import render_confirmation
 from search.errors import SegsearchError
+from search.explaining_view import render_ledger
 from search.paths import RunPaths, find_run, list_runs, read_json
-from search.quoting import CROSS_FITTED, optimism_text, quote
+from search.quoting import CROSS_FITTED, optimism_text, origin_text, quote
 from search.results import best_trial, pareto_front, read_table
 from search.runs import RESUMABLE, status_now
 from segcore.card import CARD_FILE, read_card
@@ -31,7 +33,7 @@ def run_rows(results: Path) -> list[dict[str, Any]]:
 
 
 def run_details(name_or_path: str, results: Path) -> dict[str, Any]:
-    """Everything that `show` prints: `run`, `card`, `trials` (best first), `front` (cheapest last) and `exports`.
+    """What `show` prints: `run`, `card`, `trials` (best first), `front` (cheapest last), and what was made of it.
 
     Raises:
         RunError: No such run.
@@ -50,6 +52,8 @@ def run_details(name_or_path: str, results: Path) -> dict[str, Any]:
         "metric": settings["metric"],
         "second_metric": second_metric,
         "front": _front(trials, second_metric, mode) if second_metric else [],
+        "confirmation": read_json(paths.confirmation) if paths.confirmation.exists() else None,
+        "ledger": read_json(paths.ledger) if paths.ledger.exists() else None,
         "card": card,
         "exports": read_json(paths.export).get("targets", []) if paths.export.exists() else [],
         "dashboard": f"optuna-dashboard sqlite:///{paths.study}" if paths.study.exists() else None,
@@ -86,6 +90,10 @@ def render_run(details: dict[str, Any], top: int) -> list[RenderableType]:
     parts: list[RenderableType] = [Text("\n".join(lines))]
     if details["trials"]:
         parts.append(_trial_table(details, top))
+    if details["confirmation"]:
+        parts += render_confirmation(details["confirmation"])
+    if details["ledger"]:
+        parts += render_ledger(details["ledger"], run["name"])
     if details["front"]:
         parts.append(_front_table(details))
     if card:
@@ -169,9 +177,7 @@ def score_rows(card: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _card_tables(card: dict[str, Any]) -> list[RenderableType]:
-    origin = card["origin"]
-    source = f"trial {origin['trial']}, epoch {origin['epoch']}" if "trial" in origin else f"epoch {origin['epoch']}"
-    table = Table(title=f"sealed model: {source}", title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=f"sealed model: {origin_text(card['origin'])}", title_justify="left", box=box.SIMPLE_HEAD)
     for title in ("split", "images", "IoU", "95% interval", "Dice", "IoU pooled", "it also chose"):
         table.add_column(title, justify="right")
     for name, score in score_rows(card):

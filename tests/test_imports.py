@@ -28,8 +28,8 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "observations packing packing_rate paths pareto population promotion quoting recording ray_watch results "
         "retries runs sampling schedulers specs stopping storage study",
         "callbacks export",
-        "exporting extending gating models report reproducing_view sealing show space_survey space_view training_run "
-        "tuner",
+        "confirming_view explaining_view exporting extending gating models report reproducing_view sealing show "
+        "space_survey space_view training_run tuner",
         "job",
         "picking reproducing",
         "cli",

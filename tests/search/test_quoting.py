@@ -1,6 +1,6 @@
 from typing import Any
 
-from search.quoting import CROSS_FITTED, headline, quote
+from search.quoting import CROSS_FITTED, headline, origin_text, quote
 
 
 def score(iou: float, chose: list[str] | None = None, **more: Any) -> dict[str, Any]:
@@ -59,3 +59,9 @@ def test_without_test_the_headline_says_what_was_cross_fitted_and_what_was_not()
         "scored on the other; they also chose epoch, winner; threshold 0.2500"
     )
     assert "+0.0200 against the cross-fitted score" in second
+
+
+def test_the_training_of_a_sealed_model_is_named_with_its_seed_where_it_has_one() -> None:
+    assert origin_text({"run": "birds", "trial": 9, "epoch": 8, "seed": 2, "trials": 12}) == "trial 9, epoch 8, seed 2"
+    assert origin_text({"run": "birds", "trial": 9, "epoch": 8, "trials": 12}) == "trial 9, epoch 8"
+    assert origin_text({"run": "birds", "epoch": 3}) == "epoch 3"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rerun_records import ledger, tie
 from rich.console import Console
 
 from search.config import SearchConfig
@@ -292,3 +293,36 @@ def test_keys_are_shortened_where_that_is_enough() -> None:
     long = {"optimizer.lr": 1, "lr_scheduler.name": 2, "optimizer.name": 3, "loss.smooth": 4, "threshold": 5}
     assert short_names(long) == {"lr": 1, "lr_scheduler.name": 2, "optimizer.name": 3, "smooth": 4, "threshold": 5}
     assert short_names({"a.x": 1, "b.x": 2}) == {"a.x": 1, "b.x": 2}
+
+
+def test_a_confirmation_and_a_ledger_follow_the_trials(tmp_path: Path) -> None:
+    paths = new_run(tmp_path)
+    write_trials(paths, trial(9, 0.8701), trial(0, 0.8633))
+    write_json(paths.confirmation, tie())
+    write_json(paths.ledger, ledger())
+    write_card(paths, {"trial": 0, "epoch": 8, "seed": 2}, val=split_score(0.8, chose=["winner"]))
+    details = run_details("birds", tmp_path)
+    assert (details["confirmation"], details["ledger"]) == (tie(), ledger())
+    text = printed(details)
+    titles = [
+        "trials, best first", "the best trials again over 3 fresh seeds", "birds: from the config's own values",
+        "sealed model: trial 0, epoch 8, seed 2",
+    ]  # fmt: skip
+    places = [text.index(title) for title in titles]
+    assert places == sorted(places)
+    assert "trials 9 and 0 are a tie" in text
+
+
+def test_a_run_without_them_is_shown_as_before(tmp_path: Path) -> None:
+    paths = new_run(tmp_path)
+    write_trials(paths, trial(0, 0.8633))
+    details = run_details("birds", tmp_path)
+    assert (details["confirmation"], details["ledger"]) == (None, None)
+    assert "fresh seed" not in printed(details)
+
+
+def test_a_confirmation_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    paths = new_run(tmp_path)
+    paths.confirmation.write_text("{")
+    with pytest.raises(RunError, match=r"confirm\.json cannot be read"):
+        run_details("birds", tmp_path)

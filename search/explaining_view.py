@@ -1,0 +1,152 @@
+"""How `ledger.json` is shown: what each part of the winner's settings is worth, as rows of text and in the terminal."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from search.quoting import number_text, range_text, signed_range_text, signed_text
+
+NOISE = "within noise"
+_SELECTORS = frozenset({"arch", "encoder", "policy", "name"})
+"""Settings whose value, beside its group, says what it is."""
+
+
+def render_ledger(record: Mapping[str, Any], name: str) -> Iterator[RenderableType]:
+    """The steps from the baseline to the winner, then what other choices are worth, then the noise.
+
+    Args:
+        record: `ledger.json`.
+        name: The run's.
+    """
+    heads, rows = ledger_table(record)
+    title = f"{name}: {ledger_title(record)}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    for head in heads:
+        if head == "changed":
+            table.add_column(head, overflow="fold", min_width=14)
+        elif head.endswith("interval"):
+            table.add_column(head, justify="right", min_width=10)
+        elif not head:
+            table.add_column(head, max_width=6)
+        else:
+            table.add_column(head, justify="left" if head == "step" else "right", no_wrap=True)
+    for index, row in enumerate(rows):
+        table.add_row(*map(Text, row), style="bold" if index == len(rows) - 1 else "")
+    yield table
+    lines = list(alternative_lines(record))
+    if lines:
+        yield Text("at the winner, one choice against another:")
+        yield from (Padding(Text(line), (0, 0, 0, 2)) for line in lines)
+    yield Text("\n".join([*ledger_lines(record), ""]))
+
+
+def ledger_title(record: Mapping[str, Any]) -> str:
+    """From what to what, and on what it is judged."""
+    seeds = len(record["seeds"])
+    return (
+        f"from the config's own values to trial {record['trial']}, {record['metric']} on {record['num_images']} val "
+        f"images, mean of {seeds} seed{'s' if seeds != 1 else ''}"
+    )
+
+
+def ledger_table(record: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Titles, and rows of text: the baseline, each step, and the total."""
+    steps, total = record["steps"], record["total"]
+    has_shares = any(step["importance"] is not None for step in steps)
+    heads = ["step", "changed", "mean", "worth", f"{record['confidence']:.0%} interval", ""]
+    rows = [["baseline", "", number_text(record["baseline"]["mean"]), "", "", ""]]
+    for step in steps:
+        rows.append([step["group"], "\n".join(changes(step)), number_text(step["mean"]), *_worth_cells(step)])
+    mean = number_text(record["winner"]["mean"])
+    rows.append(["total", f"trial {record['trial']}", mean, *_worth_cells(total)])
+    if has_shares:
+        heads.append("importance")
+        for row, share in zip(rows, [None, *(step["importance"] for step in steps), None], strict=True):
+            row.append("" if share is None else f"{share:.0%}")
+    return heads, rows
+
+
+def changes(step: Mapping[str, Any]) -> list[str]:
+    """`dice 1 -> 0.5` for each setting that a step changes; without a name where group and value say what it is."""
+    return [f"{_name_of(key)}{value_text(before)} -> {value_text(after)}" for key, before, after in step["changes"]]
+
+
+def alternative_lines(record: Mapping[str, Any]) -> Iterator[str]:
+    """What each choice is worth against the next best one, and `auto` against a fixed threshold."""
+    for other in record["alternatives"]:
+        share = "" if other["importance"] is None else f"; importance {other['importance']:.0%}"
+        yield f"{other['group']}: {choice_text(other)} (as in trial {other['of_trial']}): {worth_text(other)}{share}"
+    if record["threshold"]:
+        yield f"threshold: {threshold_text(record['threshold'])}: {worth_text(record['threshold'])}"
+
+
+def choice_text(other: Mapping[str, Any]) -> str:
+    """`attention_unet rather than unet`."""
+    return f"{_settings_text(other['chosen'])} rather than {_settings_text(other['instead'])}"
+
+
+def threshold_text(threshold: Mapping[str, Any]) -> str:
+    """`auto rather than 0.5`."""
+    return f"{value_text(threshold['chosen'])} rather than {value_text(threshold['instead'])}"
+
+
+def worth_text(part: Mapping[str, Any]) -> str:
+    """`+0.0120 (-0.0030 to +0.0270), within noise`."""
+    if part["worth"] is None:
+        return "not known"
+    note = "" if part["clear"] else f", {NOISE}"
+    return f"{signed_text(part['worth'])} ({signed_range_text(part['interval'])}){note}"
+
+
+def ledger_lines(record: Mapping[str, Any]) -> Iterator[str]:
+    """Baseline and winner with their intervals, how thresholds were scored, the noise of a seed, and what failed."""
+    if not record["steps"]:
+        yield f"trial {record['trial']} is the config's own values: there is no step to explain"
+    ends = " and ".join(
+        f"{what} has {number_text(end['mean'])} ({range_text(end['interval'])})"
+        for what, end in (("the baseline", record["baseline"]), (f"trial {record['trial']}", record["winner"]))
+    )
+    yield f"{ends}; a worth above 0 is a gain, whatever the metric"
+    if record["cross_fitted"]:
+        yield "thresholds that are auto were chosen on one half of the images and scored on the other"
+    noise = record["seed_noise"]
+    if noise["sd"] is not None:
+        yield (
+            f"the same settings again differ by {noise['sd']:.4f} (standard deviation); two trainings differ by up to "
+            f"{noise['two_trainings']:.4f} in 19 of 20 cases"
+        )
+    if any(part["importance"] is not None for part in (*record["steps"], *record["alternatives"])):
+        yield (
+            f"importance: how much the search's values hung on those settings, over {record['importance_trials']} "
+            "trials (PED-ANOVA); it says nothing of the direction"
+        )
+    for message in record["failed"]:
+        yield f"failed: {message}"
+
+
+def value_text(value: Any) -> str:
+    """A setting for people."""
+    if value is None:
+        return "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _worth_cells(part: Mapping[str, Any]) -> list[str]:
+    if part["worth"] is None:
+        return ["-", "-", "not known"]
+    return [signed_text(part["worth"]), signed_range_text(part["interval"]), "" if part["clear"] else NOISE]
+
+
+def _settings_text(settings: Sequence[tuple[str, Any]]) -> str:
+    return ", ".join(f"{_name_of(key)}{value_text(value)}" for key, value in settings)
+
+
+def _name_of(key: str) -> str:
+    """The key without its section, and a space; empty for a key whose value says what it is."""
+    name = key.partition(".")[2]
+    return f"{name} " if name and name not in _SELECTORS else ""
