@@ -3,8 +3,9 @@
 A checkpoint folder holds the last epoch: `weights.safetensors` (what is validated), `state.pt` (optimizer, loss scale,
 and the raw weights beside a moving average) and `progress.json` (its number and the schedule). And it holds the best
 epoch: `best.safetensors` (its weights), `best.json` (its number and metrics), `curve.json` and `overlays.npz` (its
-threshold curve and a few validation images). Files that two epochs, or two checkpoints, have in common are hard links.
-Nothing needs a pickle: `state.pt` is read with `weights_only=True`.
+threshold curve and a few validation images) and `images.npz` (each validation image's pixel counts). Files that two
+epochs, or two checkpoints, have in common are hard links. Nothing needs a pickle: `state.pt` is read with
+`weights_only=True`.
 
 Tensors are done with training, so that `Tensors` may be written while validation runs; `write_progress` adds the rest.
 """
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from segcore.errors import TrainingError
+from segcore.image_counts import ImageCounts
 from segcore.optim import LRSchedule
 
 STATE_FILE = "state.pt"
@@ -37,7 +39,8 @@ WEIGHTS_FILE = "best.safetensors"
 BEST_FILE = "best.json"
 CURVE_FILE = "curve.json"
 OVERLAYS_FILE = "overlays.npz"
-_FILES_OF_BEST = (WEIGHTS_FILE, CURVE_FILE, OVERLAYS_FILE, BEST_FILE)
+IMAGES_FILE = "images.npz"
+_FILES_OF_BEST = (WEIGHTS_FILE, CURVE_FILE, OVERLAYS_FILE, IMAGES_FILE, BEST_FILE)
 
 _UNREADABLE = (
     OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError,
@@ -48,13 +51,17 @@ _UNREADABLE = (
 
 @dataclass(frozen=True)
 class BestModel:
-    """The best epoch so far: its weights on the CPU, its metrics, its curve and a few predictions."""
+    """The best epoch so far: its weights on the CPU, its metrics, its curve, a few predictions and images' counts.
+
+    `images` is None where the checkpoint was written before there were any.
+    """
 
     epoch: int
     metrics: dict[str, float]
     weights: dict[str, Tensor]
     curve: dict[str, Any]
     overlays: dict[str, np.ndarray]
+    images: ImageCounts | None = None
 
     @classmethod
     def copy_of(
@@ -64,10 +71,11 @@ class BestModel:
         metrics: dict[str, float],
         curve: dict[str, Any],
         overlays: dict[str, np.ndarray],
+        images: ImageCounts | None = None,
     ) -> Self:
         """Copies the weights, so that training may go on."""
         weights = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in model.state_dict().items()}
-        return cls(epoch, dict(metrics), weights, curve, overlays)
+        return cls(epoch, dict(metrics), weights, curve, overlays, images)
 
 
 @dataclass
@@ -134,7 +142,7 @@ def write_progress(folder: Path, state: TrainingState, previous: Path | None = N
     elif previous is None:
         write_best(folder, best)
     else:
-        for name in _FILES_OF_BEST:
+        for name in _present(previous):
             _write(folder / name, partial(link_file, previous / name))
 
 
@@ -166,9 +174,19 @@ def read_best(folder: Path) -> BestModel:
         curve = json.loads((folder / CURVE_FILE).read_text())
         with np.load(folder / OVERLAYS_FILE, allow_pickle=False) as arrays:
             overlays = {name: arrays[name] for name in arrays.files if name != "threshold"}
-        return BestModel(int(record["epoch"]), dict(record["metrics"]), weights, curve, overlays)
-    except _UNREADABLE as error:
+        images = read_images(folder) if IMAGES_FILE in _present(folder) else None
+        return BestModel(int(record["epoch"]), dict(record["metrics"]), weights, curve, overlays, images)
+    except (*_UNREADABLE, TrainingError) as error:
         raise TrainingError(f"checkpoint {folder} cannot be read: {error}") from error
+
+
+def read_images(folder: Path) -> ImageCounts:
+    """Reads the pixel counts of the best epoch's validation images, for which its weights are not needed.
+
+    Raises:
+        TrainingError: The file is missing, as from an earlier version, or cannot be read.
+    """
+    return ImageCounts.load(folder / IMAGES_FILE)
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -269,6 +287,11 @@ def drop_state(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
+def drop_weights(folder: Path) -> None:
+    """Leaves of a checkpoint that `drop_state` has gone over what its best epoch's scores need, without the weights."""
+    (folder / WEIGHTS_FILE).unlink(missing_ok=True)
+
+
 def delete_checkpoint(folder: Path) -> None:
     """Removes a checkpoint, which is out of sight at once; nothing happens where there is none."""
     hidden = folder.with_name(f".{folder.name}.gone")
@@ -294,7 +317,16 @@ def _write_best_records(folder: Path, best: BestModel) -> None:
     record = {"epoch": best.epoch, "metrics": best.metrics}
     _write(folder / CURVE_FILE, lambda path: path.write_text(json.dumps(best.curve)))
     _write(folder / OVERLAYS_FILE, lambda path: _save_npz(path, arrays))
+    if best.images is None:
+        (folder / IMAGES_FILE).unlink(missing_ok=True)
+    else:
+        _write(folder / IMAGES_FILE, best.images.save)
     _write(folder / BEST_FILE, lambda path: path.write_text(json.dumps(record)))
+
+
+def _present(folder: Path) -> list[str]:
+    """The files of the best epoch that a checkpoint is to hold; earlier versions wrote no counts of images."""
+    return [name for name in _FILES_OF_BEST if name != IMAGES_FILE or (folder / name).exists()]
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:

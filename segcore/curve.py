@@ -9,6 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from segcore.image_counts import ImageCounts
+
 FloatArray = npt.NDArray[np.float64]
 Counts = tuple[Tensor, Tensor, Tensor]
 """True positives, predicted and positive pixels, float64: exact up to 2^53. The last one is the same at all edges."""
@@ -72,7 +74,7 @@ class CurveResult:
             edges: The first bin at or above each threshold k / num_bins.
             extra: The same for each further threshold.
         """
-        at_once = _IMAGES_AT_ONCE if histograms.device.type == "cpu" else _IMAGES_AT_ONCE_ON_A_GPU
+        at_once = _num_at_once(histograms)
         parts = []
         for first in range(0, len(histograms), at_once):
             counts = _counts_from_each_bin(histograms[first : first + at_once])
@@ -157,7 +159,7 @@ class CurveResult:
     def to_dict(self, points: int = 101) -> dict[str, Any]:
         """Return the curves thinned to about `points` evenly spaced edges, and their best, as plain JSON values."""
         last = len(self.thresholds) - 1
-        index = np.unique(np.rint(np.linspace(0, last, points)).astype(int))
+        index = self._spaced(points)
         best = {metric: dict(zip(("threshold", "value", "gap"), self.best(metric), strict=True)) for metric in METRICS}
         curves = {metric: getattr(self, name)[index].tolist() for metric, name in METRICS.items()}
         return {
@@ -168,6 +170,38 @@ class CurveResult:
             "best": best,
         }
 
+    @torch.inference_mode()
+    def image_counts(self, also: Sequence[float] = (), points: int = 101) -> ImageCounts:
+        """Return each image's counts, in the order counted, at about `points` evenly spaced edges and some others.
+
+        Args:
+            also: Further thresholds; as in `at`, one that was not counted is taken down to the edge below.
+            points: Number of edges, 2 at least; 0, 1 and, if it is odd, 0.5 are among them.
+
+        Raises:
+            ValueError: A further threshold lies outside [0, 1].
+        """
+        first_bin = {float(self.thresholds[index]): self._edges[index] for index in self._spaced(points)}
+        for threshold in also:
+            check_threshold(threshold)
+            if threshold in self._extra:
+                first_bin[threshold] = self._extra[threshold]
+            else:
+                index = self._edge(threshold)
+                first_bin[float(self.thresholds[index])] = self._edges[index]
+        thresholds = sorted(first_bin)
+        bins = torch.tensor([first_bin[threshold] for threshold in thresholds], device=self._histograms.device)
+        # Summed up where the histograms are, so that these few columns alone come to the CPU.
+        at_once = _num_at_once(self._histograms)
+        slices = (self._histograms[first : first + at_once] for first in range(0, self.num_images, at_once))
+        parts = [_at_least(part, bins) for part in slices]
+        at_least = torch.cat(parts).cpu().numpy().astype(np.int64)
+        return ImageCounts(np.array(thresholds), at_least[:, 1], at_least.sum(1), at_least[:, 1].max(1))
+
+    def _spaced(self, points: int) -> npt.NDArray[np.intp]:
+        last = len(self.thresholds) - 1
+        return np.unique(np.rint(np.linspace(0, last, points)).astype(np.intp))
+
     def _edge(self, threshold: float) -> int:
         return int(np.searchsorted(self.thresholds, threshold, side="right")) - 1
 
@@ -177,6 +211,16 @@ class CurveResult:
         first = self._extra[threshold] if threshold in self._extra else self._edges[self._edge(threshold)]
         at_least = self._histograms[:, :, first:].sum(2).double().cpu()
         return at_least[:, 1], at_least.sum(1), self._histograms[:, 1].sum(1).double().cpu()
+
+
+def _num_at_once(histograms: Tensor) -> int:
+    return _IMAGES_AT_ONCE if histograms.device.type == "cpu" else _IMAGES_AT_ONCE_ON_A_GPU
+
+
+def _at_least(histograms: Tensor, bins: Tensor) -> Tensor:
+    """Return the pixels in each of `bins` `(T,)` and above, `(num_images, 2, T) int32`."""
+    up_to = histograms.cumsum(2, dtype=torch.int32)
+    return (up_to[:, :, -1:] - up_to[:, :, bins]).add_(histograms[:, :, bins])
 
 
 def _counts_from_each_bin(histograms: Tensor) -> Counts:

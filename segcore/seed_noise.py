@@ -171,7 +171,8 @@ def _clustered(deviations: FloatArray, member: npt.NDArray[np.intp]) -> float:
     """
     num_groups = int(member.max()) + 1
     squares = sum(float((np.bincount(member, row) ** 2).sum()) for row in deviations)
-    return num_groups / (num_groups - 1) * squares / deviations.shape[1] ** 2
+    num_images = int(deviations.shape[1])
+    return num_groups / (num_groups - 1) * squares / num_images**2
 
 
 def _checked(scores: FloatArray) -> FloatArray:

@@ -160,8 +160,9 @@ def fit(
 
             is_best = state.best is None or sign * metrics[metric] > sign * state.best.metrics[metric]
             if is_best:
+                curve, chosen = validation.curve, (metrics["val/threshold"], metrics["val/threshold_auto"])
                 state.best = BestModel.copy_of(
-                    eval_model, epoch, metrics, validation.curve.to_dict(), validation.overlays
+                    eval_model, epoch, metrics, curve.to_dict(), validation.overlays, curve.image_counts(chosen)
                 )
             note = None if has_told or take_step.decision is None else take_step.decision.reason
             has_told = has_told or note is not None

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,23 +8,30 @@ import torch
 
 from segcore.checkpoint import (
     BestModel,
+    Tensors,
     TrainingState,
+    drop_state,
+    drop_weights,
     first_readable,
     load_checkpoint,
     read_best,
+    read_images,
     read_state,
     save_checkpoint,
     write_best,
+    write_progress,
 )
 from segcore.config import LRSchedulerConfig, ModelConfig, OptimizerConfig
 from segcore.errors import TrainingError
+from segcore.image_counts import ImageCounts
 from segcore.models import build_model
 from segcore.optim import build_lr_scheduler, build_optimizer
 from segcore.step import build_ema
 
 LAST = ["weights.safetensors", "state.pt", "progress.json"]
-BEST = ["best.safetensors", "best.json", "curve.json", "overlays.npz"]
+BEST = ["best.safetensors", "best.json", "curve.json", "overlays.npz", "images.npz"]
 FILES = [*LAST, *BEST]
+OPTIONAL = ("images.npz", None)  # missing in checkpoints of earlier versions
 
 
 def new_state(seed: int, ema_decay: float = 0.9) -> TrainingState:
@@ -45,7 +53,9 @@ def new_state(seed: int, ema_decay: float = 0.9) -> TrainingState:
         "probs": np.zeros((1, 16, 16), np.float16),
     }
     metrics = {"val/iou": 0.5 + seed / 100, "val/threshold": 0.25}
-    best = BestModel.copy_of(model, 3, metrics, {"threshold": [0.0, 1.0]}, overlays)
+    counts = np.array([[40, 30 + seed]])
+    images = ImageCounts(np.array([0.0, 0.5]), counts, 2 * counts, np.array([40]))
+    best = BestModel.copy_of(model, 3, metrics, {"threshold": [0.0, 1.0]}, overlays, images)
     return TrainingState(model, optimizer, schedule, torch.amp.GradScaler("cpu", enabled=False), ema, 4, best)
 
 
@@ -95,6 +105,8 @@ def test_everything_comes_back(folder: Path) -> None:
     for name, array in saved.best.overlays.items():
         assert np.array_equal(other.best.overlays[name], array)
         assert other.best.overlays[name].dtype == array.dtype
+    assert other.best.images is not None
+    assert other.best.images.true_positive.tolist() == [[40, 31]]
 
 
 def test_a_run_without_averaged_weights_comes_back_without(tmp_path: Path) -> None:
@@ -122,6 +134,7 @@ def test_the_best_weights_are_a_copy_that_training_cannot_change() -> None:
 def test_a_later_save_replaces_the_files(folder: Path) -> None:
     save_checkpoint(folder, new_state(2))
     assert read_best(folder).metrics["val/iou"] == 0.52
+    assert read_images(folder).true_positive.tolist() == [[40, 32]]
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
 
 
@@ -146,8 +159,10 @@ def cut(path: Path, share: float) -> None:
     path.write_bytes(content[: int(len(content) * share)])
 
 
-@pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("share", [None, 0.0, 0.02, 0.5, 0.98])
+@pytest.mark.parametrize(
+    ("name", "share"),
+    [(name, share) for name in FILES for share in (None, 0.0, 0.02, 0.5, 0.98) if (name, share) != OPTIONAL],
+)
 def test_a_missing_or_cut_off_file_is_told_and_the_next_checkpoint_taken(
     folder: Path, other_state: TrainingState, name: str, share: float | None
 ) -> None:
@@ -170,6 +185,49 @@ def test_a_missing_or_cut_off_file_is_told_and_the_next_checkpoint_taken(
     else:
         with pytest.raises(TrainingError, match="cannot be read"):
             read_best(folder)
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_counts_and_is_linked_without(
+    folder: Path, other_state: TrainingState, tmp_path: Path
+) -> None:
+    (folder / "images.npz").unlink()
+    assert first_readable([folder]) == folder
+    load_checkpoint(folder, other_state)
+    assert other_state.best is not None
+    assert other_state.best.images is None
+    with pytest.raises(TrainingError, match=r"counts per image in .*images.npz cannot be read"):
+        read_images(folder)
+    newer = tmp_path / "checkpoint_000004"
+    newer.mkdir()
+    Tensors.of(other_state).write(newer)
+    write_progress(newer, other_state, folder)
+    assert sorted(path.name for path in newer.iterdir()) == sorted(set(FILES) - {"images.npz"})
+    assert (newer / "best.json").samefile(folder / "best.json")
+    assert read_best(newer).images is None
+
+
+def test_a_best_epoch_without_counts_leaves_none_of_another(folder: Path) -> None:
+    state = new_state(2)
+    assert state.best is not None
+    state.best = replace(state.best, images=None)
+    save_checkpoint(folder, state)
+    assert read_best(folder).images is None
+
+
+def test_counts_outlive_the_weights_and_are_linked(folder: Path, tmp_path: Path) -> None:
+    state = new_state(1)
+    newer = tmp_path / "checkpoint_000004"
+    newer.mkdir()
+    Tensors.of(state).write(newer)
+    write_progress(newer, state, folder)
+    assert (newer / "images.npz").samefile(folder / "images.npz")
+    drop_state(newer)
+    drop_weights(newer)
+    drop_weights(newer)
+    assert sorted(path.name for path in newer.iterdir()) == sorted(set(BEST) - {"best.safetensors"})
+    assert read_images(newer).true_positive.tolist() == [[40, 31]]
+    with pytest.raises(TrainingError, match="cannot be read"):
+        read_best(newer)
 
 
 def test_a_file_that_needs_unpickling_is_refused(folder: Path) -> None:

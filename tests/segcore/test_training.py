@@ -19,6 +19,7 @@ from segcore.data.samples import DatasetIndex
 from segcore.device import begin_trial
 from segcore.errors import DataError, NonFiniteLossError, TrainingError
 from segcore.evaluation import evaluate
+from segcore.image_counts import IMAGE_METRICS
 from segcore.losses import build_loss
 from segcore.models import build_model
 from segcore.training import EpochResult, fit
@@ -239,6 +240,19 @@ def test_the_kept_weights_earn_the_kept_score(cache: SampleCache) -> None:
     assert best is not None
     result.state.model.load_state_dict(best.weights)
     assert evaluation_of(result, cache, 0.5) == pytest.approx(best.metrics["val/iou"], abs=1e-12)
+
+
+@pytest.mark.parametrize("threshold", ["auto", 0.617])
+def test_the_kept_counts_earn_the_kept_scores(cache: SampleCache, threshold: float | str) -> None:
+    best = train(config(threshold=threshold), cache)[-1].state.best
+    assert best is not None
+    assert best.images is not None
+    assert len(best.images.positive) == len(cache.indices("val"))
+    for metric in IMAGE_METRICS:
+        mean = best.images.values(metric, best.metrics["val/threshold"]).mean()
+        assert mean == pytest.approx(best.metrics[f"val/{metric}"], abs=1e-12)
+    assert best.images.values("iou", "auto").mean() == pytest.approx(best.metrics["val/iou_auto"], abs=1e-12)
+    assert best.images.positive.tolist() == [int((cache.mask(i) > 0).sum()) for i in cache.indices("val")]
 
 
 def test_the_last_epoch_says_so(cache: SampleCache) -> None:
