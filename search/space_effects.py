@@ -62,6 +62,11 @@ def idle_nodes(nodes: Sequence[Node], base: TrainConfig) -> list[Idle]:
     return list(_idle(nodes, {selector: frozenset({own[selector]}) for selector in IGNORED_BY}))
 
 
+def ignored_keys(flat: Mapping[str, Any]) -> frozenset[str]:
+    """The keys that training does not read with these settings, which hold every dotted key of a config."""
+    return frozenset(key for selector, table in IGNORED_BY.items() for key in table.get(_row(flat[selector]), ()))
+
+
 def _idle(nodes: Sequence[Node], outer: Mapping[str, Values]) -> Iterator[Idle]:
     """`outer` holds the values that each selector may have where these nodes do not set it."""
     here = {selector: _values_of(selector, nodes, values) for selector, values in outer.items()}

@@ -24,9 +24,9 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "errors terminal",
         "config config_errors config_file config_tree scheduler_rules space space_checks space_domains space_effects "
         "space_enqueue space_forbid space_proof space_reader space_rules space_tree",
-        "checkpoint_budget cluster confirm endings environment events failures gpu_probe history largest mps "
-        "observations packing packing_rate paths pareto population promotion quoting recording ray_watch results "
-        "retries runs sampling schedulers specs stopping storage study",
+        "checkpoint_budget cluster confirm endings environment events failures gpu_probe history largest ledger "
+        "ledger_plan mps observations packing packing_rate paths pareto population promotion quoting recording "
+        "ray_watch results retries runs sampling schedulers seed_estimates specs stopping storage study",
         "callbacks export",
         "confirming_view explaining_view exporting extending gating models report reproducing_view sealing show "
         "space_survey space_view training_run tuner",

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from search.errors import ConfigError
-from search.space import apply, parse_space
-from search.space_effects import IGNORED_BY, idle_nodes
+from search.space import apply, flatten, parse_space
+from search.space_effects import IGNORED_BY, idle_nodes, ignored_keys
 from segcore.config import AugmentConfig, LossConfig, LRSchedulerConfig, ModelConfig, OptimizerConfig, TrainConfig
 from segcore.data.augment import build_augmentation
 from segcore.losses import build_loss
@@ -177,3 +177,14 @@ def test_a_key_that_always_has_an_effect_is_not(raw: dict[str, Any]) -> None:
 def test_a_key_that_some_trials_ignore_is_allowed_but_known(raw: dict[str, Any], message: str) -> None:
     (idle,) = idle_nodes(parse_space(raw, BASE).nodes, BASE)
     assert idle.message == f"has no effect in trials with {message}; give it to the branches that use it"
+
+
+def test_what_training_ignores_follows_from_the_settings() -> None:
+    plain = {"optimizer.encoder_lr_factor", "optimizer.momentum", "loss.focal_gamma", "loss.focal_alpha"}
+    ignored = ignored_keys(flatten(BASE))
+    assert plain <= ignored
+    assert ignored.isdisjoint({"model.depth", "loss.bce_pos_weight", "lr_scheduler.warmup_epochs"})
+    timm = {"model.encoder": "timm:resnet18", "optimizer.name": "sgd", "loss.focal": 1.0, "loss.bce": 0.0}
+    ignored = ignored_keys(flatten(apply(BASE, timm)))
+    assert ignored.isdisjoint(plain)
+    assert {"model.depth", "loss.bce_pos_weight"} <= ignored
