@@ -73,6 +73,7 @@ def mean_over_seeds(
     noise: tuple[float, int],
     confidence: float = CONFIDENCE,
     bounds: tuple[float, float] = (0.0, 1.0),
+    over_images: bool = True,
 ) -> Estimate:
     """The mean of one config's scores, and its interval over other images and other seeds.
 
@@ -83,13 +84,15 @@ def mean_over_seeds(
         confidence: The share of repetitions whose interval is to hold the true mean.
         bounds: The least and the largest mean there can be. A single group of images gives these: it says nothing
             about others.
+        over_images: False: the interval is over seeds alone, for these very images. For a score that has no part per
+            image, `(S, 1)`.
 
     Raises:
         ValueError: The scores are no such array, or the groups are not one per image.
     """
     scores = _checked(scores)
     member = _members(groups, scores.shape[1])
-    return _estimate(scores.mean(0), member, [scores], noise, confidence, bounds)
+    return _estimate(scores.mean(0), member if over_images else None, [scores], noise, confidence, bounds)
 
 
 def difference_over_seeds(
@@ -100,6 +103,7 @@ def difference_over_seeds(
     noise: tuple[float, int],
     confidence: float = CONFIDENCE,
     bounds: tuple[float, float] = (-1.0, 1.0),
+    over_images: bool = True,
 ) -> Estimate:
     """mean(first) - mean(second) of two configs' scores on the same images, and its interval.
 
@@ -113,6 +117,7 @@ def difference_over_seeds(
         noise: What `seed_variance` returned.
         confidence: The share of repetitions whose interval is to hold the true difference.
         bounds: The least and the largest difference there can be, which a single group of images gives.
+        over_images: As for `mean_over_seeds`.
 
     Raises:
         ValueError: The scores are no such arrays, or the groups are not one per image.
@@ -124,35 +129,38 @@ def difference_over_seeds(
     member = _members(groups, num_images)
     if np.array_equal(first, second):
         return Estimate(0.0, 0.0, 0.0)
-    return _estimate(first.mean(0) - second.mean(0), member, [first, second], noise, confidence, bounds)
+    differences = first.mean(0) - second.mean(0)
+    return _estimate(differences, member if over_images else None, [first, second], noise, confidence, bounds)
 
 
 def _estimate(
     per_image: FloatArray,
-    member: npt.NDArray[np.intp],
+    member: npt.NDArray[np.intp] | None,
     cells: Sequence[FloatArray],
     noise: tuple[float, int],
     confidence: float,
     bounds: tuple[float, float],
 ) -> Estimate:
+    """The mean of a number per image, with what varies it; `member` None: images do not."""
     value = float(per_image.mean())
     variance, seed_degrees = noise
-    num_groups = int(member.max()) + 1
-    if num_groups < 2:
-        return Estimate(value, *bounds)
-    of_images = _clustered(per_image[None] - value, member)
-    of_seeds = sum(variance / len(cell) for cell in cells)
-    of_both = [_both(cell, member) for cell in cells if len(cell) > 1]
+    of_images, of_seeds = 0.0, sum(variance / len(cell) for cell in cells)
+    of_both, degrees_of_both, image_degrees = [0.0], [1], seed_degrees
+    if member is not None:
+        image_degrees = int(member.max())
+        if image_degrees < 1:
+            return Estimate(value, *bounds)
+        of_images = _clustered(per_image[None] - value, member)
+        several = [cell for cell in cells if len(cell) > 1]
+        of_both = [_both(cell, member) for cell in several]
+        degrees_of_both = [(len(cell) - 1) * image_degrees for cell in several]
     # By chance what is counted twice can look like more than there is.
     total = max(of_images + of_seeds - sum(of_both), of_images, of_seeds)
     if total == 0.0:
         return Estimate(value, value, value)
-    spread = of_images**2 / (num_groups - 1) + of_seeds**2 / seed_degrees
-    spread += sum(
-        both**2 / ((len(cell) - 1) * (num_groups - 1))
-        for both, cell in zip(of_both, (cell for cell in cells if len(cell) > 1), strict=True)
-    )
-    degrees = max(total**2 / spread, min(num_groups - 1, seed_degrees))
+    spread = of_images**2 / image_degrees + of_seeds**2 / seed_degrees
+    spread += sum(both**2 / degrees for both, degrees in zip(of_both, degrees_of_both, strict=True))
+    degrees = max(total**2 / spread, min(image_degrees, seed_degrees))
     half = t_quantile((1 + confidence) / 2, degrees) * math.sqrt(total)
     return Estimate(value, max(bounds[0], value - half), min(bounds[1], value + half))
 

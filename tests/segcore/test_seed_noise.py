@@ -81,6 +81,18 @@ def test_one_group_or_image_says_nothing_about_others() -> None:
     assert mean_over_seeds(first[:, :1], noise=noise).high == 1.0
 
 
+def test_a_score_without_parts_per_image_varies_over_seeds_alone() -> None:
+    """0.5 and 0.7 against 0.9: difference -0.3, V = 0.02 / 2 + 0.02 of 3 degrees."""
+    first, second = np.array([[0.5], [0.7]]), np.array([[0.9]])
+    half = t_quantile(0.95, 3) * math.sqrt(0.03)
+    infinite = (-math.inf, math.inf)
+    found = difference_over_seeds(first, second, noise=(0.02, 3), confidence=0.9, bounds=infinite, over_images=False)
+    assert (found.value, found.low, found.high) == pytest.approx((-0.3, -0.3 - half, -0.3 + half))
+    half = t_quantile(0.95, 3) * math.sqrt(0.01)
+    found = mean_over_seeds(first, noise=(0.02, 3), confidence=0.9, bounds=(0.0, math.inf), over_images=False)
+    assert (found.value, found.low, found.high) == pytest.approx((0.6, 0.6 - half, 0.6 + half))
+
+
 def test_equal_scores_without_noise_close_the_interval_and_bounds_hold() -> None:
     assert mean_over_seeds(np.full((2, 4), 0.5), noise=(0.0, 2)) == Estimate(0.5, 0.5, 0.5)
     high, low = np.full((2, 4), 1.0), np.full((2, 4), 0.25)
