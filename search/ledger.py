@@ -202,16 +202,15 @@ def _threshold(plan: Plan, compare: _Comparison) -> dict[str, Any] | None:
     return {"chosen": "auto", "instead": PLAIN_THRESHOLD, **worth}
 
 
-def _seed_noise(estimates: SeedEstimates) -> dict[str, Any] | None:
+def _seed_noise(estimates: SeedEstimates) -> dict[str, Any]:
     """How much trainings of one config differ; `two_trainings`: what two of them seldom differ by more than."""
-    if estimates.noise is None:
-        return None
-    deviation = math.sqrt(estimates.noise[0])
+    variance, degrees = estimates.noise or (None, 0)
+    deviation = None if variance is None else math.sqrt(variance)
     return {
         "sd": deviation,
-        "df": estimates.noise[1],
+        "df": degrees,
         "num_configs": estimates.num_configs,
-        "two_trainings": 1.96 * math.sqrt(2) * deviation,
+        "two_trainings": None if deviation is None else 1.96 * math.sqrt(2) * deviation,
     }
 
 

@@ -132,8 +132,6 @@ def make_plan(
     if not same_value(base.threshold, final.threshold):
         change = ("threshold", base.threshold, final.threshold)
         steps.append(Step(("threshold",), (change,), Scored(last.cell, base.threshold), last))
-    if not steps:
-        notes.append("the winner trains as the config itself does, so there are no steps")
     ranked = [number for number in rank_trials(trials, mode) if number in params]
     alternatives = _alternatives(base, winner, params, ranked, space, cells, notes)
     return Plan(winner, cells.configs, first, last, tuple(steps), tuple(alternatives), tuple(notes))
