@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from search.config import load_config
@@ -242,3 +243,25 @@ def test_complete_trials_come_before_stopped_ones_and_failed_ones_never(mode: st
         row(8, 0.99, "running"),
     ]
     assert rank_trials(trials, mode) == best
+
+
+@pytest.mark.parametrize("name", ["attention", "encoders", "quickstart"])
+def test_whatever_won_the_steps_lead_to_it_and_every_cell_is_needed_once(name: str) -> None:
+    config = load_config(ATTENTION.with_name(f"{name}.yaml"))
+    base, rng = config.train_config(), np.random.default_rng(0)
+    space = parse_space(config.space, base)
+    seen: set[str] = set()
+    for _ in range(20):
+        points = [space.sample_uniform(rng) for _ in range(8)]
+        plan = plan_of(dict(config.space), *points, base=base)
+        ends = [plan.baseline, *(step.after for step in plan.steps)]
+        assert [step.before for step in plan.steps] == ends[:-1]
+        assert ends[-1] == plan.winner
+        assert plan.cells[plan.winner.cell] == apply(base, points[0])
+        scored = [*ends, *(other.scored for other in plan.alternatives)]
+        assert {row.cell for row in scored} == set(plan.cells)
+        assert len({cell.model_dump_json() for cell in plan.cells.values()}) == len(plan.cells)
+        assert all(step.changes for step in plan.steps)
+        assert all(other.chosen and other.instead for other in plan.alternatives)
+        seen |= {step.name for step in plan.steps} | {f"{other.group} instead" for other in plan.alternatives}
+    assert {"optimizer", "augmentation instead" if name != "encoders" else "encoder instead"} <= seen
