@@ -100,6 +100,15 @@ class PlateauConfig(Section):
     )
 
 
+class ConfirmConfig(Section):
+    """The best trials again, from nothing and with other seeds, before one of them is called the best."""
+
+    top_k: PositiveInt = Field(3, description="How many of the best trials; 1 only measures how much seeds matter.")
+    seeds: Annotated[int, Field(ge=2)] = Field(
+        3, description="Trainings of each, all of them to the last epoch; they are ranked by the mean."
+    )
+
+
 class SearchSettings(Section):
     """How many trials, judged by what, proposed by whom."""
 
@@ -136,6 +145,11 @@ class SearchSettings(Section):
         True,
         description="Before a search or a training, one batch is overfitted with the config as it stands, and what "
         "keeps it from being learned is named; what is certainly wrong ends the run there.",
+    )
+    confirm: ConfirmConfig | None = Field(
+        ConfirmConfig(),
+        description="The best trials are trained again with other seeds, and the best mean wins; of those that cannot "
+        "be told from it, the smallest model. Not with the scheduler pbt. null: the best value of the search wins.",
     )
     enqueue: tuple[dict[str, Any], ...] = Field(
         (), description="Known-good points to try first: maps of searched keys; a key left out is the config's own."

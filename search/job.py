@@ -209,20 +209,26 @@ def prepare_data(config: SearchConfig, console: Console) -> tuple[DatasetIndex, 
 def _search_and_seal(
     config: SearchConfig, paths: RunPaths, index: DatasetIndex, cache_path: Path, console: Console
 ) -> Outcome:
+    from search.cluster import ray_session
+    from search.confirming import read_confirmation
     from search.sealing import seal_search, still_sealed
 
     with working_on(paths):
         log.info("run %s in %s", paths.name, paths.root)
-        if not _search(config, paths, cache_path, console):
+        with ray_session(config.resources.address, f"segsearch resume {paths.name}"):
+            is_whole = _search(config, paths, cache_path, console) and _confirm(
+                config, paths, index, cache_path, console
+            )
+        if not is_whole:
             update_run(paths, status="interrupted")
             log.warning("interrupted; nothing is lost. Go on with: segsearch resume %s", paths.name)
             return Outcome(EXIT_INTERRUPTED, paths)
 
-        trials = read_table(paths.trials)
+        trials, confirmation = read_table(paths.trials), read_confirmation(config, paths)
         configs = trial_configs(config, paths)
         with timed(paths, "seal"), open_cache(cache_path) as cache:
-            unchanged = still_sealed(config, paths, trials)
-            card = unchanged or seal_search(config, paths, trials, configs, index, cache)
+            unchanged = still_sealed(config, paths, trials, confirmation)
+            card = unchanged or seal_search(config, paths, trials, configs, index, cache, confirmation)
         what = f"trial {card['origin']['trial']}, epoch {card['origin']['epoch']}"
         log.info("the best is still %s; %s is as it was" if unchanged else "sealed %s in %s", what, paths.best)
         log.info("%s", headline(card))
@@ -275,7 +281,6 @@ def _report(paths: RunPaths) -> None:
 
 def _search(config: SearchConfig, paths: RunPaths, cache_path: Path, console: Console) -> bool:
     from search.callbacks.wandb import WandbCallback
-    from search.cluster import ray_session
     from search.tuner import run_search
 
     done, best = _so_far(config, paths)
@@ -292,12 +297,23 @@ def _search(config: SearchConfig, paths: RunPaths, cache_path: Path, console: Co
                 entity=tracking.entity, tags=tracking.tags, metric=config.search.metric, metric_mode=config.search.mode,
             )
         )  # fmt: skip
-    with timed(paths, "search"), ray_session(config.resources.address, f"segsearch resume {paths.name}"):
+    with timed(paths, "search"):
         progress.start()
         try:
             return run_search(config, paths, cache_path, callbacks)
         finally:
             progress.stop()
+
+
+def _confirm(config: SearchConfig, paths: RunPaths, index: DatasetIndex, cache_path: Path, console: Console) -> bool:
+    """Trains the best trials again with other seeds, if the config asks for it; False when it was interrupted."""
+    from search.confirming import confirm, is_wanted
+
+    if not is_wanted(config):
+        return True
+    with timed(paths, "confirm"):
+        trials, configs = read_table(paths.trials), trial_configs(config, paths)
+        return confirm(config, paths, trials, configs, index.split("val"), cache_path, console)
 
 
 def _track_summary(config: SearchConfig, paths: RunPaths, card: dict[str, Any]) -> None:

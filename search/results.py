@@ -119,6 +119,12 @@ def best_trial(trials: Sequence[dict[str, Any]], mode: str) -> dict[str, Any] | 
     return max(sound or scored, key=lambda row: (sign * row["value"], -row["number"]), default=None)
 
 
+def settings_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a trial of the table ran with: dotted key -> value, without keys that its branch does not have."""
+    prefix = "param/"
+    return {key.removeprefix(prefix): v for key, v in row.items() if key.startswith(prefix) and v is not None}
+
+
 def write_tables(tables: Tables, trials_path: Path, epochs_path: Path) -> None:
     """Writes both tables as Parquet, each beside its place and then moved there."""
     _write_parquet(tables.trials, trials_path)

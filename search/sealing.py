@@ -2,12 +2,14 @@
 
 import logging
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from search.config import SearchConfig
 from search.events import applied_by_trial, read_events
-from search.paths import RunPaths
+from search.paths import RunPaths, read_json
 from search.results import best_trial
 from segcore.bundle import Bundle, load_bundle, write_bundle
 from segcore.card import update_card, verify_bundle
@@ -30,12 +32,24 @@ def seal_search(
     train_config_of: dict[int, TrainConfig],
     index: DatasetIndex,
     cache: SampleCache,
+    confirmation: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Seals the best checkpointed epoch of all trials and returns its card.
+    """Seals the confirmed winner, or else the best checkpointed epoch of all trials, and returns its card.
 
     Raises:
         TrainingError: No trial reported, or no checkpoint can be read.
     """
+    if confirmation is not None:
+        number = confirmation["winner"]
+        model = confirmed_model(paths, confirmation)
+        if model is not None:
+            origin = {**_origin(paths, number, model), "trials": len(trials)}
+            return seal(
+                paths.best, model.best, model.train or train_config_of[number], index, cache, origin,
+                chosen_on=config.search.metric, applied=applied_of(model.paths, model.number),
+                confirmed=_confirmed(confirmation),
+            )  # fmt: skip
+        log.warning("trial %d was confirmed but left no readable checkpoint; taking the search's best trial", number)
     candidates = list(trials)
     while (winner := best_trial(candidates, config.search.mode)) is not None:
         number = winner["number"]
@@ -53,18 +67,79 @@ def seal_search(
     raise TrainingError(f"no trial of {paths.name!r} left a model behind: {why}")
 
 
-def still_sealed(config: SearchConfig, paths: RunPaths, trials: list[dict[str, Any]]) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model that could be sealed: its best epoch, and whose it is.
+
+    Attributes:
+        best: Its best epoch.
+        paths: The run that it was trained in, or that run's `reruns`.
+        number: Its number there.
+        train: What it was trained with, of one that was trained again.
+    """
+
+    best: BestModel
+    paths: RunPaths
+    number: int
+    train: TrainConfig | None = None
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of one that was trained again."""
+        return None if self.train is None else self.train.train.seed
+
+
+def confirmed_model(paths: RunPaths, confirmation: Mapping[str, Any]) -> TrainedModel | None:
+    """Of the winner's trainings, the search's own and those with other seeds, the one with the best value on val."""
+    metric, sign = confirmation["metric"], 1.0 if confirmation["mode"] == "max" else -1.0
+    row = next(row for row in confirmation["candidates"] if row["trial"] == confirmation["winner"])
+    found = []
+    if (own := newest_readable(paths, row["trial"])) is not None:
+        found.append(TrainedModel(own, paths, row["trial"]))
+    for _, number in row["reruns"]:
+        if (best := newest_readable(paths.reruns, number)) is not None:
+            train = TrainConfig.model_validate(read_json(paths.reruns.trainings)["trainings"][number]["train"])
+            found.append(TrainedModel(best, paths.reruns, number, train))
+    return max(found, key=lambda model: sign * model.best.metrics[metric], default=None)
+
+
+def _origin(paths: RunPaths, number: int, model: TrainedModel) -> dict[str, Any]:
+    again = {} if model.seed is None else {"seed": model.seed, "rerun": model.number}
+    return {"run": paths.name, "trial": number, "epoch": model.best.epoch, **again}
+
+
+def _confirmed(confirmation: Mapping[str, Any]) -> dict[str, Any]:
+    """What the card says of the confirmation: the mean over seeds, which is what such a training comes to."""
+    row = next(row for row in confirmation["candidates"] if row["trial"] == confirmation["winner"])
+    keys = ("metric", "seeds", "num_images", "confidence", "seed_sd", "tied", "reason")
+    return {**{key: confirmation[key] for key in keys}, "mean": row["mean"], "interval": row["interval"]}
+
+
+def still_sealed(
+    config: SearchConfig,
+    paths: RunPaths,
+    trials: list[dict[str, Any]],
+    confirmation: Mapping[str, Any] | None = None,
+) -> dict[str, Any] | None:
     """The card of `best/` where it holds, whole and scored, what `seal_search` would seal; else None."""
     try:
         card = verify_bundle(paths.best)
     except BundleError:
         return None
+    if confirmation is not None and (model := confirmed_model(paths, confirmation)) is not None:
+        origin = _origin(paths, confirmation["winner"], model)
+        is_same = _sealed_origin(card) == origin and card.get("confirmed") == _confirmed(confirmation)
+        return card if is_same and "scores" in card else None
     winner = best_trial(trials, config.search.mode)
     best = newest_readable(paths, winner["number"]) if winner else None
     if winner is None or best is None or "scores" not in card:
         return None
-    sealed = {key: card["origin"].get(key) for key in ("run", "trial", "epoch")}
-    return card if sealed == {"run": paths.name, "trial": winner["number"], "epoch": best.epoch} else None
+    origin = {"run": paths.name, "trial": winner["number"], "epoch": best.epoch}
+    return card if _sealed_origin(card) == origin else None
+
+
+def _sealed_origin(card: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in card["origin"].items() if key != "trials"}
 
 
 def newest_readable(paths: RunPaths, number: int) -> BestModel | None:
@@ -93,11 +168,13 @@ def seal(
     *,
     chosen_on: str,
     applied: dict[str, Any] | None = None,
+    confirmed: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes the bundle, loads it back as a stranger would, scores it from the image files, and completes its card.
 
     The score on `val` chose the epoch, the threshold and the winner, so it flatters; where there is a `test` split, it
-    is opened here, once, and is the score to quote. `applied` is what was read back of the run before it trained.
+    is opened here, once, and is the score to quote. `applied` is what was read back of the run before it trained,
+    `confirmed` what its settings came to with other seeds.
     """
     auto = train.threshold == "auto"
     card: dict[str, Any] = {
@@ -124,12 +201,18 @@ def seal(
         },
         "validation_when_trained": best.metrics,
         **({"applied": applied} if applied else {}),
+        **({"confirmed": confirmed} if confirmed else {}),
     }
     write_bundle(folder, best.weights, train, card)
     bundle = load_bundle(folder)
     card["input"]["mean"] = [round(value, 6) for value in bundle.model.mean.flatten().tolist()]
     card["input"]["std"] = [round(value, 6) for value in bundle.model.std.flatten().tolist()]
-    chose = ["epoch", *(["threshold"] if auto else []), *(["winner"] if "trial" in origin else [])]
+    chose = [
+        "epoch",
+        *(["threshold"] if auto else []),
+        *(["winner"] if "trial" in origin else []),
+        *(["seed"] if confirmed else []),
+    ]
     scored = score_splits(bundle, index, chose)
     update_card(folder, {**scored, "input": card["input"], "chosen_on": chosen_on})
     return load_bundle(folder).card

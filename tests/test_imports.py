@@ -28,8 +28,8 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "ledger_plan mps observations packing packing_rate paths pareto population promotion quoting recording "
         "ray_watch results retries runs sampling schedulers seed_estimates specs stopping storage study",
         "callbacks export",
-        "confirming_view explaining_view exporting extending gating models report reproducing_view sealing show "
-        "space_survey space_view training_run tuner",
+        "confirming confirming_view explaining_view exporting extending gating models report reproducing_view "
+        "rerun_searcher reruns sealing show space_survey space_view training_run tuner",
         "job",
         "picking reproducing",
         "cli",

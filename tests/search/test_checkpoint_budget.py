@@ -241,7 +241,7 @@ TREE = {
         "num_samples": 5,
         "sampler": "random",
         "scheduler": {"name": "asha", "grace_period": 1},
-        "gate": False,
+        "gate": False, "confirm": None,
     },
     "resources": {"cpus_per_trial": 1, "gpus_per_trial": 0, "checkpoints_gb": 1e-6},
     "tracking": {"wandb": {"mode": "disabled"}},

@@ -312,7 +312,7 @@ def test_an_export_that_fails_during_a_run_exits_3_and_can_be_repeated(tmp_path:
     """The target becomes unusable after the check at the start; here its folder is taken while training goes on."""
     (tmp_path / "c.yaml").write_text(
         SYNTHETIC + "model: {base_channels: 4, depth: 2}\ntrain: {epochs: 2, batch_size: 8}\n"
-        "search: {gate: false}\nexport: {targets: [{local: out}]}\n"
+        "search: {gate: false, confirm: null}\nexport: {targets: [{local: out}]}\n"
     )
     code = (
         "import pathlib, search.sealing as s\nfrom search.cli import main\nseal = s.seal\n"
@@ -342,7 +342,7 @@ def test_an_export_that_fails_during_a_run_exits_3_and_can_be_repeated(tmp_path:
 @pytest.mark.slow
 def test_a_killed_training_goes_on_after_its_last_epoch(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(
-        SYNTHETIC + "model: {base_channels: 16, depth: 3}\ntrain: {epochs: 30, batch_size: 4}\nsearch: {gate: false}\n"
+        SYNTHETIC + "model: {base_channels: 16, depth: 3}\ntrain: {epochs: 30, batch_size: 4}\nsearch: {gate: false, confirm: null}\n"
     )
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     command = [sys.executable, "-c", "from search.cli import main; main()"]
@@ -370,7 +370,7 @@ def test_a_run_does_not_go_on_with_other_data(cli: Callable[..., Result], tmp_pa
     good_pairs(tmp_path / "d")
     (tmp_path / "c.yaml").write_text(
         "data: {root: d, image_size: 32}\nmodel: {base_channels: 4, depth: 2}\n"
-        "train: {epochs: 1, batch_size: 4}\nsearch: {gate: false}\n"
+        "train: {epochs: 1, batch_size: 4}\nsearch: {gate: false, confirm: null}\n"
     )
     assert cli("train", "c.yaml").exit_code == 0
     record = tmp_path / "results/c/run.json"

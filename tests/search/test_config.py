@@ -38,7 +38,7 @@ BAD = [
     ("another word", "learning_rate: 0.1", [], ["did you mean optimizer.lr?"]),
     ("dotted key in the file", "optimizer.lr: 0.1", [], ["optimizer.lr (line 1): unknown key; write it nested, not dotted: optimizer: {lr: ...}"]),
     ("ambiguous key", "seed: 3", [], ["did you mean data.seed or train.seed or search.seed?"]),
-    ("key of a later version", "search: {confirm: {top_k: 3}}", [], ["search.confirm (line 1): unknown key", "num_samples, metric"]),
+    ("key of a later version", "search: {ensemble: {top_k: 3}}", [], ["search.ensemble (line 1): unknown key", "num_samples, metric"]),
     ("unknown name", "model: {arch: atention_unet}", [], ["model.arch (line 1): found 'atention_unet'; valid: one of unet, residual_unet, attention_unet", "did you mean attention_unet?"]),
     ("unknown sampler", "search: {sampler: annealing}", [], ["search.sampler", "found 'annealing'; valid: one of auto, rung_tpe, gp"]),
     ("unknown scheduler", "search: {scheduler: {name: halving}}", [], ["search.scheduler.name", "found 'halving'; valid: one of asha, hyperband, median, pbt, none"]),

@@ -41,7 +41,7 @@ TREE: dict[str, Any] = {
         "optimizer.lr": {"loguniform": [1e-3, 1e-2]},
         "augment.policy": {"choice": ["none", "flip", "light"]},
     },
-    "search": {"num_samples": 4, "scheduler": {"name": "none"}, "gate": False},
+    "search": {"num_samples": 4, "scheduler": {"name": "none"}, "gate": False, "confirm": None},
     "resources": {"cpus_per_trial": 1, "gpus_per_trial": 0},
     "tracking": {"wandb": {"mode": "disabled"}},
 }
@@ -51,6 +51,7 @@ QUIET = Console(stderr=True, quiet=True)
 def new_config(folder: Path, **sections: Any) -> SearchConfig:
     tree = {**TREE, **sections, "results": str(folder / "results")}
     tree["data"] = {**tree["data"], "cache_dir": str(folder / "cache")}
+    tree["search"] = {"confirm": None, **tree["search"]}
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(tree))
     return load_config(path)

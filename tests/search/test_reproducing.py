@@ -37,7 +37,7 @@ TREE: dict[str, Any] = {
 def run(folder: Path, command: str, **changes: Any) -> RunPaths:
     tree = {**json.loads(json.dumps(TREE)), **changes}
     tree["data"]["cache_dir"], tree["results"] = str(folder / "cache"), str(folder / "results")
-    tree["search"] = {**tree.get("search", {}), "gate": False}
+    tree["search"] = {**tree.get("search", {}), "gate": False, "confirm": None}
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(tree))
     outcome = getattr(job, command)(load_config(path), QUIET)

@@ -50,7 +50,7 @@ SPACE = parse_space(RAW_SPACE, BASE)
 
 def new_config(folder: Path, **search: Any) -> Path:
     settings = {
-        "num_samples": 7, "second_metric": PARAMETERS, "gate": False,
+        "num_samples": 7, "second_metric": PARAMETERS, "gate": False, "confirm": None,
         "scheduler": {"name": "asha", "grace_period": 1, "reduction_factor": 2}, **search,
     }  # fmt: skip
     tree = {

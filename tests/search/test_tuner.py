@@ -35,7 +35,7 @@ TREE = {
     "augment": {"policy": "flip"},
     "train": {"epochs": 3, "batch_size": 8},
     "space": {"optimizer.lr": {"loguniform": [1e-3, 1e-2]}, "model.arch": {"choice": ["unet", "attention_unet"]}},
-    "search": {"num_samples": 2, "scheduler": {"name": "none"}, "gate": False},
+    "search": {"num_samples": 2, "scheduler": {"name": "none"}, "gate": False, "confirm": None},
     "resources": {"cpus_per_trial": 1, "gpus_per_trial": 0},
     "tracking": {"wandb": {"mode": "disabled"}},
 }
@@ -51,6 +51,7 @@ def write_config(folder: Path, **changes: object) -> Path:
             tree[section][leaf] = value
         else:
             tree[section] = value
+    tree["search"].setdefault("confirm", None)
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(tree))
     return path

@@ -216,7 +216,7 @@ class TestAtTheEndOfARun:
 
     @pytest.mark.slow
     def test_a_real_training_run_ends_with_its_page(self, tmp_path: Path) -> None:
-        outcome = job.train(tiny(tmp_path, search={"gate": False}), Console(stderr=True, quiet=True))
+        outcome = job.train(tiny(tmp_path, search={"gate": False, "confirm": None}), Console(stderr=True, quiet=True))
         assert outcome.card is not None
         assert len(Page(outcome.paths.report.read_text(encoding="utf-8")).figures) == 2
         record = report_record(outcome.paths)
@@ -237,7 +237,7 @@ def test_a_real_search_ends_with_a_page_of_the_trial_that_was_sealed(tmp_path: P
     config = tiny(
         tmp_path,
         space={"optimizer.lr": {"loguniform": [1e-3, 1e-2]}},
-        search={"num_samples": 2, "scheduler": {"name": "none"}, "gate": False},
+        search={"num_samples": 2, "scheduler": {"name": "none"}, "gate": False, "confirm": None},
     )
     outcome = job.run(config, Console(stderr=True, quiet=True))
     assert outcome.card is not None

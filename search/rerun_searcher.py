@@ -1,0 +1,110 @@
+"""Gives Ray Tune a list of trainings, one after the other, with the retries that trials of a search get."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from search.failures import INTERRUPTED, RETRIED_ALONE
+from search.retries import Retries
+from segcore.config import TrainConfig
+
+
+@dataclass
+class Rerun:
+    """A training to be made.
+
+    Attributes:
+        number: Its number among the run's trainings.
+        label: What it is, for people, e.g. `trial 9, seed 2`.
+        train: What it trains with; the seed is in it.
+        intermediate_values: The metric by epoch, of what earlier sessions came to.
+    """
+
+    number: int
+    label: str
+    train: TrainConfig
+    intermediate_values: dict[int, float] = field(default_factory=dict)
+
+
+class RerunSearcher(Searcher):  # type: ignore[misc]
+    """Suggests trainings in their order; one that lost its worker goes on, one that failed is not tried again.
+
+    Args:
+        reruns: Those that are to be made or to go on.
+        spec_of: Makes a training's spec for the trainable from its number and its config.
+        metric: Key of the reports.
+        mode: `max` or `min`.
+        alone: Numbers of those that ran out of memory beside others.
+        share: What one that runs alone gets; see `Retries`.
+    """
+
+    def __init__(
+        self,
+        reruns: Sequence[Rerun],
+        spec_of: Callable[[int, TrainConfig], dict[str, Any]],
+        *,
+        metric: str,
+        mode: str,
+        alone: frozenset[int] = frozenset(),
+        share: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(metric=metric, mode=mode)
+        self._spec_of = spec_of
+        self._queue: Retries[Rerun] = Retries(reruns, alone, share)
+        self._live: dict[str, Rerun] = {}
+        self._max_concurrent: float = len(reruns)
+
+    @property
+    def live(self) -> frozenset[str]:
+        """Ray's ids of the trainings that were suggested and have not ended."""
+        return frozenset(self._live)
+
+    def is_waiting(self, number: int) -> bool:
+        """Nobody waits at a rung here."""
+        return False
+
+    def set_max_concurrency(self, max_concurrent: int) -> bool:
+        """Takes the limit over from Ray."""
+        self._max_concurrent = max_concurrent
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The spec of the next training; None while a live one may come back, `FINISHED` when nothing is left."""
+        if len(self._live) >= self._max_concurrent:
+            return None
+        rerun = self._queue.next_shared() or self._queue.next_alone()
+        if rerun is None:
+            return None if self._live else str(Searcher.FINISHED)
+        self._queue.begin(rerun)
+        self._live[trial_id] = rerun
+        return {**self._spec_of(rerun.number, rerun.train), "label": rerun.label, **self._queue.spec(rerun.number)}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Notes how far a training has come."""
+        self._live[trial_id].intermediate_values[int(result["epoch"])] = float(result[self.metric])
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """A training left its worker; of an error, `fail` tells what it was."""
+        if not error:
+            self._live.pop(trial_id, None)
+
+    def fail(self, trial_id: str, kind: str) -> None:
+        """Ends a training that had an error of a kind of `search.failures`, or queues it to go on."""
+        rerun = self._live.pop(trial_id, None)
+        if rerun is not None and kind == INTERRUPTED:
+            self._queue.lost_worker(rerun, max(rerun.intermediate_values, default=0))
+        elif rerun is not None and kind == RETRIED_ALONE:
+            self._queue.out_of_memory(rerun)
+
+    def flush_if_due(self) -> None:
+        """Nothing is held back."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the journal is the state."""
+        Path(checkpoint_path).write_text("the state is in events.jsonl\n", encoding="utf-8")
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore: the journal is the state."""

@@ -1,0 +1,272 @@
+"""Trainings made again beside a search, as Ray trials: with other seeds, or with some settings of another trial.
+
+A training is known by its config, in which its seed is: who wants one that is there already gets it. They live in the
+run's folder `reruns/`, with a journal and checkpoints like the search's, so one that was interrupted goes on.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from ray import tune
+from ray.tune.experiment import Trial
+from rich.console import Console
+
+from search.callbacks.journal import JournalCallback
+from search.callbacks.progress import ProgressCallback
+from search.callbacks.wandb import WandbCallback
+from search.cluster import plan_resources
+from search.config import SearchConfig
+from search.events import EventLog, epochs_by_trial, errors_by_trial, is_finished, read_events, retried_trials
+from search.packing import gpu_share
+from search.paths import RunPaths, read_json, trial_dirname, write_json
+from search.ray_watch import memory_kills_end_one_trial
+from search.rerun_searcher import Rerun, RerunSearcher
+from search.space import parse_space
+from search.specs import SpecMaker, resources_of
+from search.tuner import terminate_as_interrupt
+from segcore.checkpoint import delete_checkpoint, drop_state, drop_weights, read_images
+from segcore.config import TrainConfig
+from segcore.cost import LATENCY
+from segcore.data.samples import Sample
+from segcore.data.splits import halves
+from segcore.errors import TrainingError
+from segcore.image_counts import ImageCounts
+from segcore.seed_noise import FloatArray
+from segcore.trainable import train_trial
+
+log = logging.getLogger("segsearch")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training came to: its best epoch's metrics and its images' counts there, or the error it ended with."""
+
+    number: int
+    metrics: dict[str, float]
+    images: ImageCounts | None = None
+    error: str | None = None
+
+
+def want(paths: RunPaths, trainings: Iterable[tuple[str, TrainConfig]]) -> list[Rerun]:
+    """Numbers trainings, each with its label, and keeps the list; those that are known keep their number and label."""
+    reruns = paths.reruns
+    known: list[dict[str, Any]] = read_json(reruns.trainings)["trainings"] if reruns.trainings.exists() else []
+    before, found = len(known), []
+    for label, train in trainings:
+        dumped = train.model_dump(mode="json")
+        entry = next((entry for entry in known if entry["train"] == dumped), None)
+        if entry is None:
+            entry = {"number": len(known), "label": label, "train": dumped}
+            known.append(entry)
+        found.append(Rerun(entry["number"], entry["label"], train))
+    if len(known) > before:
+        reruns.root.mkdir(parents=True, exist_ok=True)
+        write_json(reruns.trainings, {"trainings": known})
+    return found
+
+
+def unfinished(paths: RunPaths, wanted: Sequence[Rerun], metric: str) -> list[Rerun]:
+    """Those that have neither come to their end nor failed, each knowing how far it is."""
+    events = read_events(paths.reruns.events)
+    journal, errors = epochs_by_trial(events), errors_by_trial(events)
+    left = {}
+    for rerun in wanted:
+        rows = journal.get(rerun.number, {})
+        if rerun.number not in errors and not is_finished(rows):
+            values = {epoch: float(row["metrics"][metric]) for epoch, row in rows.items()}
+            left[rerun.number] = Rerun(rerun.number, rerun.label, rerun.train, values)
+    return list(left.values())
+
+
+def run_again(
+    config: SearchConfig,
+    paths: RunPaths,
+    cache_path: Path,
+    wanted: Sequence[Rerun],
+    console: Console,
+    *,
+    keep_weights: bool,
+    trainable: Callable[[dict[str, Any]], None] = train_trial,
+) -> bool:
+    """Makes those trainings of `wanted` that are not there yet; Ray must be up.
+
+    Args:
+        config: The run's config.
+        paths: The run; the trainings go below `reruns/`.
+        cache_path: The decoded samples.
+        wanted: From `want`.
+        console: Where progress is shown.
+        keep_weights: Leave the best epoch's weights of what ends here; False: only what its images came to.
+        trainable: What trains; it takes the spec of `train_trial` and reports what that does.
+
+    Returns:
+        Whether all of them ended; False when it was interrupted and can be gone on with.
+
+    Raises:
+        ResourceError: No node could ever run such a training.
+    """
+    reruns, search = paths.reruns, config.search
+    metric, mode = search.metric, search.mode
+    left = unfinished(paths, wanted, metric)
+    if not left:
+        return True
+    space = parse_space(config.space, config.train_config())
+    resources = plan_resources(config, gpu_share(config, space, paths, cache_path))
+    log.info("%s", resources)
+    spec_maker = SpecMaker(
+        reruns, reruns.next_session(), cache_path, metric, resources,
+        measure_latency=search.second_metric == LATENCY, retry_out_of_memory=config.resources.retry_out_of_memory,
+    )  # fmt: skip
+    alone = retried_trials(read_events(reruns.events))
+    searcher = RerunSearcher(left, spec_maker, metric=metric, mode=mode, alone=alone, share=spec_maker.alone)
+    progress = ProgressCallback(
+        console, metric=metric, mode=mode, num_samples=len(wanted), num_epochs=config.train.epochs,
+        done=_ended(paths, wanted, left), names={rerun.number: rerun.label for rerun in wanted},
+    )  # fmt: skip
+    events = EventLog(reruns.events)
+    callbacks = [JournalCallback(events, searcher), _Tidy(reruns, keep_weights), progress, *_tracking(config, paths)]
+    with terminate_as_interrupt(), memory_kills_end_one_trial():
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, resources_of),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                num_samples=-1,
+                max_concurrent_trials=min(resources.max_concurrent, len(left)),
+                reuse_actors=True,
+                trial_name_creator=_name,
+                trial_dirname_creator=_dirname,
+            ),
+            run_config=tune.RunConfig(
+                name=spec_maker.session,
+                storage_path=str(reruns.tune.resolve()),
+                callbacks=callbacks,
+                failure_config=tune.FailureConfig(max_failures=0),
+                verbose=0,
+            ),
+        )
+        progress.start()
+        try:
+            tuner.fit()
+        finally:
+            progress.stop()
+    events.close()
+    return not unfinished(paths, wanted, metric)
+
+
+def outcomes(paths: RunPaths, wanted: Sequence[Rerun], metric: str, mode: str) -> dict[int, Outcome]:
+    """What each training that ended came to, by its number."""
+    events = read_events(paths.reruns.events)
+    journal, errors = epochs_by_trial(events), errors_by_trial(events)
+    sign = 1.0 if mode == "max" else -1.0
+    found = {}
+    for number in dict.fromkeys(rerun.number for rerun in wanted):
+        rows = journal.get(number, {})
+        if is_finished(rows):
+            best = max(rows.values(), key=lambda row: (sign * row["metrics"][metric], -row["epoch"]))
+            images = _images(paths.reruns, number)
+            error = "what its images came to cannot be read" if images is None else None
+            found[number] = Outcome(number, dict(best["metrics"]), images, error)
+        elif number in errors:
+            found[number] = Outcome(number, {}, None, f"{errors[number]['kind']}: {errors[number]['message']}")
+    return found
+
+
+def image_scores(
+    metric: str, threshold: float | Literal["auto"], done: Sequence[Outcome], val: Sequence[Sample], seed: int
+) -> FloatArray:
+    """Scores `(S, N)` of each of N validation images in S trainings, whose mean is the metric.
+
+    With `threshold: auto` they are cross-fitted: the threshold of one half of the images is chosen on the other half,
+    as it is for a model's own score. For `val/loss`, which images have no share in, `(S, 1)`.
+
+    Args:
+        metric: The run's.
+        threshold: What the trainings were configured with.
+        done: Trainings that came to their end.
+        val: The validation samples, in the order of the cache.
+        seed: Of the halves.
+    """
+    if metric == "val/loss":
+        return np.array([[outcome.metrics[metric]] for outcome in done])
+    half_of = halves(val, seed) if threshold == "auto" else None
+    half_of = half_of if half_of and len(set(half_of)) == 2 else None  # a single group cannot be halved
+    images = [outcome.images for outcome in done if outcome.images is not None]
+    return np.array([counts.values(metric.removeprefix("val/"), threshold, half_of) for counts in images])
+
+
+def tidy(paths: RunPaths, keep: Iterable[int]) -> None:
+    """Deletes the weights of all ended trainings but those to keep; what their images came to stays."""
+    kept = set(keep)
+    journal = epochs_by_trial(read_events(paths.reruns.events))
+    for number, folders in paths.reruns.checkpoints().items():
+        if number not in kept and is_finished(journal.get(number, {})):
+            for folder in folders[:1]:
+                drop_weights(folder)
+
+
+def _images(reruns: RunPaths, number: int) -> ImageCounts | None:
+    for folder in reruns.trial_checkpoints(number):
+        try:
+            return read_images(folder)
+        except TrainingError:
+            continue
+    return None
+
+
+def _ended(paths: RunPaths, wanted: Sequence[Rerun], left: Sequence[Rerun]) -> dict[str, int]:
+    errors = errors_by_trial(read_events(paths.reruns.events))
+    numbers = {rerun.number for rerun in wanted} - {rerun.number for rerun in left}
+    return dict(Counter("failed" if number in errors else "complete" for number in numbers))
+
+
+def _tracking(config: SearchConfig, paths: RunPaths) -> list[tune.Callback]:
+    tracking = config.tracking.wandb
+    if tracking.mode == "disabled":
+        return []
+    return [
+        WandbCallback(
+            project=tracking.project, group=tracking.group or paths.name, run_dir=paths.root, mode=tracking.mode,
+            entity=tracking.entity, tags=(*tracking.tags, "rerun"), metric=config.search.metric,
+            metric_mode=config.search.mode, config_of=_wandb_config, run_id_of=_wandb_id, checkpoints=paths.reruns,
+        )
+    ]  # fmt: skip
+
+
+def _wandb_config(trial: Trial) -> dict[str, Any]:
+    return {"training": trial.config["label"], **trial.config["train"]}
+
+
+def _wandb_id(trial: Trial) -> str:
+    return f"rerun-{int(trial.config['number']):05d}"
+
+
+def _name(trial: Trial) -> str:
+    return str(trial.config["label"]).replace(", ", "_").replace(" ", "_")
+
+
+def _dirname(trial: Trial) -> str:
+    return trial_dirname(int(trial.config["number"]), int(trial.config["attempt"]))
+
+
+class _Tidy(tune.Callback):  # type: ignore[misc]
+    """Leaves of an ended training what is asked of it later."""
+
+    def __init__(self, reruns: RunPaths, keep_weights: bool) -> None:
+        self._reruns = reruns
+        self._keep_weights = keep_weights
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Its last report has arrived: older checkpoints and what only a resume needs can go."""
+        if not (trial.last_result or {}).get("finished"):
+            return
+        newest, *older = self._reruns.trial_checkpoints(int(trial.config["number"]))
+        for folder in older:
+            delete_checkpoint(folder)
+        drop_state(newest)
+        if not self._keep_weights:
+            drop_weights(newest)
