@@ -240,7 +240,8 @@ def test_a_loss_has_seeds_but_no_images() -> None:
     """The pooled variance is 0.01^2 with 8 degrees, so half an interval of a mean is 2.306 * 0.01 / sqrt(3)."""
     means = {"baseline": 0.5, "after loss": 0.4, "winner": 0.3, "architecture of trial 1": 0.31}
     values = {cell: {1: mean - 0.01, 2: mean, 3: mean + 0.01} for cell, mean in means.items()}
-    record = ledger(plan(mode="min"), {}, values=values, metric="val/loss", mode="min", half_of=[0, 1] * 6)
+    of_images = {"groups": list("aabbccddeeff"), "half_of": [0, 1] * 6}
+    record = ledger(plan(mode="min"), {}, values=values, metric="val/loss", mode="min", **of_images)
     assert [step["worth"] for step in record["steps"]] == pytest.approx([0.1, 0.1])
     assert record["total"]["worth"] == pytest.approx(0.2)
     half = 2.306 * 0.01 / math.sqrt(3)
