@@ -85,9 +85,26 @@ def alternative_lines(record: Mapping[str, Any]) -> Iterator[str]:
         yield f"threshold: {threshold_text(record['threshold'])}: {worth_text(record['threshold'])}"
 
 
+def alternative_table(record: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """The same as titles and rows of text."""
+    heads = ["of", "choice", "worth", f"{record['confidence']:.0%} interval", "", "importance"]
+    rows = [
+        [
+            other["group"], f"{choice_text(other)} (as in trial {other['of_trial']})", *_worth_cells(other),
+            "" if other["importance"] is None else f"{other['importance']:.0%}",
+        ]
+        for other in record["alternatives"]
+    ]  # fmt: skip
+    if record["threshold"]:
+        rows.append(["threshold", threshold_text(record["threshold"]), *_worth_cells(record["threshold"]), ""])
+    if not any(row[-1] for row in rows):
+        return heads[:-1], [row[:-1] for row in rows]
+    return heads, rows
+
+
 def choice_text(other: Mapping[str, Any]) -> str:
     """`attention_unet rather than unet`."""
-    return f"{_settings_text(other['chosen'])} rather than {_settings_text(other['instead'])}"
+    return f"{chosen_text(other['chosen'])} rather than {chosen_text(other['instead'])}"
 
 
 def threshold_text(threshold: Mapping[str, Any]) -> str:
@@ -142,7 +159,8 @@ def _worth_cells(part: Mapping[str, Any]) -> list[str]:
     return [signed_text(part["worth"]), signed_range_text(part["interval"]), "" if part["clear"] else NOISE]
 
 
-def _settings_text(settings: Sequence[tuple[str, Any]]) -> str:
+def chosen_text(settings: Sequence[Sequence[Any]]) -> str:
+    """Settings of one group on one line: `unet, dropout 0.25`."""
     return ", ".join(f"{_name_of(key)}{value_text(value)}" for key, value in settings)
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 CROSS_FITTED = "val, cross-fitted"
+ORIGIN_KEYS = ("trial", "epoch", "seed")
+"""What tells a sealed training from the run's others, as far as its card has it."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def optimism_text(optimism: Mapping[str, Any]) -> str:
 
 def origin_text(origin: Mapping[str, Any]) -> str:
     """Which training a sealed model is of; the seed where it is not the search's own."""
-    return ", ".join(f"{key} {origin[key]}" for key in ("trial", "epoch", "seed") if key in origin)
+    return ", ".join(f"{key} {origin[key]}" for key in ORIGIN_KEYS if key in origin)
 
 
 def number_text(value: float | None, digits: int = 4) -> str:

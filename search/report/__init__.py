@@ -53,6 +53,8 @@ def _record(sources: Sources) -> dict[str, Any]:
         "scores": all_scores(sources),
         "history": search_history(sources),
         "best_trials": best_trials(sources),
+        "confirmation": sources.confirmation,
+        "ledger": sources.ledger,
         "failures": failures(sources),
         "importances": importances(sources),
         "threshold": threshold_cost(sources),

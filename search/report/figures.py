@@ -19,7 +19,7 @@ def by_number(history: Mapping[str, Any]) -> dict[str, Any]:
     best = [trial for trial in trials if trial["best_so_far"] is not None]
     line = _step_line([t["number"] for t in best], [t["best_so_far"] for t in best])
     dots = _dots(trials, x="number", y="value")
-    return _figure([line, *dots], "trial", history["metric"], height=330)
+    return framed([line, *dots], "trial", history["metric"], height=330)
 
 
 def by_epochs(history: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def by_epochs(history: Mapping[str, Any]) -> dict[str, Any]:
     line = _step_line([step["epochs"] for step in steps], [step["best"] for step in steps])
     trials = [trial for trial in history["trials"] if trial["epochs_spent"] is not None]
     dots = _dots(trials, x="epochs_spent", y="value")
-    return _figure([line, *dots], "epochs of all trials together", history["metric"], height=330)
+    return framed([line, *dots], "epochs of all trials together", history["metric"], height=330)
 
 
 def learning_curves(history: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def learning_curves(history: Mapping[str, Any]) -> dict[str, Any]:
                 "showlegend": False,
             }
         )
-    figure = _figure(traces, "epoch", history["metric"], height=400)
+    figure = framed(traces, "epoch", history["metric"], height=400)
     figure["layout"]["shapes"] = [
         {
             "type": "line", "x0": rung, "x1": rung, "yref": "paper", "y0": 0, "y1": 1,
@@ -86,7 +86,7 @@ def importance_bars(shares: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "hovertemplate": "%{y}: %{x:.1%}<extra></extra>",
         "showlegend": False,
     }
-    figure = _figure([bars], "share of importance", "", height=80 + 30 * len(rows))
+    figure = framed([bars], "share of importance", "", height=80 + 30 * len(rows))
     figure["layout"]["xaxis"].update(tickformat=".0%", rangemode="tozero")
     figure["layout"]["yaxis"].update(type="category")
     return figure
@@ -94,7 +94,7 @@ def importance_bars(shares: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def slice_plot(part: Mapping[str, Any], metric: str) -> dict[str, Any]:
     """Each trial's value against one parameter."""
-    figure = _figure(_dots(part["points"], x="x", y="value", labels=False), part["name"], metric, height=290)
+    figure = framed(_dots(part["points"], x="x", y="value", labels=False), part["name"], metric, height=290)
     axis = figure["layout"]["xaxis"]
     axis.update(type=part["axis"], exponentformat="e")
     if part["axis"] == "category":
@@ -129,7 +129,7 @@ def threshold_curve(cost: Mapping[str, Any]) -> dict[str, Any]:
         }
         for name, x, y, color in marks
     ]  # fmt: skip
-    return _figure([line, random, *points], "threshold", "IoU", height=320)
+    return framed([line, random, *points], "threshold", "IoU", height=320)
 
 
 def threshold_losses(cost: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def threshold_losses(cost: Mapping[str, Any]) -> dict[str, Any]:
         "text": [f"trial {loss['number']}, best at {loss['best_threshold']:.3f}" for loss in losses],
         "hovertemplate": "%{text}<br>at %{x:.3f} it lost %{y:.4f}<extra></extra>",
     }  # fmt: skip
-    return _figure([dots], "searched threshold", "IoU lost", height=300)
+    return framed([dots], "searched threshold", "IoU lost", height=300)
 
 
 def front_plot(front: Mapping[str, Any], metric: str) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def front_plot(front: Mapping[str, Any], metric: str) -> dict[str, Any]:
         "line": {"color": ACCENT, "width": 2}, "name": "Pareto front", "hoverinfo": "skip",
         "marker": {"size": 15, "symbol": "circle-open", "color": ACCENT, "line": {"width": 2}},
     }  # fmt: skip
-    figure = _figure([line, *_dots(front["points"], x="cost", y="value")], front["label"], metric, height=360)
+    figure = framed([line, *_dots(front["points"], x="cost", y="value")], front["label"], metric, height=360)
     costs = [point["cost"] for point in front["points"]]
     if min(costs) > 0 and max(costs) / min(costs) > 10:
         figure["layout"]["xaxis"]["type"] = "log"
@@ -195,7 +195,8 @@ def cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _figure(data: list[dict[str, Any]], x_title: str, y_title: str, *, height: int) -> dict[str, Any]:
+def framed(data: list[dict[str, Any]], x_title: str, y_title: str, *, height: int) -> dict[str, Any]:
+    """A figure of these traces with the page's axes, legend and colours; titles are text."""
     axis = {"gridcolor": GRID, "zeroline": False, "linecolor": "#c5cad1", "automargin": True}
     layout = {
         "height": height,

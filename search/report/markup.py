@@ -37,6 +37,11 @@ def table(heads: Sequence[tuple[str, str]], rows: Iterable[tuple[str, Sequence[t
     return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
+def sentences(lines: Iterable[str]) -> str:
+    """Lines of text as the sentences of a paragraph."""
+    return " ".join(f"{escape(line[:1].upper() + line[1:])}." for line in lines)
+
+
 def settings_text(settings: Mapping[str, Any]) -> str:
     """A trial's settings on one line."""
     return ", ".join(f"{key}={cell(value)}" for key, value in short_names(dict(settings)).items())

@@ -4,8 +4,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
+from search.confirming_view import is_tie
 from search.observations import FAILURE_ATTR, ORIGIN_ATTR
-from search.quoting import quote
+from search.quoting import ORIGIN_KEYS, quote
 from search.report.sources import Sources, settings_of
 from search.show import METRICS, ranked, score_parts, score_rows
 
@@ -15,7 +16,7 @@ NUM_BEST = 10
 def headline(sources: Sources) -> dict[str, Any]:
     """The score to quote and what chose what; the sealed model; how many trials, how long, and why no more."""
     run, card, search = sources.run, sources.card, sources.config.search
-    quoted = quote(card)
+    quoted, tie = quote(card), sources.confirmation
     keys = ("iou", "iou_interval", "dice", "num_images", "chose")
     return {
         "name": run["name"],
@@ -28,7 +29,8 @@ def headline(sources: Sources) -> dict[str, Any]:
         "quoted": quoted.name if quoted else None,
         "scores": {name: {key: score[key] for key in keys} for name, score in score_rows(card or {})},
         "optimism": card.get("optimism") if card else None,
-        "sealed": {key: card["origin"][key] for key in ("trial", "epoch") if key in card["origin"]} if card else None,
+        "sealed": {key: card["origin"][key] for key in ORIGIN_KEYS if key in card["origin"]} if card else None,
+        "tie": tie["reason"] if tie is not None and is_tie(tie) else None,
         "threshold": {key: card["threshold"][key] for key in ("value", "chosen_by")} if card else None,
         "num_samples": search.num_samples if run["kind"] == "search" else None,
         "trials": len(sources.trials),

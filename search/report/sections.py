@@ -7,7 +7,10 @@ from typing import Any
 
 import yaml
 
+from search.quoting import origin_text
 from search.report import figures
+from search.report.confirm_section import confirm_section
+from search.report.ledger_section import ledger_section
 from search.report.markup import (
     cost_text,
     duration,
@@ -48,6 +51,10 @@ def render(record: Mapping[str, Any], images: Mapping[int, Sequence[str]]) -> It
         yield _history(record["history"])
     if record["best_trials"]:
         yield _best(record["best_trials"], metric, (head["sealed"] or {}).get("trial"))
+    if record["confirmation"]:
+        yield confirm_section(record["confirmation"])
+    if record["ledger"]:
+        yield ledger_section(record["ledger"])
     if record["front"]:
         yield _front(record["front"], metric)
     if record["failures"]:
@@ -83,10 +90,9 @@ def _headline(head: Mapping[str, Any], best: Sequence[Mapping[str, Any]] | None)
 def _facts(head: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     sealed, threshold = head["sealed"], head["threshold"]
     if sealed:
-        source = (
-            f"trial {sealed['trial']}, epoch {sealed['epoch']}" if "trial" in sealed else f"epoch {sealed['epoch']}"
-        )
-        yield "sealed model", source
+        yield "sealed model", origin_text(sealed)
+    if head["tie"]:
+        yield "tie", head["tie"]
     if threshold:
         yield "threshold", f"{threshold['value']:.4f}, chosen by: {threshold['chosen_by']}"
     yield "judged by", f"{head['metric']}, {'larger' if head['mode'] == 'max' else 'smaller'} is better"

@@ -31,6 +31,8 @@ class Sources:
         epochs: `epochs.parquet`.
         frozen: The study's trials; empty for a single training run.
         checkpoints: Checkpoint folders of the winner, newest first; of a single training run, its own.
+        confirmation: `confirm.json`, if there is one.
+        ledger: `ledger.json`, if there is one.
     """
 
     run: dict[str, Any]
@@ -41,6 +43,8 @@ class Sources:
     epochs: list[dict[str, Any]]
     frozen: list["FrozenTrial"]
     checkpoints: list[Path]
+    confirmation: dict[str, Any] | None = None
+    ledger: dict[str, Any] | None = None
 
     @property
     def sign(self) -> float:
@@ -89,6 +93,8 @@ def read_sources(paths: RunPaths) -> Sources:
         epochs=epochs,
         frozen=frozen,
         checkpoints=[] if winner is None else paths.trial_checkpoints(winner),
+        confirmation=read_json(paths.confirmation) if paths.confirmation.exists() else None,
+        ledger=read_json(paths.ledger) if paths.ledger.exists() else None,
     )
 
 

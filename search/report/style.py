@@ -28,6 +28,8 @@ td { border-bottom: 1px solid #f0f1f3; }
 tr:last-child td { border-bottom: 0; }
 td.n, th.n { text-align: right; white-space: nowrap; }
 td.text { overflow-wrap: anywhere; min-width: 16em; }
+td.lines { white-space: pre-line; overflow-wrap: anywhere; min-width: 14em; }
+td.mark { white-space: nowrap; }
 td.what { min-width: 11em; }
 tr.winner td { background: #eef4fb; }
 .two { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); gap: 0 20px; }
@@ -54,6 +56,8 @@ body.printing { background: #fff; font-size: 12px; }
 .printing section { border: 0; padding: 8px 0; margin-top: 8px; break-inside: avoid; }
 .printing section.long { break-inside: auto; }
 .printing table { font-size: 11px; }
+.printing th { white-space: normal; }
+.printing th, .printing td { padding-right: 9px; }
 .printing .two, .printing .overlays { grid-template-columns: 1fr 1fr; }
 .printing .plot, .printing figure, .printing tr { break-inside: avoid; }
 .printing h2, .printing h3, .printing p { break-after: avoid; }

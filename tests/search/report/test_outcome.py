@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 from report_runs import card, frozen, row, score, sources
+from rerun_records import by_loss, tie
 
 from search.report.outcome import all_scores, best_trials, failures, headline, origins
 from search.report.score_section import quoted_score, scores_section
@@ -39,6 +40,16 @@ def test_the_rule_and_the_extensions_are_those_of_the_run() -> None:
     record = headline(sources(run=run))
     assert record["stopped_by"] == {"rule": "target", "detail": "reached"}
     assert record["extensions"] == [{"when": 5.0, "trials_before": 8, "num_samples": 4, "changed": ["search.seed"]}]
+
+
+def test_a_tie_and_the_seed_of_the_sealed_training_are_told() -> None:
+    sealed = card(0)
+    sealed["origin"]["seed"] = 2
+    record = headline(sources(card=sealed, confirmation=tie()))
+    assert record["sealed"] == {"trial": 0, "epoch": 2, "seed": 2}
+    assert record["tie"] == tie()["reason"]
+    assert headline(sources(confirmation=by_loss()))["tie"] is None
+    assert headline(sources())["tie"] is None
 
 
 def test_best_trials_are_ranked_by_the_mode_and_failed_ones_come_last() -> None:

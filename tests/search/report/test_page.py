@@ -10,13 +10,14 @@ import plotly.graph_objects as go
 import pytest
 from click.testing import CliRunner
 from report_runs import write_run
+from rerun_records import ledger, tie
 from rich.console import Console
 
 from search import job
 from search.cli import main
 from search.config import SearchConfig, load_config
 from search.errors import RunError
-from search.paths import RunPaths
+from search.paths import RunPaths, write_json
 from search.report import figures, report_record, write_report
 
 SELF_CLOSING = frozenset({"meta", "link", "img"})
@@ -100,6 +101,23 @@ def test_a_run_that_has_only_begun_has_a_page(tmp_path: Path) -> None:
     shutil.rmtree(paths.tune)
     assert page_of(paths).titles == ["Config and versions"]
     assert not paths.study.exists()
+
+
+def test_a_confirmed_and_explained_run_has_both_sections_and_its_headline_tells_of_the_tie(tmp_path: Path) -> None:
+    paths = write_run(tmp_path)
+    write_json(paths.confirmation, tie())
+    write_json(paths.ledger, ledger(failed=["loss with seed 2: no file /home/somebody/data/x.png"]))
+    page = page_of(paths)
+    assert page.titles[:4] == [
+        "How it went", "Best trials", "The best trials with fresh seeds", "What the gain is made of",
+    ]  # fmt: skip
+    assert page.words.index("trials 9 and 0 are a tie; 0 is smaller") < page.words.index("How it went")
+    assert len(page.figures) == 7
+    for figure in page.figures:
+        go.Figure(figure)
+    assert "no file .../x.png" in page.words
+    record = report_record(paths)
+    assert (record["confirmation"], record["ledger"]["trial"]) == (tie(), 9)
 
 
 def test_a_search_without_tables_is_read_from_its_study(tmp_path: Path) -> None:
