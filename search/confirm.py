@@ -24,7 +24,7 @@ COSTS = {"cost/parameters": "parameters", "cost/latency_ms": "latency_ms"}
 """What may be kept low, and its key in the record."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Candidate:
     """A trial of the search, trained again.
 
@@ -68,7 +68,7 @@ def decide(
     """Ranks the candidates, finds those that are tied with the first, and takes one.
 
     Args:
-        candidates: At least one, each with at least one seed that came to its end.
+        candidates: Those without a seed that came to its end are last, and cannot win.
         groups: Of the validation images, for the intervals; None where images have no scores.
         metric: What they are judged by.
         mode: `max` or `min`.
@@ -82,7 +82,8 @@ def decide(
         ValueError: No candidate has two seeds, so that nothing is known of the noise.
     """
     sign = 1.0 if mode == "max" else -1.0
-    ranked = sorted(candidates, key=lambda c: (-sign * float(c.scores.mean()), c.trial))
+    done = [candidate for candidate in candidates if len(candidate.scores)]
+    ranked = sorted(done, key=lambda c: (-sign * float(c.scores.mean()), c.trial))
     bounds = (0.0, math.inf) if metric == "val/loss" else (0.0, 1.0)
     cells = [candidate.scores for candidate in ranked]
     estimates = SeedEstimates(cells, groups, has_images=groups is not None, bounds=bounds)
@@ -91,8 +92,8 @@ def decide(
     variance, degrees = estimates.noise
     first = ranked[0]
     rows: list[dict[str, Any]] = []
-    for candidate in ranked:
-        mean, interval = estimates.mean(candidate.scores)
+    for candidate in (*ranked, *(candidate for candidate in candidates if candidate not in done)):
+        mean, interval = estimates.mean(candidate.scores) if candidate in done else (None, None)
         row: dict[str, Any] = {
             "trial": candidate.trial,
             "searched": candidate.searched,
@@ -105,12 +106,12 @@ def decide(
             "settings": dict(candidate.settings),
             "difference": None,
         }
-        if candidate is not first:
+        if candidate in done and candidate is not first:
             value, interval = estimates.difference(candidate.scores, first.scores)
             is_tied = interval is None or interval[0] <= 0.0 <= interval[1]
             row["difference"] = {"value": value, "interval": interval, "tied": is_tied}
         rows.append(row)
-    tied = [row for row in rows if row["difference"] is None or row["difference"]["tied"]]
+    tied = [rows[0], *(row for row in rows if row["difference"] and row["difference"]["tied"])]
     winner = min(tied, key=lambda row: _price(row, cost, sign))
     return {
         "metric": metric,
@@ -137,7 +138,7 @@ def _reason(
     winner: Mapping[str, Any], tied: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], cost: str
 ) -> str:
     first = rows[0]
-    if len(rows) == 1:
+    if sum(row["mean"] is not None for row in rows) == 1:
         return f"trial {winner['trial']} alone was trained again"
     if len(tied) == 1:
         return f"trial {winner['trial']} is better than the others by more than the noise of seeds and images"

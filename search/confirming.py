@@ -11,7 +11,7 @@ from search.config import SearchConfig
 from search.confirm import COSTS, Candidate, decide, top_trials
 from search.paths import RunPaths, read_json, write_json
 from search.rerun_searcher import Rerun
-from search.reruns import Outcome, image_scores, outcomes, run_again, tidy, want
+from search.reruns import Outcome, image_groups, image_scores, outcomes, run_again, tidy, want
 from search.results import settings_of
 from segcore.config import TrainConfig
 from segcore.data.samples import Sample
@@ -64,13 +64,12 @@ def confirm(
         return False
     found = outcomes(paths, everything, search.metric, search.mode)
     candidates = [_candidate(config, row, configs[row["number"]], wanted[row["number"]], found, val) for row in top]
-    candidates = [candidate for candidate in candidates if candidate.values]
-    if sum(len(candidate.values) - 1 for candidate in candidates) < 1:
+    if all(len(candidate.values) < 2 for candidate in candidates):
         errors = {outcome.error for outcome in found.values() if outcome.error}
         log.warning("nothing could be confirmed, so the best value of the search wins: %s", "; ".join(sorted(errors)))
         paths.confirmation.unlink(missing_ok=True)
         return True
-    groups = None if search.metric == "val/loss" else [sample.group or sample.name for sample in val]
+    groups = image_groups(search.metric, val)
     cost = search.second_metric or "cost/parameters"
     record = decide(candidates, groups, metric=search.metric, mode=search.mode, seeds=seeds, cost=cost)
     write_json(paths.confirmation, record)
@@ -112,13 +111,13 @@ def _candidate(
     by_seed = {seed: found[rerun.number] for seed, rerun in reruns.items()}
     done = {seed: outcome for seed, outcome in by_seed.items() if outcome.error is None}
     scores = image_scores(config.search.metric, train.threshold, list(done.values()), val, config.data.seed)
-    first = next(iter(done.values()), None)
+    first = next((outcome.metrics for outcome in done.values()), {})
     return Candidate(
         trial=row["number"],
         searched=row["value"],
         values=dict(zip(done, scores.mean(1).tolist() if done else (), strict=True)),
         scores=scores,
-        costs={name: first.metrics.get(name) if first else None for name in COSTS},
+        costs={name: first.get(name, row.get(name)) for name in COSTS},
         settings=settings_of(row),
         failed={seed: outcome.error for seed, outcome in by_seed.items() if outcome.error is not None},
         reruns={seed: rerun.number for seed, rerun in reruns.items() if seed in done},

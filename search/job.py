@@ -237,7 +237,7 @@ def _search_and_seal(
         else:
             _track_summary(config, paths, card)
             exit_code = export_run(config, paths, console)
-    _report(paths)
+    make_report(paths)
     return Outcome(exit_code, paths, card)
 
 
@@ -263,11 +263,11 @@ def _train_and_seal(
     except KeyboardInterrupt:
         log.warning("interrupted; nothing is lost. Go on with: segsearch resume %s", paths.name)
         return Outcome(EXIT_INTERRUPTED, paths)
-    _report(paths)
+    make_report(paths)
     return Outcome(exit_code, paths, card)
 
 
-def _report(paths: RunPaths) -> None:
+def make_report(paths: RunPaths) -> None:
     """Writes the run's page. The run is done by then, so whatever goes wrong here is only said."""
     try:
         from search.report import write_report

@@ -193,10 +193,20 @@ def image_scores(
     """
     if metric == "val/loss":
         return np.array([[outcome.metrics[metric]] for outcome in done])
-    half_of = halves(val, seed) if threshold == "auto" else None
-    half_of = half_of if half_of and len(set(half_of)) == 2 else None  # a single group cannot be halved
+    half_of = val_halves(val, seed) if threshold == "auto" else None
     images = [outcome.images for outcome in done if outcome.images is not None]
     return np.array([counts.values(metric.removeprefix("val/"), threshold, half_of) for counts in images])
+
+
+def val_halves(val: Sequence[Sample], seed: int) -> list[int] | None:
+    """The half that each validation image is in; None where there is but one group, which cannot be halved."""
+    half_of = halves(val, seed)
+    return half_of if len(set(half_of)) == 2 else None
+
+
+def image_groups(metric: str, val: Sequence[Sample]) -> list[str] | None:
+    """The group of each validation image; None for a metric that images have no share in."""
+    return None if metric == "val/loss" else [sample.group or sample.name for sample in val]
 
 
 def tidy(paths: RunPaths, keep: Iterable[int]) -> None:

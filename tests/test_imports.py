@@ -31,7 +31,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "confirming confirming_view explaining_view exporting extending gating models report reproducing_view "
         "rerun_searcher reruns sealing show space_survey space_view training_run tuner",
         "job",
-        "picking reproducing",
+        "explaining picking reproducing",
         "cli",
     )
 )

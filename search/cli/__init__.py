@@ -8,6 +8,6 @@ __all__ = ["main"]
 for _command in (
     *(runs.run, runs.resume, runs.extend, runs.train, runs.check, runs.space),
     *(models.evaluate, models.predict, models.seal, models.export),
-    *(results.list_command, results.show, results.report, results.reproduce),
+    *(results.list_command, results.show, results.report, results.explain, results.reproduce),
 ):
     main.add_command(_command)

@@ -1,4 +1,4 @@
-"""The commands that read finished runs: list, show, report, train again."""
+"""The commands that look back at runs: list, show, report, explain, train again."""
 
 import json
 import sys
@@ -81,6 +81,45 @@ def report(run_name: str, out: Path | None, opened: str, results: Path, as_json:
     output.print(str(page), highlight=False, soft_wrap=True)
     if opened == "yes" and has_screen():
         click.launch(str(page))
+
+
+@click.command()
+@click.argument("run_name", metavar="RUN")
+@click.option(
+    "--seeds", "num_seeds", type=click.IntRange(min=2), metavar="N",
+    help="Trainings of each config; default: as search.confirm has it, or 3.",
+)  # fmt: skip
+@click.option(
+    "--from", "begin", multiple=True, metavar="KEY=VALUE",
+    help="Begin with this setting instead of the config's own, e.g. model.arch=unet.",
+)  # fmt: skip
+@RESULTS
+@JSON
+def explain(run_name: str, num_seeds: int | None, begin: tuple[str, ...], results: Path, as_json: bool) -> None:
+    """Say what each change from the config's own values to RUN's winner is worth.
+
+    \b
+    One group of settings after the other is changed from the one to the other: architecture, encoder, loss,
+    augmentation, scheduler, optimizer, training, threshold. Each config on the way is trained with several seeds, as
+    Ray trials; the steps' worths have intervals and add up. A choice in which both are the same is set against the
+    best trial that chose otherwise.
+
+    Stopped in the middle, the same command goes on. The ledger is kept with RUN, and shown by show and report.
+    """
+    from search.paths import find_run
+
+    paths = find_run(run_name, results)
+    from search.explaining import explain as train_and_compare
+    from search.explaining_view import render_ledger
+
+    record = train_and_compare(paths, console, num_seeds=num_seeds, begin=begin)
+    if record is None:
+        sys.exit(130)
+    if as_json:
+        click.echo(json.dumps(record))
+        return
+    for part in render_ledger(record, paths.name):
+        output.print(part, highlight=False)
 
 
 @click.command()
