@@ -9,10 +9,13 @@ With `S` trainings by seed and `N` images, the squared standard error of one con
     V_images + V_seeds - V_both
 
 where `V_images` is the cluster-robust variance of the mean over images of the seeds' mean (groups are the clusters),
-`V_seeds = variance / S` with the pooled variance of `seed_variance`, and `V_both` is what a training's luck with single
-images adds to either of them, so that it is counted once (two-way clusters). Of a difference, `V_images` is that of the
-image-by-image difference, and `V_seeds` and `V_both` are the sums over both configs. Degrees of freedom follow Welch
-and Satterthwaite. `tests/benchmarks/coverage.py` measures how often such intervals hold the truth.
+`V_seeds` is what seeds vary it by, and `V_both` is what a training's luck with single images adds to either of them, so
+that it is counted once (two-way clusters). Of a difference, `V_images` is that of the image-by-image difference, and
+`V_seeds` and `V_both` are the sums over both configs.
+
+`V_seeds` is `(pooled + own) / 2 / S`: the mean of the variance of `seed_variance`, of many degrees but perhaps of
+quieter configs, and of the config's own, of few; with one seed there is the pooled one alone. Degrees of freedom follow
+Welch and Satterthwaite. `tests/benchmarks/coverage.py` measures how often such intervals hold the truth.
 
 References:
     Satterthwaite, An Approximate Distribution of Estimates of Variance Components, Biometrics Bulletin 2, 1946.
@@ -80,7 +83,7 @@ def mean_over_seeds(
     Args:
         scores: `(S, N) float64`, a score per seed and image.
         groups: Each image's group, `(N,)`; None: each image is one.
-        noise: What `seed_variance` returned.
+        noise: What `seed_variance` returned for configs with this one among them.
         confidence: The share of repetitions whose interval is to hold the true mean.
         bounds: The least and the largest mean there can be. A single group of images gives these: it says nothing
             about others.
@@ -114,7 +117,7 @@ def difference_over_seeds(
         first: `(S1, N) float64`, a score per seed and image.
         second: `(S2, N) float64`, of the same images in the same order.
         groups: Each image's group, `(N,)`; None: each image is one.
-        noise: What `seed_variance` returned.
+        noise: What `seed_variance` returned for configs with these two among them.
         confidence: The share of repetitions whose interval is to hold the true difference.
         bounds: The least and the largest difference there can be, which a single group of images gives.
         over_images: As for `mean_over_seeds`.
@@ -143,26 +146,44 @@ def _estimate(
 ) -> Estimate:
     """The mean of a number per image, with what varies it; `member` None: images do not."""
     value = float(per_image.mean())
-    variance, seed_degrees = noise
-    of_images, of_seeds = 0.0, sum(variance / len(cell) for cell in cells)
-    of_both, degrees_of_both, image_degrees = [0.0], [1], seed_degrees
-    if member is not None:
+    of_seeds, seed_spread = _of_seeds(cells, noise)
+    several = [cell for cell in cells if len(cell) > 1]
+    component_degrees = [noise[1], *(len(cell) - 1 for cell in several)]
+    if member is None:
+        total, spread = of_seeds, seed_spread
+    else:
         image_degrees = int(member.max())
         if image_degrees < 1:
             return Estimate(value, *bounds)
         of_images = _clustered(per_image[None] - value, member)
-        several = [cell for cell in cells if len(cell) > 1]
         of_both = [_both(cell, member) for cell in several]
-        degrees_of_both = [(len(cell) - 1) * image_degrees for cell in several]
-    # By chance what is counted twice can look like more than there is.
-    total = max(of_images + of_seeds - sum(of_both), of_images, of_seeds)
+        # By chance what is counted twice can look like more than there is.
+        total = max(of_images + of_seeds - sum(of_both), of_images, of_seeds)
+        spread = of_images**2 / image_degrees + seed_spread
+        spread += sum(both**2 / ((len(cell) - 1) * image_degrees) for both, cell in zip(of_both, several, strict=True))
+        component_degrees.append(image_degrees)
     if total == 0.0:
         return Estimate(value, value, value)
-    spread = of_images**2 / image_degrees + of_seeds**2 / seed_degrees
-    spread += sum(both**2 / degrees for both, degrees in zip(of_both, degrees_of_both, strict=True))
-    degrees = max(total**2 / spread, min(image_degrees, seed_degrees))
+    degrees = max(total**2 / spread, min(component_degrees))
     half = t_quantile((1 + confidence) / 2, degrees) * math.sqrt(total)
     return Estimate(value, max(bounds[0], value - half), min(bounds[1], value + half))
+
+
+def _of_seeds(cells: Sequence[FloatArray], noise: tuple[float, int]) -> tuple[float, float]:
+    """`V_seeds` summed over configs, and its square by degree of freedom: half its own variance.
+
+    With `V = a pooled + sum_c b_c own_c`, the latter is `(a pooled)^2 / df + sum_c (b_c own_c)^2 / (S_c - 1)
+    + 2 a sum_c b_c own_c^2 / df`, as a config's own squares are a part of the pooled ones.
+    """
+    pooled, degrees = noise
+    own = [(cell.mean(1).var(ddof=1), len(cell)) for cell in cells if len(cell) > 1]
+    a = sum(1 / len(cell) if len(cell) == 1 else 0.5 / len(cell) for cell in cells)
+    total = a * pooled + sum(variance * 0.5 / seeds for variance, seeds in own)
+    spread = (a * pooled) ** 2 / degrees
+    for variance, seeds in own:
+        b = 0.5 / seeds
+        spread += (b * variance) ** 2 / (seeds - 1) + 2 * a * b * variance**2 / degrees
+    return float(total), float(spread)
 
 
 def _both(cell: FloatArray, member: npt.NDArray[np.intp]) -> float:

@@ -13,6 +13,7 @@ from search.ledger_plan import Plan, make_plan
 from search.space import apply, parse_space
 from segcore.config import TrainConfig
 from segcore.image_counts import ImageCounts
+from segcore.intervals import t_quantile
 
 BASE = TrainConfig()
 SEEDS = (1, 2, 3)
@@ -237,16 +238,21 @@ def test_groups_of_images_make_the_interval_wider() -> None:
 
 
 def test_a_loss_has_seeds_but_no_images() -> None:
-    """The pooled variance is 0.01^2 with 8 degrees, so half an interval of a mean is 2.306 * 0.01 / sqrt(3)."""
+    """Variances are 0.01^2, pooled of 8 degrees and each config's own of 2, and both halves of V overlap by the own part.
+
+    Half an interval of a mean is t * 0.01 / sqrt(3) with 1 / (1 / 4 / 8 + 1 / 4 / 2 + 1 / 2 / 8) = 32 / 7 degrees, and of
+    a difference t * 0.01 * sqrt(2 / 3) with 4 / (1 / 8 + 2 / 4 / 2 + 2 * 2 / 2 / 8) = 6.4.
+    """
     means = {"baseline": 0.5, "after loss": 0.4, "winner": 0.3, "architecture of trial 1": 0.31}
     values = {cell: {1: mean - 0.01, 2: mean, 3: mean + 0.01} for cell, mean in means.items()}
     of_images = {"groups": list("aabbccddeeff"), "half_of": [0, 1] * 6}
     record = ledger(plan(mode="min"), {}, values=values, metric="val/loss", mode="min", **of_images)
     assert [step["worth"] for step in record["steps"]] == pytest.approx([0.1, 0.1])
     assert record["total"]["worth"] == pytest.approx(0.2)
-    half = 2.306 * 0.01 / math.sqrt(3)
+    half = t_quantile(0.975, 32 / 7) * 0.01 / math.sqrt(3)
     assert record["winner"]["interval"] == pytest.approx([0.3 - half, 0.3 + half], abs=1e-5)
-    assert record["total"]["interval"] == pytest.approx([0.2 - half * 2**0.5, 0.2 + half * 2**0.5], abs=1e-5)
+    half = t_quantile(0.975, 6.4) * 0.01 * math.sqrt(2 / 3)
+    assert record["total"]["interval"] == pytest.approx([0.2 - half, 0.2 + half], abs=1e-5)
     assert record["alternatives"][0]["worth"] == pytest.approx(0.01)
     assert not record["alternatives"][0]["clear"]
     assert (record["num_images"], record["cross_fitted"], record["threshold"]) == (None, False, None)

@@ -52,10 +52,11 @@ def test_a_trainings_luck_with_single_images_counts_once() -> None:
     """Two seeds, two images, in turn 0.2 above and below the mean; the images' means differ by 0.4.
 
     Scores 0.5 0.5 / 0.1 0.9: images' means 0.3 and 0.7, so V_images = 0.08 / 2; seeds' means 0.5 and 0.5; what is left
-    is +-0.2 four times, variance 0.16 of 1 degree, so V_both = 0.16 / 4. With noise 0.3, V = 0.04 + 0.15 - 0.04.
+    is +-0.2 four times, variance 0.16 of 1 degree, so V_both = 0.16 / 4. With pooled noise 0.6 and none of its own,
+    V_seeds = 0.3 / 2 and V = 0.04 + 0.15 - 0.04.
     """
     scores = np.array([[0.5, 0.5], [0.1, 0.9]])
-    found = mean_over_seeds(scores, noise=(0.3, 1), confidence=0.5, bounds=WIDE)
+    found = mean_over_seeds(scores, noise=(0.6, 1), confidence=0.5, bounds=WIDE)
     degrees = max(0.15**2 / (0.04**2 + 0.15**2 + 0.04**2), 1)
     half = t_quantile(0.75, degrees) * math.sqrt(0.15)
     assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.5 - half, 0.5 + half))
@@ -82,14 +83,19 @@ def test_one_group_or_image_says_nothing_about_others() -> None:
 
 
 def test_a_score_without_parts_per_image_varies_over_seeds_alone() -> None:
-    """0.5 and 0.7 against 0.9: difference -0.3, V = 0.02 / 2 + 0.02 of 3 degrees."""
+    """0.5 and 0.7 against 0.9: own variance 0.02; with a pooled one of 0.04, V = (0.04 + 0.02) / 2 / 2 + 0.04 / 1.
+
+    So V = 1.25 pooled + 0.25 own, and their covariance counts as well.
+    """
     first, second = np.array([[0.5], [0.7]]), np.array([[0.9]])
-    half = t_quantile(0.95, 3) * math.sqrt(0.03)
+    spread = (1.25 * 0.04) ** 2 / 3 + (0.25 * 0.02) ** 2 / 1 + 2 * 1.25 * 0.25 * 0.02**2 / 3
+    half = t_quantile(0.95, 0.055**2 / spread) * math.sqrt(0.055)
     infinite = (-math.inf, math.inf)
-    found = difference_over_seeds(first, second, noise=(0.02, 3), confidence=0.9, bounds=infinite, over_images=False)
+    found = difference_over_seeds(first, second, noise=(0.04, 3), confidence=0.9, bounds=infinite, over_images=False)
     assert (found.value, found.low, found.high) == pytest.approx((-0.3, -0.3 - half, -0.3 + half))
-    half = t_quantile(0.95, 3) * math.sqrt(0.01)
-    found = mean_over_seeds(first, noise=(0.02, 3), confidence=0.9, bounds=(0.0, math.inf), over_images=False)
+    spread = (0.25 * 0.04) ** 2 / 3 + (0.25 * 0.02) ** 2 / 1 + 2 * 0.25 * 0.25 * 0.02**2 / 3
+    half = t_quantile(0.95, 0.015**2 / spread) * math.sqrt(0.015)
+    found = mean_over_seeds(first, noise=(0.04, 3), confidence=0.9, bounds=(0.0, math.inf), over_images=False)
     assert (found.value, found.low, found.high) == pytest.approx((0.6, 0.6 - half, 0.6 + half))
 
 
@@ -106,7 +112,7 @@ def test_equal_scores_without_noise_close_the_interval_and_bounds_hold() -> None
 def test_images_of_one_group_count_as_one() -> None:
     """Five groups of 20 equal images are as uncertain as five images."""
     rng = np.random.default_rng(0)
-    first, second = rng.random((2, 3, 5))
+    first, second = rng.random((2, 1, 5)) + 0.01 * rng.random((2, 3, 5))
     groups = [f"film {i // 20}" for i in range(100)]
     wide = difference_over_seeds(np.repeat(first, 20, 1), np.repeat(second, 20, 1), groups, noise=(1e-4, 4))
     five = difference_over_seeds(first, second, noise=(1e-4, 4))
@@ -139,10 +145,20 @@ def test_identical_configs_are_told_apart_no_more_often_than_asked_for() -> None
         cells = [trainings(rng, images) for _ in range(3)]
         found = difference_over_seeds(cells[0], cells[1], noise=seed_variance(cells), confidence=0.9)
         told_apart += not found.low <= 0.0 <= found.high
-        blind = difference_over_seeds(cells[0], cells[1], noise=(0.0, 6), confidence=0.9)
-        by_images_alone += not blind.low <= 0.0 <= blind.high
+        differences = cells[0].mean(0) - cells[1].mean(0)
+        error = differences.std(ddof=1) / math.sqrt(48)
+        by_images_alone += abs(differences.mean()) > t_quantile(0.95, 47) * error
     assert 0.06 <= told_apart / 800 <= 0.14
     assert by_images_alone / 800 > 0.3
+
+
+def test_a_config_that_is_noisier_than_others_widens_its_own_intervals() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.normal(0, 0.1, 48)
+    quiet, other, noisy = trainings(rng, images), trainings(rng, images), trainings(rng, images, noise=6.0)
+    noise = seed_variance([quiet, other, noisy])
+    found = mean_over_seeds(quiet, noise=noise), mean_over_seeds(noisy, noise=noise)
+    assert found[1].high - found[1].low > 1.5 * (found[0].high - found[0].low)
 
 
 def test_a_real_difference_is_found() -> None:
