@@ -238,10 +238,10 @@ def test_groups_of_images_make_the_interval_wider() -> None:
 
 
 def test_a_loss_has_seeds_but_no_images() -> None:
-    """Variances are 0.01^2, pooled of 8 degrees and each config's own of 2, and both halves of V overlap by the own part.
+    """Variances are 0.01^2, the pooled one of 8 degrees and each config's own, which is a part of it, of 2.
 
-    Half an interval of a mean is t * 0.01 / sqrt(3) with 1 / (1 / 4 / 8 + 1 / 4 / 2 + 1 / 2 / 8) = 32 / 7 degrees, and of
-    a difference t * 0.01 * sqrt(2 / 3) with 4 / (1 / 8 + 2 / 4 / 2 + 2 * 2 / 2 / 8) = 6.4.
+    Half an interval of a mean is t * 0.01 / sqrt(3) with 1 / (1 / 4 / 8 + 1 / 4 / 2 + 1 / 2 / 8) = 32 / 7 degrees, and
+    of a difference t * 0.01 * sqrt(2 / 3) with 4 / (1 / 8 + 2 / 4 / 2 + 2 * 2 / 2 / 8) = 6.4.
     """
     means = {"baseline": 0.5, "after loss": 0.4, "winner": 0.3, "architecture of trial 1": 0.31}
     values = {cell: {1: mean - 0.01, 2: mean, 3: mean + 0.01} for cell, mean in means.items()}
