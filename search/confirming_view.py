@@ -35,10 +35,14 @@ def render_confirmation(record: Mapping[str, Any], parameters: bool = True) -> I
 def confirmation_title(record: Mapping[str, Any]) -> str:
     """What was done, and on what it is judged."""
     better = "larger" if record["mode"] == "max" else "smaller"
-    return (
-        f"the best trials again over {seeds_text(len(record['seeds']))}: {record['metric']} on {record['num_images']} "
-        f"val images, {better} is better"
-    )
+    again = f"the best trials again over {seeds_text(len(record['seeds']))}"
+    return f"{again}: {judged_text(record)}, {better} is better"
+
+
+def judged_text(record: Mapping[str, Any]) -> str:
+    """The metric, and on how many images it is a mean; a loss has no value of a single image."""
+    metric = str(record["metric"])
+    return metric if record["num_images"] is None else f"{metric} on {record['num_images']} val images"
 
 
 def confirmation_table(record: Mapping[str, Any], parameters: bool = True) -> tuple[list[str], list[list[str]]]:
@@ -60,7 +64,7 @@ def confirmation_table(record: Mapping[str, Any], parameters: bool = True) -> tu
         ]
     columns.append(("", [verdict(record, candidate) for candidate in candidates]))
     if parameters:
-        columns.append(("M\nparams", [f"{candidate['parameters'] / 1e6:.3g}" for candidate in candidates]))
+        columns.append(("M\nparams", [_millions(candidate["parameters"]) for candidate in candidates]))
         if any(candidate["latency_ms"] is not None for candidate in candidates):
             columns.append(("ms", [number_text(candidate["latency_ms"], 2) for candidate in candidates]))
     return [head for head, _ in columns], [list(row) for row in zip(*(cells for _, cells in columns), strict=True)]
@@ -121,6 +125,10 @@ def _spread(candidate: Mapping[str, Any]) -> float | None:
     """Standard deviation over seeds; None for fewer than two."""
     values = [value for _, value in candidate["values"]]
     return stdev(values) if len(values) > 1 else None
+
+
+def _millions(count: float | None) -> str:
+    return "-" if count is None else f"{count / 1e6:.3g}"
 
 
 def _narrowest(head: str) -> int | None:

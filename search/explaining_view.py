@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from search.confirming_view import judged_text
 from search.quoting import number_text, range_text, signed_range_text, signed_text
 
 NOISE = "within noise"
@@ -27,14 +28,18 @@ def render_ledger(record: Mapping[str, Any], name: str) -> Iterator[RenderableTy
     title = f"{name}: {ledger_title(record)}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for head in heads:
-        if head == "changed":
-            table.add_column(head, overflow="fold", min_width=14)
+        if head == "importance":
+            table.add_column("impor-\ntance", justify="right", no_wrap=True)
+        elif head == "changed":
+            table.add_column(head, overflow="fold", min_width=13)
         elif head.endswith("interval"):
             table.add_column(head, justify="right", min_width=10)
         elif not head:
             table.add_column(head, max_width=6)
+        elif head == "step":
+            table.add_column(head, min_width=12)
         else:
-            table.add_column(head, justify="left" if head == "step" else "right", no_wrap=True)
+            table.add_column(head, justify="right", no_wrap=True)
     for index, row in enumerate(rows):
         table.add_row(*map(Text, row), style="bold" if index == len(rows) - 1 else "")
     yield table
@@ -49,8 +54,8 @@ def ledger_title(record: Mapping[str, Any]) -> str:
     """From what to what, and on what it is judged."""
     seeds = len(record["seeds"])
     return (
-        f"from the config's own values to trial {record['trial']}, {record['metric']} on {record['num_images']} val "
-        f"images, mean of {seeds} seed{'s' if seeds != 1 else ''}"
+        f"from the config's own values to trial {record['trial']}, {judged_text(record)}, "
+        f"mean of {seeds} seed{'s' if seeds != 1 else ''}"
     )
 
 
@@ -72,8 +77,14 @@ def ledger_table(record: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
 
 
 def changes(step: Mapping[str, Any]) -> list[str]:
-    """`dice 1 -> 0.5` for each setting that a step changes; without a name where group and value say what it is."""
-    return [f"{_name_of(key)}{value_text(before)} -> {value_text(after)}" for key, before, after in step["changes"]]
+    """`dice 1 -> 0.5` for each setting that a step changes; without a name where group and value say what it is.
+
+    What the baseline has no such setting for has only the value after the step.
+    """
+    return [
+        f"{_name_of(key)}{'' if before is None else f'{value_text(before)} -> '}{value_text(after)}"
+        for key, before, after in step["changes"]
+    ]
 
 
 def alternative_lines(record: Mapping[str, Any]) -> Iterator[str]:
@@ -116,19 +127,20 @@ def worth_text(part: Mapping[str, Any]) -> str:
     """`+0.0120 (-0.0030 to +0.0270), within noise`."""
     if part["worth"] is None:
         return "not known"
-    note = "" if part["clear"] else f", {NOISE}"
-    return f"{signed_text(part['worth'])} ({signed_range_text(part['interval'])}){note}"
+    note = f", {_note(part)}" if _note(part) else ""
+    interval = f" ({signed_range_text(part['interval'])})" if part["interval"] else ""
+    return f"{signed_text(part['worth'])}{interval}{note}"
 
 
 def ledger_lines(record: Mapping[str, Any]) -> Iterator[str]:
-    """Baseline and winner with their intervals, how thresholds were scored, the noise of a seed, and what failed."""
+    """Baseline and winner with their intervals, how they were scored, the noise of a seed, and what failed."""
     if not record["steps"]:
         yield f"trial {record['trial']} is the config's own values: there is no step to explain"
-    ends = " and ".join(
-        f"{what} has {number_text(end['mean'])} ({range_text(end['interval'])})"
-        for what, end in (("the baseline", record["baseline"]), (f"trial {record['trial']}", record["winner"]))
+    baseline, winner = _level_text(record["baseline"]), _level_text(record["winner"])
+    yield (
+        f"the baseline has {baseline} and trial {record['trial']} has {winner}; a worth above 0 is a gain, whatever "
+        "the metric"
     )
-    yield f"{ends}; a worth above 0 is a gain, whatever the metric"
     if record["cross_fitted"]:
         yield "thresholds that are auto were chosen on one half of the images and scored on the other"
     noise = record["seed_noise"]
@@ -142,6 +154,7 @@ def ledger_lines(record: Mapping[str, Any]) -> Iterator[str]:
             f"importance: how much the search's values hung on those settings, over {record['importance_trials']} "
             "trials (PED-ANOVA); it says nothing of the direction"
         )
+    yield from record["notes"]
     for message in record["failed"]:
         yield f"failed: {message}"
 
@@ -153,10 +166,21 @@ def value_text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def _level_text(level: Mapping[str, Any]) -> str:
+    interval = f" ({range_text(level['interval'])})" if level["interval"] else ""
+    return f"{number_text(level['mean'])}{interval}"
+
+
 def _worth_cells(part: Mapping[str, Any]) -> list[str]:
+    return [signed_text(part["worth"]), signed_range_text(part["interval"]), _note(part)]
+
+
+def _note(part: Mapping[str, Any]) -> str:
     if part["worth"] is None:
-        return ["-", "-", "not known"]
-    return [signed_text(part["worth"]), signed_range_text(part["interval"]), "" if part["clear"] else NOISE]
+        return "not known"
+    if part["interval"] is None:
+        return "noise not known"
+    return "" if part["clear"] else NOISE
 
 
 def chosen_text(settings: Sequence[Sequence[Any]]) -> str:

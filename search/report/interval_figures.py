@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 
 from search.confirming_view import verdict
-from search.explaining_view import chosen_text, value_text, worth_text
+from search.explaining_view import NOISE, chosen_text, value_text, worth_text
 from search.report.figures import ACCENT, INK, STATE_COLORS, framed
 
 GAIN, LOSS, NOISE_COLOR = STATE_COLORS["complete"], STATE_COLORS["failed"], STATE_COLORS["pruned"]
@@ -66,7 +66,7 @@ def ledger_plot(record: Mapping[str, Any]) -> dict[str, Any] | None:
     parts = [*steps, *total, *others]
     if not parts:
         return None
-    kinds = [("a gain", GAIN), ("a loss", LOSS), ("within noise", NOISE_COLOR)]
+    kinds = [("a gain", GAIN), ("a loss", LOSS), (NOISE, NOISE_COLOR)]
     traces = []
     for name, color in kinds:
         rows = [row for row, (_, part) in enumerate(parts) if part["worth"] is not None and _kind(part) == name]
@@ -91,7 +91,7 @@ def ledger_plot(record: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _kind(part: Mapping[str, Any]) -> str:
     if not part["clear"]:
-        return "within noise"
+        return NOISE
     return "a gain" if part["worth"] > 0 else "a loss"
 
 

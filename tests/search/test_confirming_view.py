@@ -60,7 +60,9 @@ def test_of_a_loss_a_smaller_value_flatters() -> None:
     worse["candidates"][0]["searched"] = 0.26
     assert next(confirmation_lines(worse)).endswith("so the search did not flatter it")
     assert column(by_loss(), "sd of\nseeds") == ["-", "-"]
-    assert "smaller is better" in printed(by_loss())
+    assert column(by_loss(), "95% interval") == ["-", "-"]
+    assert column(by_loss(), "M\nparams") == ["-", "4.63"]
+    assert "the best trials again over 1 fresh seed: val/loss, smaller is better" in printed(by_loss())
 
 
 def test_without_a_tie_only_the_winner_is_marked() -> None:

@@ -23,7 +23,7 @@ def test_the_table_goes_from_the_baseline_over_each_step_to_the_total() -> None:
         ["encoder", "timm:resnet50 -> timm:tf_efficientnetv2_s.in21k_ft_in1k", "0.7900", "-0.0200",
          "-0.0300 to -0.0100", "", "40%"],
         ["loss", "dice 1 -> 0.7712", "0.7931", "+0.0031", "-0.0069 to +0.0131", "within noise", "5%"],
-        ["scheduler", "plateau -> cosine\nwarmup_epochs none -> 2", "0.8431", "+0.0500", "+0.0400 to +0.0600", "", ""],
+        ["scheduler", "plateau -> cosine\nwarmup_epochs 2", "0.8431", "+0.0500", "+0.0400 to +0.0600", "", ""],
         ["total", "trial 9", "0.8431", "+0.0331", "+0.0231 to +0.0431", "", ""],
     ]  # fmt: skip
 
@@ -64,10 +64,14 @@ def test_the_noise_of_a_seed_is_one_sentence() -> None:
 
 def test_a_winner_that_is_the_baseline_has_no_steps() -> None:
     record = bare_ledger()
+    assert record["num_images"] is None
     _, rows = ledger_table(record)
     assert [row[0] for row in rows] == ["baseline", "total"]
     text = printed(record)
     assert "trial 0 is the config's own values: there is no step to explain" in text
+    assert "horses: from the config's own values to trial 0, val/loss, mean of 1 seed " in text
+    assert "the baseline has 0.2500 and trial 0 has 0.2500; a worth" in text
+    assert "val/loss has no values of single images\n" in text
     assert "failed: loss with seed 2: out of memory [GPU 0]" in text
     for absent in ("rather than", "standard deviation", "one half of the images"):
         assert absent not in text
@@ -79,6 +83,7 @@ def test_a_worth_that_no_training_could_tell_is_not_known() -> None:
     _, rows = ledger_table(record)
     assert rows[1] == ["loss", "dice 1 -> 2", "-", "-", "-", "not known"]
     assert worth_text(unknown) == "not known"
+    assert worth_text({"worth": -0.1, "interval": None, "clear": False}) == "-0.1000, noise not known"
 
 
 @pytest.mark.parametrize("width", [80, 100, 120])

@@ -45,12 +45,12 @@ def tie() -> dict[str, Any]:
 def by_loss() -> dict[str, Any]:
     """Smaller is better, nothing is tied, and there was a single seed."""
     rows = [
-        candidate(2, 0.25, 0.24, values=[[1, 0.25]]),
-        candidate(5, 0.29, 0.30, 0.04, values=[[1, 0.29]]),
+        candidate(2, 0.25, 0.24, values=[[1, 0.25]], interval=None, parameters=None),
+        candidate(5, 0.29, 0.30, 0.04, values=[[1, 0.29]], interval=None),
     ]
     return confirmation(
         rows, reason="trial 2 is ahead by more than the noise", metric="val/loss", mode="min", seeds=[1], seed_sd=None,
-        seed_df=0,
+        seed_df=0, num_images=None,
     )  # fmt: skip
 
 
@@ -91,16 +91,19 @@ def ledger(**fields: Any) -> dict[str, Any]:
         "winner": {"mean": 0.8431, "interval": [0.81, 0.87]}, "steps": steps, "total": worth(0.0331),
         "alternatives": alternatives, "threshold": {"chosen": "auto", "instead": 0.5, **worth(0.004, 0.003)},
         "seed_noise": {"sd": 0.004, "df": 14, "num_configs": 7, "two_trainings": 0.0111},
-        "importances": [{"name": "model.encoder", "share": 0.4}], "importance_trials": 20, "failed": [], **fields,
+        "importances": [{"name": "model.encoder", "share": 0.4}], "importance_trials": 20, "failed": [],
+        "notes": [], **fields,
     }  # fmt: skip
 
 
 def bare_ledger() -> dict[str, Any]:
     """The winner is the baseline, judged by a loss with one seed; nothing else was tried."""
-    end = {"mean": 0.25, "interval": [0.2, 0.3]}
+    end = {"mean": 0.25, "interval": None}
     return ledger(
-        metric="val/loss", mode="min", trial=0, seeds=[1], cross_fitted=False, baseline=end, winner=end, steps=[],
-        total={"worth": 0.0, "interval": [0.0, 0.0], "clear": False}, alternatives=[], threshold=None,
+        metric="val/loss", mode="min", trial=0, seeds=[1], num_images=None, cross_fitted=False, baseline=end,
+        winner=end, steps=[], total={"worth": 0.0, "interval": [0.0, 0.0], "clear": False}, alternatives=[],
+        threshold=None,
         seed_noise={"sd": None, "df": 0, "num_configs": 1, "two_trainings": None}, importances=[],
         importance_trials=2, failed=["loss with seed 2: out of memory [GPU 0]"],
+        notes=["val/loss has no values of single images"],
     )  # fmt: skip

@@ -40,7 +40,7 @@ def test_long_names_are_cut_in_the_figure_and_whole_in_the_table() -> None:
 
 def test_the_page_has_both_tables_and_the_noise() -> None:
     page = ledger_section(ledger())
-    assert "plateau -&gt; cosine\nwarmup_epochs none -&gt; 2" in page
+    assert "plateau -&gt; cosine\nwarmup_epochs 2" in page
     assert "light rather than &lt;b&gt; (as in trial 11)" in page
     assert "auto rather than 0.5" in page
     assert page.count("within noise</td>") == 2
