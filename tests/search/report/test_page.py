@@ -216,7 +216,7 @@ def tiny(tmp_path: Path, **sections: Any) -> SearchConfig:
 class TestAtTheEndOfARun:
     def test_the_page_is_written(self, tmp_path: Path) -> None:
         paths = write_run(tmp_path)
-        job._report(paths)
+        job.make_report(paths)
         assert paths.report.is_file()
 
     def test_a_failure_is_a_warning_of_one_line_that_names_the_command(
@@ -224,7 +224,7 @@ class TestAtTheEndOfARun:
     ) -> None:
         paths = write_run(tmp_path)
         paths.epochs.write_bytes(b"no parquet\nat all")
-        job._report(paths)
+        job.make_report(paths)
         (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
         assert re.fullmatch(
             r"the report could not be made \(\w+: [^\n]+\); try again with: segsearch report birds",
