@@ -20,7 +20,7 @@ from search.observations import COST_ATTR
 from search.paths import RunPaths
 from search.results import STATES, best_trial, pareto_front
 from search.storage import trial_id_of
-from segcore.checkpoint import delete_checkpoint, drop_state, folder_bytes
+from segcore.checkpoint_files import delete_checkpoint, drop_state, folder_bytes
 
 log = logging.getLogger("segsearch")
 

@@ -22,7 +22,7 @@ from search.config_tree import SchedulerConfig
 from search.observations import PARAMS_ATTR
 from search.paths import RunPaths
 from search.space import Choice, Fixed, Node, Range, Space
-from segcore.checkpoint import link_file
+from segcore.checkpoint_files import link_file
 
 PARENT_ATTR = "parent"
 """User attribute of a fork: `[number, epoch]`, the trial and the epoch that it goes on from."""

@@ -29,7 +29,8 @@ from search.rerun_searcher import Rerun, RerunSearcher
 from search.space import parse_space
 from search.specs import SpecMaker, resources_of
 from search.tuner import terminate_as_interrupt
-from segcore.checkpoint import delete_checkpoint, drop_state, drop_weights, read_images
+from segcore.checkpoint import read_images
+from segcore.checkpoint_files import delete_checkpoint, drop_state, drop_weights
 from segcore.config import TrainConfig
 from segcore.cost import LATENCY
 from segcore.data.samples import Sample

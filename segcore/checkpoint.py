@@ -11,11 +11,8 @@ Tensors are done with training, so that `Tensors` may be written while validatio
 """
 
 import json
-import os
 import pickle
-import shutil
 import zipfile
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,19 +25,22 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from segcore.checkpoint_files import (
+    BEST_FILE,
+    CURVE_FILE,
+    IMAGES_FILE,
+    LAST_WEIGHTS_FILE,
+    OVERLAYS_FILE,
+    PROGRESS_FILE,
+    STATE_FILE,
+    WEIGHTS_FILE,
+    files_of_best,
+    link_file,
+    write_file,
+)  # fmt: skip
 from segcore.errors import TrainingError
 from segcore.image_counts import ImageCounts
 from segcore.optim import LRSchedule
-
-STATE_FILE = "state.pt"
-PROGRESS_FILE = "progress.json"
-LAST_WEIGHTS_FILE = "weights.safetensors"
-WEIGHTS_FILE = "best.safetensors"
-BEST_FILE = "best.json"
-CURVE_FILE = "curve.json"
-OVERLAYS_FILE = "overlays.npz"
-IMAGES_FILE = "images.npz"
-_FILES_OF_BEST = (WEIGHTS_FILE, CURVE_FILE, OVERLAYS_FILE, IMAGES_FILE, BEST_FILE)
 
 _UNREADABLE = (
     OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError,
@@ -119,8 +119,8 @@ class Tensors:
     def write(self, folder: Path) -> None:
         """Writes them into a folder; those on a GPU are copied on the calling thread's current stream."""
         weights = {name: value.detach().cpu().contiguous() for name, value in self.weights.items()}
-        _write(folder / LAST_WEIGHTS_FILE, lambda path: save_file(weights, path))
-        _write(folder / STATE_FILE, lambda path: torch.save(self.rest, path))
+        write_file(folder / LAST_WEIGHTS_FILE, lambda path: save_file(weights, path))
+        write_file(folder / STATE_FILE, lambda path: torch.save(self.rest, path))
 
 
 def write_progress(folder: Path, state: TrainingState, previous: Path | None = None) -> None:
@@ -135,15 +135,15 @@ def write_progress(folder: Path, state: TrainingState, previous: Path | None = N
     if best is None:
         raise ValueError("nothing to save before the first epoch")
     progress = {"epoch": state.epoch, "lr_schedule": state.lr_schedule.state_dict()}
-    _write(folder / PROGRESS_FILE, lambda path: path.write_text(json.dumps(progress)))
+    write_file(folder / PROGRESS_FILE, lambda path: path.write_text(json.dumps(progress)))
     if best.epoch == state.epoch:
-        _write(folder / WEIGHTS_FILE, lambda path: link_file(folder / LAST_WEIGHTS_FILE, path))
+        write_file(folder / WEIGHTS_FILE, lambda path: link_file(folder / LAST_WEIGHTS_FILE, path))
         _write_best_records(folder, best)
     elif previous is None:
         write_best(folder, best)
     else:
-        for name in _present(previous):
-            _write(folder / name, partial(link_file, previous / name))
+        for name in files_of_best(previous):
+            write_file(folder / name, partial(link_file, previous / name))
 
 
 def save_checkpoint(folder: Path, state: TrainingState) -> None:
@@ -158,7 +158,7 @@ def save_checkpoint(folder: Path, state: TrainingState) -> None:
 def write_best(folder: Path, best: BestModel) -> None:
     """Writes the best epoch's files into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / WEIGHTS_FILE, lambda path: save_file(best.weights, path))
+    write_file(folder / WEIGHTS_FILE, lambda path: save_file(best.weights, path))
     _write_best_records(folder, best)
 
 
@@ -174,7 +174,7 @@ def read_best(folder: Path) -> BestModel:
         curve = json.loads((folder / CURVE_FILE).read_text())
         with np.load(folder / OVERLAYS_FILE, allow_pickle=False) as arrays:
             overlays = {name: arrays[name] for name in arrays.files if name != "threshold"}
-        images = read_images(folder) if IMAGES_FILE in _present(folder) else None
+        images = read_images(folder) if IMAGES_FILE in files_of_best(folder) else None
         return BestModel(int(record["epoch"]), dict(record["metrics"]), weights, curve, overlays, images)
     except (*_UNREADABLE, TrainingError) as error:
         raise TrainingError(f"checkpoint {folder} cannot be read: {error}") from error
@@ -270,71 +270,16 @@ def _load_optimizer(payload: dict[str, Any], optimizer: torch.optim.Optimizer) -
         group.update(own)
 
 
-def folder_bytes(folders: Iterable[Path]) -> int:
-    """What the files directly in some folders take on the disk; a file that has several names there counts once."""
-    found = {}
-    for folder in folders:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                status = entry.stat()
-                found[status.st_dev, status.st_ino] = status.st_size
-    return sum(found.values())
-
-
-def drop_state(folder: Path) -> None:
-    """Leaves of a checkpoint what its best epoch needs; nobody can go on from it any more."""
-    for name in (STATE_FILE, PROGRESS_FILE, LAST_WEIGHTS_FILE):
-        (folder / name).unlink(missing_ok=True)
-
-
-def drop_weights(folder: Path) -> None:
-    """Leaves of a checkpoint that `drop_state` has gone over what its best epoch's scores need, without the weights."""
-    (folder / WEIGHTS_FILE).unlink(missing_ok=True)
-
-
-def delete_checkpoint(folder: Path) -> None:
-    """Removes a checkpoint, which is out of sight at once; nothing happens where there is none."""
-    hidden = folder.with_name(f".{folder.name}.gone")
-    try:
-        folder.rename(hidden)
-    except FileNotFoundError:
-        return
-    shutil.rmtree(hidden, ignore_errors=True)
-
-
-def link_file(source: Path | str, target: Path | str) -> None:
-    """Gives a file a second name, or copies it where the file system has no hard links."""
-    try:
-        os.link(source, target)
-    except FileNotFoundError:
-        raise
-    except OSError:
-        shutil.copy2(source, target)
-
-
 def _write_best_records(folder: Path, best: BestModel) -> None:
     arrays = {**best.overlays, "threshold": np.float64(best.metrics["val/threshold"])}
     record = {"epoch": best.epoch, "metrics": best.metrics}
-    _write(folder / CURVE_FILE, lambda path: path.write_text(json.dumps(best.curve)))
-    _write(folder / OVERLAYS_FILE, lambda path: _save_npz(path, arrays))
+    write_file(folder / CURVE_FILE, lambda path: path.write_text(json.dumps(best.curve)))
+    write_file(folder / OVERLAYS_FILE, lambda path: _save_npz(path, arrays))
     if best.images is None:
         (folder / IMAGES_FILE).unlink(missing_ok=True)
     else:
-        _write(folder / IMAGES_FILE, best.images.save)
-    _write(folder / BEST_FILE, lambda path: path.write_text(json.dumps(record)))
-
-
-def _present(folder: Path) -> list[str]:
-    """The files of the best epoch that a checkpoint is to hold; earlier versions wrote no counts of images."""
-    return [name for name in _FILES_OF_BEST if name != IMAGES_FILE or (folder / name).exists()]
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes a file beside its place and moves it there; what stood there may be a link, so it is never written to."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    write(temporary)
-    os.replace(temporary, path)
+        write_file(folder / IMAGES_FILE, best.images.save)
+    write_file(folder / BEST_FILE, lambda path: path.write_text(json.dumps(record)))
 
 
 def _save_npz(path: Path, arrays: dict[str, Any]) -> None:

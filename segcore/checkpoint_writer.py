@@ -14,7 +14,8 @@ from typing import Self
 import torch
 from safetensors import SafetensorError
 
-from segcore.checkpoint import BEST_FILE, Tensors, TrainingState, delete_checkpoint, folder_bytes, write_progress
+from segcore.checkpoint import Tensors, TrainingState, write_progress
+from segcore.checkpoint_files import BEST_FILE, delete_checkpoint, folder_bytes
 from segcore.errors import TrainingError
 
 STATE_INTERVAL_S = 30.0

@@ -29,7 +29,8 @@ from plain_config import plain_config
 from safetensors.torch import save_file
 from torch import Tensor
 
-from segcore.checkpoint import BestModel, TrainingState, folder_bytes
+from segcore.checkpoint import BestModel, TrainingState
+from segcore.checkpoint_files import folder_bytes
 from segcore.checkpoint_writer import CheckpointWriter
 from segcore.device import choose_device
 from segcore.models import build_model

@@ -23,7 +23,7 @@ from search.picking import seal_trial
 from search.results import read_table
 from search.sealing import newest_readable
 from search.study import open_study
-from segcore.checkpoint import folder_bytes
+from segcore.checkpoint_files import folder_bytes
 
 STATE_BYTES, BEST_BYTES = 1000, 400
 WHOLE = STATE_BYTES + BEST_BYTES
@@ -241,7 +241,8 @@ TREE = {
         "num_samples": 5,
         "sampler": "random",
         "scheduler": {"name": "asha", "grace_period": 1},
-        "gate": False, "confirm": None,
+        "gate": False,
+        "confirm": None,
     },
     "resources": {"cpus_per_trial": 1, "gpus_per_trial": 0, "checkpoints_gb": 1e-6},
     "tracking": {"wandb": {"mode": "disabled"}},

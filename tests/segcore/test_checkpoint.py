@@ -10,8 +10,6 @@ from segcore.checkpoint import (
     BestModel,
     Tensors,
     TrainingState,
-    drop_state,
-    drop_weights,
     first_readable,
     load_checkpoint,
     read_best,
@@ -21,6 +19,7 @@ from segcore.checkpoint import (
     write_best,
     write_progress,
 )
+from segcore.checkpoint_files import drop_state, drop_weights
 from segcore.config import LRSchedulerConfig, ModelConfig, OptimizerConfig
 from segcore.errors import TrainingError
 from segcore.image_counts import ImageCounts

@@ -12,18 +12,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from segcore import checkpoint, checkpoint_writer
+from segcore import checkpoint, checkpoint_files, checkpoint_writer
 from segcore.checkpoint import (
     BestModel,
     Tensors,
     TrainingState,
-    drop_state,
     first_readable,
-    folder_bytes,
     load_checkpoint,
     read_best,
     read_state,
 )
+from segcore.checkpoint_files import drop_state, folder_bytes
 from segcore.checkpoint_writer import CheckpointWriter
 from segcore.config import LRSchedulerConfig, ModelConfig, OptimizerConfig
 from segcore.errors import TrainingError
@@ -129,7 +128,7 @@ def test_where_links_fail_files_are_copied(tmp_path: Path, monkeypatch: pytest.M
     def no_links(*args: Any, **kwargs: Any) -> None:
         raise OSError(errno.EPERM, "no hard links here")
 
-    monkeypatch.setattr(checkpoint.os, "link", no_links)
+    monkeypatch.setattr(checkpoint_files.os, "link", no_links)
     run = Run()
     with CheckpointWriter(tmp_path, save_at=range(20)) as writer:
         run.epoch(writer, 0.5)
