@@ -21,7 +21,7 @@ from search.exporting import EXIT_DONE, export_run, require_targets, targets_wit
 from search.extending import begin_extension, plan_extension
 from search.gating import keep, pass_gate
 from search.paths import RunPaths, read_json
-from search.quoting import headline
+from search.quoting import headline, origin_text
 from search.results import best_trial, build_tables, read_table
 from search.runs import absolute_paths, create_run, stored_config, timed, update_run, working_on
 from search.space import apply, parse_space
@@ -229,7 +229,7 @@ def _search_and_seal(
         with timed(paths, "seal"), open_cache(cache_path) as cache:
             unchanged = still_sealed(config, paths, trials, confirmation)
             card = unchanged or seal_search(config, paths, trials, configs, index, cache, confirmation)
-        what = f"trial {card['origin']['trial']}, epoch {card['origin']['epoch']}"
+        what = origin_text(card["origin"])
         log.info("the best is still %s; %s is as it was" if unchanged else "sealed %s in %s", what, paths.best)
         log.info("%s", headline(card))
         if unchanged:
