@@ -70,7 +70,7 @@ def explain(
         if not _train(config, paths, cache_path, cells, console):
             log.warning("interrupted; nothing is lost. Go on with: segsearch explain %s", paths.name)
             return None
-        record = _record(config, paths, plan, cells, seeds, index.split("val"))
+        record = {**_record(config, paths, plan, cells, seeds, index.split("val")), "begin": list(begin)}
         write_json(paths.ledger, record)
     make_report(paths)
     return record

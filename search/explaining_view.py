@@ -46,7 +46,7 @@ def render_ledger(record: Mapping[str, Any], name: str) -> Iterator[RenderableTy
     lines = list(alternative_lines(record))
     if lines:
         yield Text("at the winner, one choice against another:")
-        yield from (Padding(Text(line), (0, 0, 0, 2)) for line in lines)
+        yield from (Padding(Text(line), (0, 0, 0, 2), expand=False) for line in lines)
     yield Text("\n".join([*ledger_lines(record), ""]))
 
 
@@ -54,7 +54,7 @@ def ledger_title(record: Mapping[str, Any]) -> str:
     """From what to what, and on what it is judged."""
     seeds = len(record["seeds"])
     return (
-        f"from the config's own values to trial {record['trial']}, {judged_text(record)}, "
+        f"from {_begin_text(record)} to trial {record['trial']}, {judged_text(record)}, "
         f"mean of {seeds} seed{'s' if seeds != 1 else ''}"
     )
 
@@ -135,7 +135,7 @@ def worth_text(part: Mapping[str, Any]) -> str:
 def ledger_lines(record: Mapping[str, Any]) -> Iterator[str]:
     """Baseline and winner with their intervals, how they were scored, the noise of a seed, and what failed."""
     if not record["steps"]:
-        yield f"trial {record['trial']} is the config's own values: there is no step to explain"
+        yield f"trial {record['trial']} has {_begin_text(record)}: there is no step to explain"
     baseline, winner = _level_text(record["baseline"]), _level_text(record["winner"])
     yield (
         f"the baseline has {baseline} and trial {record['trial']} has {winner}; a worth above 0 is a gain, whatever "
@@ -164,6 +164,12 @@ def value_text(value: Any) -> str:
     if value is None:
         return "none"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _begin_text(record: Mapping[str, Any]) -> str:
+    """What the baseline is; a ledger may begin elsewhere than at the config's own values."""
+    begin = ", ".join(record.get("begin") or ())
+    return f"the config's own values{f', but {begin},' if begin else ''}"
 
 
 def _level_text(level: Mapping[str, Any]) -> str:

@@ -68,13 +68,19 @@ def test_a_winner_that_is_the_baseline_has_no_steps() -> None:
     _, rows = ledger_table(record)
     assert [row[0] for row in rows] == ["baseline", "total"]
     text = printed(record)
-    assert "trial 0 is the config's own values: there is no step to explain" in text
+    assert "trial 0 has the config's own values: there is no step to explain" in text
     assert "horses: from the config's own values to trial 0, val/loss, mean of 1 seed " in text
     assert "the baseline has 0.2500 and trial 0 has 0.2500; a worth" in text
     assert "val/loss has no values of single images\n" in text
     assert "failed: loss with seed 2: out of memory [GPU 0]" in text
     for absent in ("rather than", "standard deviation", "one half of the images"):
         assert absent not in text
+
+
+def test_a_ledger_that_begins_elsewhere_says_where() -> None:
+    text = printed(ledger(begin=["model.arch=unet", "threshold=0.5"]), width=160)
+    assert "horses: from the config's own values, but model.arch=unet, threshold=0.5, to trial 9, val/iou on" in text
+    assert "from the config's own values to trial 9" in printed(ledger(begin=[]))
 
 
 def test_a_worth_that_no_training_could_tell_is_not_known() -> None:

@@ -51,7 +51,7 @@ def test_the_page_has_both_tables_and_the_noise() -> None:
 def test_a_winner_that_is_the_baseline_has_no_figure() -> None:
     assert ledger_plot(bare_ledger()) is None
     page = ledger_section(bare_ledger())
-    assert "Trial 0 is the config&#x27;s own values: there is no step to explain." in page
+    assert "Trial 0 has the config&#x27;s own values: there is no step to explain." in page
     assert 'class="plot"' not in page
     assert "rather than" not in page
     assert "importance" not in page
