@@ -11,6 +11,15 @@ Masks of noise are the left or the right half of an image at random. A model is 
 half of each image; all foreground scores 0.5, and nothing does better in the long run. The search takes the best of 20
 models, each at its best epoch of 5 and at its best threshold, on 24 images of val. Cross-fitting undoes the choice of
 the threshold alone.
+
+Trainings again with other seeds: three configs, 3 seeds each, on the same images; compared are two of them. An image is
+as hard for one config as for another (standard deviation 0.1) up to what suits a config (0.03); a seed is worth
+something (0.012), and each training has luck with single images (0.05, or 0.1 where luck is `large`, and 0.03 where it
+is `small`). `noisy` is a config whose seeds and luck have twice the standard deviation; it is one of the pair, or the
+third, whose seeds help to tell the noise of the pair. Means are equal, so an interval that does not hold 0 tells
+identical configs apart. `added up` takes the pooled noise of seeds alone, and counts a training's luck with single
+images twice; `images alone` takes seeds for no noise at all. Ours are wider than asked for where the third is noisy
+and where luck is large beside what seeds are worth: no variance is taken to be below that of the images or of seeds.
 """
 
 import argparse
@@ -23,7 +32,8 @@ import numpy as np
 import numpy.typing as npt
 from bench_page import table, write_page
 
-from segcore.intervals import difference_interval, mean_interval
+from segcore.intervals import difference_interval, mean_interval, t_quantile
+from segcore.seed_noise import difference_over_seeds, seed_variance
 
 Array = npt.NDArray[np.float64]
 Interval = tuple[float, float]
@@ -31,6 +41,9 @@ CONFIDENCE = 0.9
 DRAWS, NOISE_DRAWS, RESAMPLED = 500, 500, 1000
 FILM = 4
 NUM_MODELS, NUM_EPOCHS, NUM_VAL = 20, 5, 24
+NUM_SEEDS, SEED_DRAWS = 3, 1000
+LUCK = {"small": 0.03, "medium": 0.05, "large": 0.1}
+NOISES = {"none": (1.0, 1.0, 1.0), "one of the pair": (2.0, 1.0, 1.0), "the third": (1.0, 1.0, 2.0)}
 NORMAL = NormalDist()
 
 
@@ -153,11 +166,49 @@ def iou_curves(probs: Array, thresholds: Array) -> Array:
     return right / (1.0 + wrong)
 
 
+def seeds_coverage(luck: str, n: int, noises: tuple[float, ...], draws: int) -> dict[str, float]:
+    """How often the interval of the first config less the second holds the truth, by how it is formed.
+
+    Both have the same mean, so whichever interval does not hold 0 tells identical configs apart.
+    """
+    rng = np.random.default_rng(n)
+    hits = dict.fromkeys(("ours", "added up", "images alone"), 0)
+    for _ in range(draws):
+        images = rng.normal(0, 0.1, n)
+        cells = [seeds_draw(rng, images, luck, noise) for noise in noises]
+        pooled = seed_variance(cells)
+        found = difference_over_seeds(cells[0], cells[1], noise=pooled, confidence=CONFIDENCE)
+        hits["ours"] += found.low <= 0.0 <= found.high
+        difference = abs(cells[0].mean() - cells[1].mean())
+        hits["added up"] += bool(difference <= half_width(cells[0], cells[1], pooled))
+        hits["images alone"] += bool(difference <= half_width(cells[0], cells[1], (0.0, pooled[1])))
+    return {name: count / draws for name, count in hits.items()}
+
+
+def seeds_draw(rng: np.random.Generator, images: Array, luck: str, noise: float) -> Array:
+    """`(S, N)` scores of a config; `noise` is how noisy its training is."""
+    n = len(images)
+    own = images + rng.normal(0, 0.03, n)
+    seeds = rng.normal(0, 0.012 * noise, (NUM_SEEDS, 1))
+    return np.asarray(0.5 + own + seeds + rng.normal(0, LUCK[luck] * noise, (NUM_SEEDS, n)))
+
+
+def half_width(first: Array, second: Array, noise: tuple[float, int]) -> float:
+    """Of the interval of a difference whose two variances are simply added, for comparison."""
+    n = first.shape[1]
+    of_images = float((first.mean(0) - second.mean(0)).var(ddof=1)) / n
+    of_seeds = noise[0] * 2 / NUM_SEEDS
+    total = of_images + of_seeds
+    degrees = total**2 / (of_images**2 / (n - 1) + of_seeds**2 / noise[1])
+    return t_quantile((1 + CONFIDENCE) / 2, degrees) * float(np.sqrt(total))
+
+
 def main() -> None:
     """Measure, print and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few draws; writes no page")
-    draws, noise_draws = (100, 50) if parser.parse_args().quick else (DRAWS, NOISE_DRAWS)
+    quick = parser.parse_args().quick
+    draws, noise_draws, seed_draws = (100, 50, 50) if quick else (DRAWS, NOISE_DRAWS, SEED_DRAWS)
     begin = time.perf_counter()
 
     means = {(law, n): mean_coverage(law, n, draws) for law in LAWS for n in (12, 24, 48, 96)}
@@ -165,6 +216,8 @@ def main() -> None:
     gaps = {(law, *pair): gap_coverage(law, *pair, draws) for law in LAWS for pair in sizes}
     searched = {pair: search_coverage(*pair, draws) for pair in sizes}
     noise = noise_search(noise_draws)
+    cases = [(luck, n, noisy) for luck in LUCK for n in (12, 48, 129) for noisy in NOISES]
+    over_seeds = {(luck, n, noisy): seeds_coverage(luck, n, NOISES[noisy], seed_draws) for luck, n, noisy in cases}
 
     lines = [f"Interval of a mean, {CONFIDENCE:.0%} asked for, {draws} data sets each:", ""]
     rows = [[law, str(n), *(f"{share:.1%}" for share in found.values())] for (law, n), found in means.items()]
@@ -179,6 +232,13 @@ def main() -> None:
     lines += table(
         ["scored on", "gain", "standard error"], [[n, f"{g:+.4f}", f"{e:.4f}"] for n, (g, e) in noise.items()]
     )
+    lines += ["", f"Difference of two configs over seeds, {CONFIDENCE:.0%} asked for, {seed_draws} draws each:", ""]
+    rows = [
+        [luck, str(n), noisy, *(f"{share:.1%}" for share in found.values()), f"{1 - found['ours']:.1%}"]
+        for (luck, n, noisy), found in over_seeds.items()
+    ]
+    header = ["luck", "images", "noisy", "ours", "added up", "images alone", "identical told apart"]
+    lines += table(header, rows)
     print("\n".join(lines))
     if draws == DRAWS:
         assert __doc__ is not None
@@ -186,12 +246,16 @@ def main() -> None:
 
     large = [found["ours"] for (law, n), found in means.items() if n >= 48]
     every_gap = [share for (_, val, _), share in gaps.items() if val >= 48]
+    equal = [found["ours"] for (_, _, noisy), found in over_seeds.items() if noisy == "none"]
+    unequal = [found["ours"] for (_, _, noisy), found in over_seeds.items() if noisy != "none"]
     record = {
         "draws": draws,
         "nominal": CONFIDENCE,
         "mean_coverage": [min(large), max(large)],
         "gap_coverage": [min(every_gap), max(every_gap)],
         "search_gap_coverage": [min(s for _, s in searched.values()), max(s for _, s in searched.values())],
+        "seeds_coverage": [min(equal), max(equal)],
+        "seeds_coverage_noisy": [min(unequal), max(unequal)],
         "noise_gain_val": noise["val"][0],
         "noise_gain_cross_fitted": noise["cross-fitted"][0],
         "noise_gain_test": noise["test"][0],
