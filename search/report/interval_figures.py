@@ -82,7 +82,7 @@ def ledger_plot(record: Mapping[str, Any]) -> dict[str, Any] | None:
                 }
             )  # fmt: skip
     figure = _in_rows(traces, [label for label, _ in parts], f"worth, in {record['metric']}")
-    figure["layout"].update(barmode="overlay")
+    figure["layout"].update(barmode="overlay", showlegend=True)
     figure["layout"]["xaxis"].update(zeroline=True, zerolinecolor="#8a929c", tickformat="+.3~f")
     if steps and others:
         figure["layout"]["shapes"] = [_divider(len(steps) + 0.5)]

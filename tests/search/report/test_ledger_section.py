@@ -21,6 +21,7 @@ def test_bars_go_over_steps_total_alternatives_and_threshold_coloured_by_what_is
     assert [by_name[name]["marker"]["color"] for name in ("a gain", "a loss", "within noise")] == [
         GAIN, LOSS, NOISE_COLOR,
     ]  # fmt: skip
+    assert figure["layout"]["showlegend"], "a single colour is explained too"
     assert by_name["a loss"]["x"] == [-0.02]
     assert by_name["a loss"]["error_x"]["array"] == pytest.approx([0.01])
     assert figure["layout"]["shapes"][0]["y0"] == 3.5, "between the total and the first alternative"
