@@ -88,8 +88,13 @@ def plan_extension(paths: RunPaths, num_more: int, overrides: Sequence[str]) -> 
         raise ConfigError(f"{paths.name!r} cannot be extended with these changes:\n" + "\n".join(problems))
     if not after.space:
         raise ConfigError("space: nothing would be searched, so all new trials would be the same; keep a key to search")
+    if num_more == 0 and not changed:
+        raise ConfigError(
+            f"--num-samples 0 without a change of {paths.name!r} would do nothing; valid: a number of trials to add, "
+            "or a change by --set, e.g. search.confirm.seeds=5"
+        )
     stop = SearchStopper(after.search, trials, stage_seconds(paths, "search")).reason()
-    if stop is not None:
+    if stop is not None and num_more:
         raise ConfigError(
             f"search.{stop.rule}: this rule would end the extension at once: {stop.detail}; "
             f"change it, or switch it off with --set search.{stop.rule}=null"

@@ -310,6 +310,9 @@ def _confirm(config: SearchConfig, paths: RunPaths, index: DatasetIndex, cache_p
     from search.confirming import confirm, is_wanted
 
     if not is_wanted(config):
+        if config.search.confirm is not None:
+            log.info("search.confirm: with pbt there is no training that could be made again, so nothing is confirmed")
+        paths.confirmation.unlink(missing_ok=True)
         return True
     with timed(paths, "confirm"):
         trials, configs = read_table(paths.trials), trial_configs(config, paths)

@@ -15,7 +15,7 @@ from search.errors import SegsearchError
 from search.explaining_view import render_ledger
 from search.paths import RunPaths, find_run, list_runs, read_json
 from search.quoting import CROSS_FITTED, optimism_text, origin_text, quote
-from search.results import best_trial, pareto_front, read_table
+from search.results import best_trial, pareto_front, read_table, settings_of
 from search.runs import RESUMABLE, status_now
 from segcore.card import CARD_FILE, read_card
 
@@ -119,7 +119,7 @@ def _trial_table(details: dict[str, Any], top: int) -> Table:
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("settings", overflow="fold")
     for row in shown:
-        settings = short_names({k.removeprefix("param/"): v for k, v in row.items() if k.startswith("param/")})
+        settings = short_names(settings_of(row))
         table.add_row(
             str(row["number"]), row["state"], _number(row.get("val/iou")), _number(row.get("val/dice")),
             _number(row.get("val/threshold"), 3), f"{row['best_epoch'] or '-'}/{row['epochs']}",
@@ -136,7 +136,7 @@ def _front(trials: list[dict[str, Any]], second_metric: str, mode: str) -> list[
             "trial": number,
             "value": rows[number]["value"],
             "cost": rows[number][second_metric],
-            "settings": _settings_of(rows[number]),
+            "settings": settings_of(rows[number]),
         }
         for number in pareto_front(trials, second_metric, mode)
     ]
@@ -154,11 +154,6 @@ def _front_table(details: dict[str, Any]) -> Table:
     table.caption = f"seal one of them: segsearch seal {details['run']['name']} --trial N -o FOLDER"
     table.caption_justify = "left"
     return table
-
-
-def _settings_of(row: dict[str, Any]) -> dict[str, Any]:
-    """What was searched: dotted key -> value."""
-    return {k.removeprefix("param/"): v for k, v in row.items() if k.startswith("param/") and v is not None}
 
 
 def _settings_text(settings: dict[str, Any]) -> Text:

@@ -41,8 +41,8 @@ def resume(run_name: str, results: Path) -> None:
 @click.command()
 @click.argument("run_name", metavar="RUN")
 @click.option(
-    "--num-samples", "num_more", required=True, type=click.IntRange(min=1), metavar="N",
-    help="Trials to add: N more than have begun so far, not N in all.",
+    "--num-samples", "num_more", required=True, type=click.IntRange(min=0), metavar="N",
+    help="Trials to add: N more than have begun so far, not N in all; 0 only confirms and seals anew, as --set has it.",
 )  # fmt: skip
 @SET
 @RESULTS

@@ -3,7 +3,8 @@
 from collections import defaultdict
 from typing import Any
 
-from search.report.sources import Sources, settings_of
+from search.report.sources import Sources
+from search.results import settings_of
 from search.show import ranked
 
 MAX_CURVES = 300

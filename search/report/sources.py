@@ -92,10 +92,18 @@ def read_sources(paths: RunPaths) -> Sources:
         trials=trials,
         epochs=epochs,
         frozen=frozen,
-        checkpoints=[] if winner is None else paths.trial_checkpoints(winner),
+        checkpoints=_checkpoints(paths, card, winner),
         confirmation=read_json(paths.confirmation) if paths.confirmation.exists() else None,
         ledger=read_json(paths.ledger) if paths.ledger.exists() else None,
     )
+
+
+def _checkpoints(paths: RunPaths, card: dict[str, Any] | None, winner: int | None) -> list[Path]:
+    """Of what is sealed, which may be the winner trained again with another seed."""
+    again = card["origin"].get("rerun") if card else None
+    if again is not None:
+        return paths.reruns.trial_checkpoints(again)
+    return [] if winner is None else paths.trial_checkpoints(winner)
 
 
 def _table(path: Path) -> list[dict[str, Any]] | None:
@@ -113,9 +121,3 @@ def winner_of(card: dict[str, Any] | None, trials: list[dict[str, Any]], mode: s
         return int(card["origin"]["trial"])
     best = best_trial(trials, mode)
     return best["number"] if best else None
-
-
-def settings_of(row: dict[str, Any]) -> dict[str, Any]:
-    """What a trial of the table ran with: dotted key -> value, without keys that its branch does not have."""
-    prefix = "param/"
-    return {key.removeprefix(prefix): v for key, v in row.items() if key.startswith(prefix) and v is not None}

@@ -342,7 +342,7 @@ def test_an_export_that_fails_during_a_run_exits_3_and_can_be_repeated(tmp_path:
 @pytest.mark.slow
 def test_a_killed_training_goes_on_after_its_last_epoch(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(
-        SYNTHETIC + "model: {base_channels: 16, depth: 3}\ntrain: {epochs: 30, batch_size: 4}\nsearch: {gate: false, confirm: null}\n"
+        SYNTHETIC + "model: {base_channels: 16, depth: 3}\ntrain: {epochs: 30, batch_size: 4}\nsearch: {gate: false}\n"
     )
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     command = [sys.executable, "-c", "from search.cli import main; main()"]

@@ -93,7 +93,7 @@ def new_run(folder: Path) -> RunPaths:
         "data": {"root": "synthetic"},
         "train": {"epochs": EPOCHS},
         "space": {"optimizer.lr": {"uniform": [0.001, 0.1]}},
-        "search": {"num_samples": TRIALS, "sampler": "random", "scheduler": {"name": "none"}, "gate": False, "confirm": None},
+        "search": {"num_samples": TRIALS, "sampler": "random", "scheduler": {"name": "none"}, "gate": False},
         "resources": {"cpus_per_trial": 1, "gpus_per_trial": 0},
         "results": str(folder / "results"),
     }

@@ -348,6 +348,16 @@ def num_epochs(paths: RunPaths) -> int:
     return sum(len(epochs) for epochs in epochs_by_trial(read_events(paths.events)).values())
 
 
+def test_an_extension_by_no_trials_needs_a_change_and_meets_no_rule(ended: RunPaths) -> None:
+    with pytest.raises(ConfigError, match="--num-samples 0 without a change of 'tiny' would do nothing"):
+        plan_extension(ended, 0, [])
+    extension = plan_extension(ended, 0, ["search.confirm={top_k: 2, seeds: 2}", "search.target=0.1"])
+    assert extension.config.search.num_samples == 2
+    assert extension.config.search.confirm is not None
+    with pytest.raises(ConfigError, match=r"search\.target: this rule would end the extension at once"):
+        plan_extension(ended, 1, ["search.target=0.1"])
+
+
 @pytest.mark.slow
 def test_an_extension_that_was_killed_goes_on_with_resume(tmp_path: Path) -> None:
     search_settings = {"num_samples": 2, "max_concurrent": 1, "scheduler": {"name": "none"}}

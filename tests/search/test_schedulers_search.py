@@ -31,7 +31,10 @@ def search(folder: Path, scheduler: dict[str, object], num_samples: int) -> tupl
         "augment": {"policy": "flip"},
         "train": {"epochs": EPOCHS, "batch_size": 8},
         "space": {"optimizer.lr": {"loguniform": [1e-5, 3e-2]}, "loss.dice": {"uniform": [0.0, 1.0]}},
-        "search": {"num_samples": num_samples, "sampler": "random", "seed": 2, "scheduler": scheduler, "gate": False, "confirm": None},
+        "search": {
+            "num_samples": num_samples, "sampler": "random", "seed": 2, "scheduler": scheduler, "gate": False,
+            "confirm": None,
+        },
         "resources": {"cpus_per_trial": 1, "gpus_per_trial": 0},
         "tracking": {"wandb": {"mode": "disabled"}},
         "results": str(folder / "results"),
