@@ -1,11 +1,13 @@
 """Fixtures that several test files share."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models, and tests that run side by side
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line sets it, but before torch is there
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("WANDB_SILENT", "true")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -44,6 +46,12 @@ def nuclei_dir() -> Path:
 @pytest.fixture(scope="session")
 def lite0_weights() -> Path:
     return _shared("weights/tf_efficientnet_lite0.safetensors")
+
+
+def pytest_collection_finish() -> None:
+    """What is there before the first test stays: no collection of garbage need look through it, time and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
