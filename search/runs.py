@@ -219,7 +219,8 @@ def _begin(paths: RunPaths) -> None:
 
 
 def _last_report(paths: RunPaths) -> float:
-    return paths.events.stat().st_mtime if paths.events.exists() else 0.0
+    journals = (paths.events, paths.reruns.events)
+    return max((journal.stat().st_mtime for journal in journals if journal.exists()), default=0.0)
 
 
 def update_run(paths: RunPaths, **changes: Any) -> None:
