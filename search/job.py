@@ -329,7 +329,10 @@ def _track_summary(config: SearchConfig, paths: RunPaths, card: dict[str, Any]) 
     log_run_summary(
         project=tracking.project, group=tracking.group or paths.name, run_dir=paths.root, mode=tracking.mode,
         entity=tracking.entity, tags=tracking.tags, config=card["config"],
-        scores={"scores": card["scores"], "threshold": card["threshold"]["value"], "origin": card["origin"]},
+        scores={
+            "scores": card["scores"], "threshold": card["threshold"]["value"], "origin": card["origin"],
+            **({"confirmed": card["confirmed"]} if "confirmed" in card else {}),
+        },
     )  # fmt: skip
 
 
