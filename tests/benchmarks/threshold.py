@@ -24,6 +24,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -40,11 +41,7 @@ from segcore.losses import build_loss
 from segcore.metrics import METRICS, CurveResult, ThresholdCurve
 from segcore.models import build_model
 
-try:
-    from torchmetrics.classification import BinaryPrecisionRecallCurve
-except ImportError:
-    BinaryPrecisionRecallCurve = None
-
+HAS_TORCHMETRICS = find_spec("torchmetrics") is not None
 Batches = list[tuple[Tensor, Tensor]]
 BATCH_SIZE, SIDE = 32, 256
 WAYS = ("ours", "loop", "lean loop", "torchmetrics")
@@ -140,6 +137,8 @@ def scores(counts: list[list[Tensor]]) -> dict[str, list[float]]:
 
 def torchmetrics_curve(batches: Batches) -> Any:
     """Precision and recall at 100 thresholds, pooled."""
+    from torchmetrics.classification import BinaryPrecisionRecallCurve
+
     metric = BinaryPrecisionRecallCurve(thresholds=100)
     for probs, targets in batches:
         metric.update(probs, targets)
@@ -149,7 +148,7 @@ def torchmetrics_curve(batches: Batches) -> Any:
 def cpu_seconds(batches: Batches, rounds: int) -> dict[str, float | None]:
     """CPU time of each way."""
     ways: dict[str, Callable[[Batches], Any]] = {"ours": ours, "loop": loop, "lean loop": lean_loop}
-    if BinaryPrecisionRecallCurve is not None:
+    if HAS_TORCHMETRICS:
         ways["torchmetrics"] = torchmetrics_curve
     found: dict[str, float | None] = {"torchmetrics": None}
     for way in ways.values():
@@ -250,7 +249,7 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
             found = {f"cpu_ratio_{way.replace(' ', '_')}": r for way, r in ratios.items() if way != "ours"}
     begin_trial(threads if torch.cuda.is_available() else 1, 1.0)  # a trial on a CPU has one thread
     found["edge_error"] = edge_error(options.edge_images)
-    absent = " torchmetrics is not installed here." if BinaryPrecisionRecallCurve is None else ""
+    absent = " torchmetrics is not installed here." if not HAS_TORCHMETRICS else ""
     lines = table(["CPU ms an image", *(f"{way}, {1024 if way == 'ours' else 100}" for way in WAYS)], rows)
     lines += ["", f"Edge error: {found['edge_error']:.1e}.{absent}", ""]
     shares = []
