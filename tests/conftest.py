@@ -54,6 +54,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """At the interpreter's end everything is collected, or libraries complain that it leaked."""
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def _no_real_accounts(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test may use a token of the machine it runs on."""
