@@ -80,6 +80,7 @@ def noise(rng: np.random.Generator, count: int) -> list[tuple[np.ndarray, np.nda
     return found
 
 
+@pytest.mark.slow
 def test_on_noise_the_best_threshold_flatters_and_the_cross_fitted_score_does_not() -> None:
     """No threshold does better than all foreground, IoU 0.5, in the long run."""
     rng = np.random.default_rng(0)

@@ -87,6 +87,7 @@ class Neighbour:
         self.process.stdin.flush()
 
 
+@pytest.mark.slow
 def test_two_runs_of_the_neighbour_are_bitwise_the_same() -> None:
     first, second = Neighbour(4, 0.5, 3).losses(), Neighbour(4, 0.5, 3).losses()
     assert first is not None

@@ -364,6 +364,7 @@ torch.save({"weights": result.state.model.state_dict(), "best": result.state.bes
 """
 
 
+@pytest.mark.slow
 def test_a_fresh_process_trains_the_same_model_bit_by_bit(cache: SampleCache, tmp_path: Path) -> None:
     """Its memory, its hash seed and whatever ran before are others."""
     run = config(

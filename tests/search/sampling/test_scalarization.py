@@ -106,6 +106,7 @@ def hypervolume(points: list[tuple[float, float]]) -> float:
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["auto", "rung_tpe", "gp"])
 def test_a_search_for_both_finds_a_better_front_than_one_for_the_metric(sampler: str) -> None:
     both, one, at_random = (

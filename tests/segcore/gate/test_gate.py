@@ -14,9 +14,10 @@ from segcore.data.dataset import Batch
 from segcore.gate import build_pipeline, run_gate
 
 QUICK = {
-    "unet, adamw, cosine, light", "masks shuffled", "learning rate far too high", "threshold far too low",
+    "unet, adamw, cosine, light", "masks shuffled", "sigmoid in the model", "encoder frozen",
+    "metric's arguments swapped", "threshold far too low",
 }  # fmt: skip
-"""Those that `make quick` runs too."""
+"""Those that `make quick` runs too: one of each kind of probe."""
 
 
 @pytest.fixture(scope="session")
