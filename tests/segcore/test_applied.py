@@ -303,7 +303,7 @@ def test_a_builder_that_drops_a_setting_fails_the_run_before_its_first_step(
 
 
 def points() -> list[Any]:
-    """The own values of every config we ship, and 50 random points of the space that has every axis."""
+    """The own values of every config we ship, and 50 random points of the space that has every axis; 10 are quick."""
     found = []
     for path in sorted((ROOT / "configs").glob("*.yaml")):
         config = load_config(path)
@@ -311,7 +311,9 @@ def points() -> list[Any]:
         found.append(pytest.param(base, {}, id=path.stem))
         if path.stem == "full":
             space, rng = parse_space(config.space, base), np.random.default_rng(0)
-            found += [pytest.param(base, space.sample_uniform(rng), id=f"full-{number}") for number in range(50)]
+            for number in range(50):
+                marks = pytest.mark.slow if number >= 10 else ()
+                found.append(pytest.param(base, space.sample_uniform(rng), id=f"full-{number}", marks=marks))
     return found
 
 
