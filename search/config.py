@@ -32,7 +32,7 @@ from search.config_tree import (
 from search.errors import ConfigError
 from search.scheduler_rules import fitted_scheduler, scheduler_problems
 from search.space import Space, read_space, space_schema
-from search.space_enqueue import read_points
+from search.space.enqueue import read_points
 from segcore.config import Section
 
 __all__ = [

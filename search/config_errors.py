@@ -12,8 +12,6 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from search.space_domains import DOMAINS
-
 Schema = Mapping[str, Any]
 Path = tuple[str | int, ...]
 
@@ -170,6 +168,7 @@ def _number_rule(kind: str | None, node: Schema) -> str:
 
 def value_problem(model: type[BaseModel], path: Sequence[str | int], value: object) -> str:
     """`found X; valid: Y`, with the nearest name when a name was asked for."""
+
     node = node_at(model, path) or {}
     quoted = isinstance(value, (bool, int, float)) and _wants_text(node)
     found = f"found {shown(value)}{' (put it in quotes)' if quoted else ''}"
@@ -177,6 +176,8 @@ def value_problem(model: type[BaseModel], path: Sequence[str | int], value: obje
 
 
 def _value_hint(node: Schema, path: Sequence[str | int], value: object) -> str:
+    from search.space.domains import DOMAINS  # its package needs this module
+
     if isinstance(value, Mapping) and set(value) & set(DOMAINS) and "properties" not in node:
         return f"; to search it, write it in the space section, as {dotted(path)}: ..."
     if not isinstance(value, str):

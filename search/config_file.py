@@ -15,8 +15,8 @@ import yaml
 
 from search.config_errors import Problem, dotted, shown
 from search.errors import ConfigError
-from search.space_domains import DOMAINS
-from search.space_reader import flatten_space, is_space_key
+from search.space.domains import DOMAINS
+from search.space.reader import flatten_space, is_space_key
 
 
 class _Loader(yaml.SafeLoader):

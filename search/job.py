@@ -14,8 +14,9 @@ from typing import Any
 from rich.console import Console
 
 from search.callbacks.progress import ProgressCallback
+from search.checking import check, fingerprint_of, prove_space, require_models, same_data
 from search.config import SearchConfig
-from search.errors import ConfigError, NoDataError, RunError
+from search.errors import ConfigError
 from search.events import read_events
 from search.exporting import EXIT_DONE, export_run, require_targets, targets_without_model
 from search.extending import begin_extension, plan_extension
@@ -24,20 +25,15 @@ from search.paths import RunPaths, read_json
 from search.quoting import headline, origin_text
 from search.results import best_trial, build_tables, read_table
 from search.runs import absolute_paths, create_run, stored_config, timed, update_run, working_on
-from search.space import apply, parse_space
-from search.space_forbid import uniform_points
-from search.space_proof import require_effects
+from search.space import apply
 from search.study import PARAMS_ATTR, stored_trials
-from search.terminal import counting_bar
 from segcore.config import TrainConfig
-from segcore.data.cache import build_cache, open_cache
-from segcore.data.discovery import DatasetIndex, discover
-from segcore.data.leaks import leak_warnings
+from segcore.data.cache import open_cache
+from segcore.data.discovery import DatasetIndex
 
 log = logging.getLogger("segsearch")
 
 EXIT_INTERRUPTED = 130
-SPACE_SAMPLES = 64
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,7 @@ def _begin(config: SearchConfig, kind: str, console: Console) -> tuple[SearchCon
     index, cache_path = check(config, console)
     verdict = pass_gate(config, cache_path, console) if config.search.gate else None
     paths = create_run(config, kind)
-    update_run(paths, data_fingerprint=_fingerprint(cache_path))
+    update_run(paths, data_fingerprint=fingerprint_of(cache_path))
     if verdict is not None:
         keep(verdict, paths)
     return config, paths, index, cache_path
@@ -118,99 +114,11 @@ def extend(paths: RunPaths, num_more: int, overrides: Sequence[str], console: Co
     return _search_and_seal(extension.config, paths, index, cache_path, console)
 
 
-def same_data(config: SearchConfig, paths: RunPaths, console: Console) -> tuple[DatasetIndex, Path]:
-    """The run's data and its cache, made anew where it is gone.
-
-    Raises:
-        RunError: The data is not what it was when the run began.
-    """
-    index, cache_path = prepare_data(config, console)
-    if read_json(paths.run).get("data_fingerprint") not in (None, _fingerprint(cache_path)):
-        raise RunError(
-            f"{index.root}: the images or masks have changed since {paths.name!r} began, so its trials could not be "
-            "compared with new ones; start a new run with --name"
-        )
-    return index, cache_path
-
-
-def _fingerprint(cache_path: Path) -> str:
-    with open_cache(cache_path) as cache:
-        return cache.fingerprint
-
-
-def check(config: SearchConfig, console: Console) -> tuple[DatasetIndex, Path]:
-    """Everything that can be known to be wrong before training: export targets, data, models.
-
-    Raises:
-        ConfigError, DataError: With all that is wrong.
-    """
-    config = absolute_paths(config)
-    require_targets(config)
-    try:
-        index, cache_path = prepare_data(config, console)
-    except NoDataError as error:
-        hint = "Point elsewhere with --set data.root=FOLDER, or try without data: --set data.root=synthetic"
-        raise NoDataError(f"{error}\n  {hint}") from error
-    require_models(config)
-    prove_space(config)
-    return index, cache_path
-
-
-def require_models(config: SearchConfig) -> None:
-    """Builds each encoder that the search may choose once, so that a wrong name or missing weights show now.
-
-    Weights from timm's hub are thereby downloaded once, before trials would all ask for them.
-
-    Raises:
-        ConfigError: With the key at fault.
-    """
-    from segcore.models import build_model
-
-    base = config.train_config()
-    space = parse_space(config.space, base)
-    points = (flat for flat in uniform_points(space, SPACE_SAMPLES) if space.forbidden(flat) is None)
-    candidates = [base, *(apply(base, flat) for flat in points)]
-    seen = set()
-    for model in (candidate.model for candidate in candidates):
-        key = (model.encoder, model.encoder_weights, model.decoder_channels, model.depth)
-        if key not in seen:
-            seen.add(key)
-            build_model(model)
-
-
-def prove_space(config: SearchConfig) -> None:
-    """Refuses a searched key that changes nothing in what trials are built of.
-
-    Raises:
-        ConfigError: With the key at fault.
-    """
-    base = config.train_config()
-    require_effects(parse_space(config.space, base), base)
-
-
-def prepare_data(config: SearchConfig, console: Console) -> tuple[DatasetIndex, Path]:
-    """Finds and checks the images and masks, and decodes them into the cache once.
-
-    Raises:
-        DataError: With everything that is wrong with the data.
-    """
-    index = discover(config.data)
-    with counting_bar(console, "decoding images") as advance:
-        cache_path = build_cache(index, config.data, advance)
-    with open_cache(cache_path) as cache:
-        for warning in (*index.warnings, *cache.warnings, *leak_warnings(cache, index)):
-            log.warning("data: %s", warning)
-    counts = ", ".join(f"{count} {split}" for split, count in index.counts().items() if count)
-    height, width = config.data.image_hw
-    log.info("data: %s images (layout %s) at %dx%d px from %s", counts, index.layout, width, height, index.root)
-    return index, cache_path
-
-
 def _search_and_seal(
     config: SearchConfig, paths: RunPaths, index: DatasetIndex, cache_path: Path, console: Console
 ) -> Outcome:
     from search.cluster import ray_session
-    from search.confirming import read_confirmation
+    from search.reruns.confirming import read_confirmation
     from search.sealing import seal_search, still_sealed
 
     with working_on(paths):
@@ -307,7 +215,7 @@ def _search(config: SearchConfig, paths: RunPaths, cache_path: Path, console: Co
 
 def _confirm(config: SearchConfig, paths: RunPaths, index: DatasetIndex, cache_path: Path, console: Console) -> bool:
     """Trains the best trials again with other seeds, if the config asks for it; False when it was interrupted."""
-    from search.confirming import confirm, is_wanted
+    from search.reruns.confirming import confirm, is_wanted
 
     if not is_wanted(config):
         if config.search.confirm is not None:

@@ -6,9 +6,10 @@ from typing import Any
 
 from rich.console import Console
 
+from search.checking import same_data
 from search.errors import RunError
 from search.events import dropped_trials, read_events
-from search.job import same_data, trial_configs
+from search.job import trial_configs
 from search.paths import RunPaths, read_json
 from search.quoting import headline
 from search.results import read_table

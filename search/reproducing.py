@@ -18,11 +18,12 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from search.checking import same_data
 from search.config import SearchConfig
 from search.environment import describe_environment, differences
 from search.errors import ResourceError, RunError
 from search.events import applied_by_trial, epochs_by_trial, read_events
-from search.job import same_data, trial_configs
+from search.job import trial_configs
 from search.paths import RunPaths, read_json
 from search.population import PARENT_ATTR
 from search.runs import stored_config

@@ -10,11 +10,11 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from search.confirming_view import render_confirmation
 from search.errors import SegsearchError
-from search.explaining_view import render_ledger
 from search.paths import RunPaths, find_run, list_runs, read_json
 from search.quoting import CROSS_FITTED, optimism_text, origin_text, quote
+from search.reruns.confirming_view import render_confirmation
+from search.reruns.explaining_view import render_ledger
 from search.results import best_trial, pareto_front, read_table, settings_of
 from search.runs import RESUMABLE, status_now
 from segcore.card import CARD_FILE, read_card

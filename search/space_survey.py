@@ -7,11 +7,11 @@ import numpy as np
 
 from search.config_tree import SearchConfig
 from search.space import parse_space
-from search.space_domains import Choice, Fixed, Node, Prior, Range, plain, same_value
-from search.space_effects import idle_nodes
-from search.space_enqueue import enqueued_points
-from search.space_forbid import NUM_POINTS, telling_points, uniform_points
-from search.space_tree import Space, all_nodes
+from search.space.domains import Choice, Fixed, Node, Prior, Range, plain, same_value
+from search.space.effects import idle_nodes
+from search.space.enqueue import enqueued_points
+from search.space.forbid import NUM_POINTS, telling_points, uniform_points
+from search.space.tree import Space, all_nodes
 
 _TRIES_PER_SAMPLE = 500
 

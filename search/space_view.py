@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from search.space_domains import plain
+from search.space.domains import plain
 
 _WIDEST_CELL = 24
 

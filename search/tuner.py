@@ -35,7 +35,7 @@ from search.runs import stage_seconds, update_run
 from search.sampling.proposer import Proposer
 from search.schedulers import build_promotions, build_scheduler, decision_epochs
 from search.space import Space, parse_space
-from search.space_enqueue import enqueued_points
+from search.space.enqueue import enqueued_points
 from search.specs import SpecMaker, resources_of
 from search.stopping import SearchStopper
 from search.storage import close_study

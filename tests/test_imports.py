@@ -22,16 +22,15 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
         "errors terminal",
-        "config config_errors config_file config_tree scheduler_rules space space_checks space_domains space_effects "
-        "space_enqueue space_forbid space_proof space_reader space_rules space_tree",
-        "checkpoint_budget cluster confirm endings environment events failures gpu_probe history largest ledger "
-        "ledger_plan mps observations packing packing_rate paths pareto population promotion quoting recording "
-        "ray_watch results retries runs sampling schedulers seed_estimates specs stopping storage study",
+        "config config_errors config_file config_tree scheduler_rules space",
+        "checkpoint_budget cluster endings environment events failures history mps observations packing paths pareto "
+        "population promotion quoting recording ray_watch results retries runs sampling schedulers specs stopping "
+        "storage study",
         "callbacks export",
-        "confirming confirming_view explaining_view exporting extending gating models report reproducing_view "
-        "rerun_searcher reruns sealing show space_survey space_view training_run tuner",
+        "checking exporting extending gating models report reproducing_view reruns sealing show space_survey "
+        "space_view training_run tuner",
         "job",
-        "explaining picking reproducing",
+        "picking reproducing",
         "cli",
     )
 )

@@ -109,12 +109,14 @@ def explain(run_name: str, num_seeds: int | None, begin: tuple[str, ...], result
     from search.paths import find_run
 
     paths = find_run(run_name, results)
-    from search.explaining import explain as train_and_compare
-    from search.explaining_view import render_ledger
+    from search.job import make_report
+    from search.reruns.explaining import explain as train_and_compare
+    from search.reruns.explaining_view import render_ledger
 
     record = train_and_compare(paths, console, num_seeds=num_seeds, begin=begin)
     if record is None:
         sys.exit(130)
+    make_report(paths)
     if as_json:
         click.echo(json.dumps(record))
         return

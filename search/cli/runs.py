@@ -90,9 +90,9 @@ def train(config: Path, overrides: tuple[str, ...], name: str | None, no_gate: b
 def check(config: Path, overrides: tuple[str, ...], no_gate: bool, picture: Path | None) -> None:
     """Validate CONFIG and its data: every file is decoded, one batch is overfitted, everything wrong is listed."""
     loaded = _load(config, overrides, None, no_gate)
-    from search import gating, job
+    from search import checking, gating
 
-    _, cache_path = job.check(loaded, console)
+    _, cache_path = checking.check(loaded, console)
     if loaded.search.gate:
         report = gating.inspect(loaded, cache_path, console)
         for part in gating.render_gate(report):
@@ -114,7 +114,7 @@ def space(config: Path, overrides: tuple[str, ...], samples: int, seed: int, pro
     """Show what CONFIG searches: its space as a tree, its size, what is tried first, and sample points."""
     loaded = _load(config, overrides, None)
     if prove:
-        from search.job import prove_space
+        from search.checking import prove_space
 
         prove_space(loaded)
     from search.space_survey import survey

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from search.confirming_view import confirmation_lines, confirmation_table, confirmation_title
 from search.report.interval_figures import confirmation_plot
 from search.report.markup import plot, section, sentences, table
+from search.reruns.confirming_view import confirmation_lines, confirmation_table, confirmation_title
 
 _PAIRED = (
     "all candidates are scored on the same images, so that their own intervals overlap more than they differ; whether "

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from search.explaining_view import alternative_table, ledger_lines, ledger_table, ledger_title
 from search.report.interval_figures import ledger_plot
 from search.report.markup import plot, section, sentences, table
+from search.reruns.explaining_view import alternative_table, ledger_lines, ledger_table, ledger_title
 
 _KINDS = {"step": "", "of": "", "changed": "lines", "choice": "lines", "": "mark"}
 """How cells are set, by their column's title; all others hold numbers."""

@@ -4,10 +4,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from search.confirming_view import is_tie
 from search.observations import FAILURE_ATTR, ORIGIN_ATTR
 from search.quoting import ORIGIN_KEYS, quote
 from search.report.sources import Sources
+from search.reruns.confirming_view import is_tie
 from search.results import settings_of
 from search.show import METRICS, ranked, score_parts, score_rows
 

@@ -20,8 +20,8 @@ import numpy as np
 from bench_page import table, write_page
 from PIL import Image
 
-from search.confirming_view import confirmation_lines, confirmation_table
-from search.explaining_view import alternative_table, ledger_lines, ledger_table
+from search.reruns.confirming_view import confirmation_lines, confirmation_table
+from search.reruns.explaining_view import alternative_table, ledger_lines, ledger_table
 from search.results import read_table, settings_of
 from search.show import ranked, short_names
 
@@ -39,7 +39,12 @@ SETTINGS = {
     "search.scheduler.grace_period": "4",
     "data.test_fraction": "0.15",
 }
-QUICK = {"train.epochs": "1", "data.image_size": "32", "search.scheduler.grace_period": "1", "search.confirm": "null"}
+QUICK = {
+    "train.epochs": "1",
+    "data.image_size": "32",
+    "search.scheduler.grace_period": "1",
+    "search.confirm": "null",
+}
 
 
 def main() -> None:

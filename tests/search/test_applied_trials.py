@@ -9,7 +9,7 @@ import torch
 import yaml
 from rich.console import Console
 
-from search import job
+from search import checking
 from search.config import load_config
 from search.results import read_table
 from search.runs import create_run
@@ -55,7 +55,7 @@ def test_a_trial_that_is_not_what_was_sampled_fails_with_the_key_at_fault(tmp_pa
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(tree))
     config = load_config(path)
-    _, cache_path = job.prepare_data(config, Console(quiet=True))
+    _, cache_path = checking.prepare_data(config, Console(quiet=True))
     paths = create_run(config, "search")
     assert run_search(config, paths, cache_path, trainable=trial_without_decay)
 

@@ -11,8 +11,8 @@ import pytest
 from search.config import SearchConfig, dump_config, json_schema, load_config, main
 from search.config_file import read_config
 from search.space import apply, parse_space
-from search.space_effects import idle_nodes
-from search.space_reader import REFUSED
+from search.space.effects import idle_nodes
+from search.space.reader import REFUSED
 from segcore.config import TrainConfig
 from segcore.data.discovery import discover
 

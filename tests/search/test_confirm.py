@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from search.confirm import Candidate, decide, top_trials
+from search.reruns.decision import Candidate, decide, top_trials
 
 SEEDS = [1, 2, 3]
 GROUPS = [f"image{i}" for i in range(40)]

@@ -17,15 +17,15 @@ import yaml
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from search import job
+from search import checking, job
 from search.cli import main
 from search.config import SearchConfig, load_config
-from search.confirming import confirm, is_wanted, other_seeds, read_confirmation, with_seed
 from search.errors import ConfigError, RunError
 from search.events import applied_by_trial, epochs_by_trial, is_finished, read_events
-from search.explaining import explain
 from search.paths import RunPaths, read_json, write_json
-from search.reruns import outcomes, run_again, unfinished, want
+from search.reruns.confirming import confirm, is_wanted, other_seeds, read_confirmation, with_seed
+from search.reruns.explaining import explain
+from search.reruns.trainings import outcomes, run_again, unfinished, want
 from search.results import read_table
 from segcore.bundle import load_bundle
 from segcore.config import TrainConfig
@@ -133,7 +133,7 @@ class TestConfirm:
 
     def test_two_identical_configs_are_the_same_trainings_and_a_tie(self, run: RunPaths, tmp_path: Path) -> None:
         config = load_config(run.config)
-        index, cache_path = job.prepare_data(config, QUIET)
+        index, cache_path = checking.prepare_data(config, QUIET)
         paths = RunPaths(tmp_path / "twins")
         paths.root.mkdir()
         write_json(paths.run, read_json(run.run))
@@ -226,7 +226,7 @@ def fail_with_seed_two(spec: dict[str, Any]) -> None:
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_training_that_fails_is_told_and_not_tried_again(tmp_path: Path) -> None:
     config = new_config(tmp_path)
-    _, cache_path = job.prepare_data(config, QUIET)
+    _, cache_path = checking.prepare_data(config, QUIET)
     paths = RunPaths(tmp_path / "results" / "tiny")
     paths.root.mkdir(parents=True)
     write_json(paths.run, {"status": "running"})

@@ -5,7 +5,7 @@ import pytest
 from rerun_records import by_loss, candidate, confirmation, tie
 from rich.console import Console
 
-from search.confirming_view import confirmation_lines, confirmation_table, is_tie, render_confirmation
+from search.reruns.confirming_view import confirmation_lines, confirmation_table, is_tie, render_confirmation
 
 
 def printed(record: dict[str, Any], width: int = 120, **options: Any) -> str:

@@ -5,7 +5,14 @@ import pytest
 from rerun_records import bare_ledger, ledger, step
 from rich.console import Console
 
-from search.explaining_view import alternative_lines, changes, ledger_lines, ledger_table, render_ledger, worth_text
+from search.reruns.explaining_view import (
+    alternative_lines,
+    changes,
+    ledger_lines,
+    ledger_table,
+    render_ledger,
+    worth_text,
+)
 
 
 def printed(record: dict[str, Any], width: int = 120) -> str:

@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 import torch
 
-from search import gpu_probe
-from search.gpu_probe import ProbeResult, _probe, estimate
+from search.packing import gpu_probe
+from search.packing.gpu_probe import ProbeResult, _probe, estimate
 from segcore.config import TrainConfig
 from segcore.memory_estimate import estimate_training_bytes, trace_model
 

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.events import read_events
 from search.observations import FAILURE_ATTR, MEMORY_CONSTRAINT, PARAMS_ATTR
-from search.packing_rate import TOLERANCE
+from search.packing.rate import TOLERANCE
 from search.paths import RunPaths
 from search.storage import stored_trials
 

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from search.config_tree import SearchConfig
-from search.largest import candidates, decides_memory, settings
+from search.packing.largest import candidates, decides_memory, settings
 from search.space import parse_space
 from segcore.config import TrainConfig
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from search.ledger import build_ledger
-from search.ledger_plan import Plan, make_plan
+from search.reruns.ledger import build_ledger
+from search.reruns.ledger_plan import Plan, make_plan
 from search.space import apply, parse_space
 from segcore.config import TrainConfig
 from segcore.image_counts import ImageCounts

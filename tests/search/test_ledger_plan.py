@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from search.config import load_config
-from search.ledger_plan import GROUPS, SELECTORS, Plan, Scored, group_of, make_plan, rank_trials
+from search.reruns.ledger_plan import GROUPS, SELECTORS, Plan, Scored, group_of, make_plan, rank_trials
 from search.space import apply, flatten, parse_space
 from segcore.config import TrainConfig
 

@@ -9,9 +9,9 @@ import pytest
 from search import packing
 from search.cluster import TrialResources
 from search.config_tree import SearchConfig
-from search.gpu_probe import GpuNode, ProbeResult
 from search.packing import CONTEXT_BYTES, cpus_of_each, gpu_share, most_trials, trials_that_fit
-from search.packing_rate import settle, share_of
+from search.packing.gpu_probe import GpuNode, ProbeResult
+from search.packing.rate import settle, share_of
 from search.paths import RunPaths, read_json, write_json
 from search.space import parse_space
 from search.specs import SpecMaker

@@ -9,7 +9,7 @@ import pytest
 
 from search.errors import ConfigError
 from search.space import parse_space
-from search.space_domains import Choice, Option, Prior, Range
+from search.space.domains import Choice, Option, Prior, Range
 from segcore.config import TrainConfig
 
 BASE = TrainConfig()

@@ -11,7 +11,7 @@ from torch import nn
 
 from search.errors import ConfigError
 from search.space import apply, flatten, parse_space
-from search.space_effects import IGNORED_BY, idle_nodes, ignored_keys
+from search.space.effects import IGNORED_BY, idle_nodes, ignored_keys
 from segcore.config import AugmentConfig, LossConfig, LRSchedulerConfig, ModelConfig, OptimizerConfig, TrainConfig
 from segcore.data.augment import build_augmentation
 from segcore.losses import build_loss

@@ -10,7 +10,7 @@ from search.config import dump_config, load_config
 from search.errors import ConfigError
 from search.runs import absolute_paths
 from search.space import apply, parse_space
-from search.space_enqueue import enqueued_points
+from search.space.enqueue import enqueued_points
 
 CONFIG = """
 optimizer: {lr: 0.5}

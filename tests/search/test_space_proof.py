@@ -9,12 +9,12 @@ import yaml
 from click.testing import CliRunner
 from rich.console import Console
 
-from search import job
+from search import checking, job
 from search.cli import main
 from search.config import load_config
 from search.errors import ConfigError
 from search.space import apply, parse_space
-from search.space_proof import describe, idle_keys, require_effects
+from search.space.proof import describe, idle_keys, require_effects
 from segcore.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,7 +91,7 @@ def test_a_run_with_such_a_key_does_not_begin(tmp_path: Path) -> None:
     }  # fmt: skip
     path = tmp_path / "idle.yaml"
     path.write_text(yaml.safe_dump(tree))
-    for begin in (job.check, job.run):
+    for begin in (checking.check, job.run):
         with pytest.raises(ConfigError, match=r"space\.loss\.smooth: changes nothing"):
             begin(load_config(path), Console(quiet=True))
     assert not (tmp_path / "results").exists()

@@ -15,7 +15,7 @@ import yaml
 from optuna.trial import TrialState
 from rich.console import Console
 
-from search import job
+from search import checking, job
 from search.cluster import plan_resources
 from search.config import SearchConfig, load_config
 from search.errors import ResourceError
@@ -129,7 +129,7 @@ class TestRun:
 
     def test_a_search_that_was_killed_before_its_first_trial_gets_all_of_them(self, tmp_path: Path) -> None:
         config = load_config(write_config(tmp_path))
-        _, cache_path = job.prepare_data(config, Console(quiet=True))
+        _, cache_path = checking.prepare_data(config, Console(quiet=True))
         paths = create_run(config, "search")
         study = open_study(paths.storage_url, paths.name, mode="max", sampler=None)
         study.enqueue_trial({"optimizer.lr": 2e-3, "model.arch": "unet"})

@@ -44,7 +44,7 @@ def main(folder: Path) -> None:
     from capped_search import train_within_limit as trainable  # by this name the workers find it
     from rich.console import Console
 
-    from search import job
+    from search import checking
     from search.callbacks.progress import ProgressCallback
     from search.config import load_config
     from search.paths import RunPaths
@@ -54,7 +54,7 @@ def main(folder: Path) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config = load_config(folder / "capped.yaml")
     console = Console(stderr=True, quiet=True)
-    _, cache = job.prepare_data(config, console)
+    _, cache = checking.prepare_data(config, console)
     paths = RunPaths(Path(config.results) / config.name)
     if not paths.run.exists():
         create_run(config, "search")

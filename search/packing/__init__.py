@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from search.config import SearchConfig
-from search.gpu_probe import GpuNode, ProbeResult, gpu_nodes, probe_memory
-from search.largest import candidates, settings
-from search.packing_rate import TOLERANCE, Measure, measured_rate, settle, share_of
+from search.packing.gpu_probe import GpuNode, ProbeResult, gpu_nodes, probe_memory
+from search.packing.largest import candidates, settings
+from search.packing.rate import TOLERANCE, Measure, measured_rate, settle, share_of
 from search.paths import RunPaths, read_json
 from search.runs import update_run
 from search.space import Space

@@ -7,18 +7,18 @@ from typing import Any
 
 from rich.console import Console
 
+from search.checking import same_data
 from search.cluster import ray_session
 from search.config import SearchConfig, load_config
-from search.confirming import other_seeds, read_confirmation, with_seed
 from search.errors import ConfigError, RunError
-from search.job import make_report, same_data
-from search.ledger import build_ledger
-from search.ledger_plan import Plan, make_plan
 from search.paths import RunPaths, read_json, write_json
 from search.report.importance import importances
 from search.report.sources import read_sources
-from search.rerun_searcher import Rerun
-from search.reruns import image_groups, outcomes, run_again, unfinished, val_halves, want
+from search.reruns.confirming import other_seeds, read_confirmation, with_seed
+from search.reruns.ledger import build_ledger
+from search.reruns.ledger_plan import Plan, make_plan
+from search.reruns.searcher import Rerun
+from search.reruns.trainings import image_groups, outcomes, run_again, unfinished, val_halves, want
 from search.results import best_trial, read_table
 from search.runs import held, stored_config
 from search.space import apply, flatten, parse_space
@@ -72,7 +72,6 @@ def explain(
             return None
         record = {**_record(config, paths, plan, cells, seeds, index.split("val")), "begin": list(begin)}
         write_json(paths.ledger, record)
-    make_report(paths)
     return record
 
 

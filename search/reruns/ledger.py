@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from search.ledger_plan import Plan, Scored, Threshold, group_of
-from search.seed_estimates import Interval, SeedEstimates
+from search.reruns.estimates import Interval, SeedEstimates
+from search.reruns.ledger_plan import Plan, Scored, Threshold, group_of
 from segcore.intervals import CONFIDENCE
 from segcore.seed_noise import FloatArray
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from search.space_domains import Choice, Fixed, Node, plain
-from search.space_tree import flatten
+from search.space.domains import Choice, Fixed, Node, plain
+from search.space.tree import flatten
 from segcore.config import TrainConfig
 
 IGNORED_BY: dict[str, dict[Any, tuple[str, ...]]] = {

@@ -25,7 +25,7 @@ from search.events import EventLog, epochs_by_trial, errors_by_trial, is_finishe
 from search.packing import gpu_share
 from search.paths import RunPaths, read_json, trial_dirname, write_json
 from search.ray_watch import memory_kills_end_one_trial
-from search.rerun_searcher import Rerun, RerunSearcher
+from search.reruns.searcher import Rerun, RerunSearcher
 from search.space import parse_space
 from search.specs import SpecMaker, resources_of
 from search.tuner import terminate_as_interrupt

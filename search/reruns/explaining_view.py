@@ -9,8 +9,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from search.confirming_view import judged_text
 from search.quoting import number_text, range_text, signed_range_text, signed_text
+from search.reruns.confirming_view import judged_text
 
 NOISE = "within noise"
 _SELECTORS = frozenset({"arch", "encoder", "policy", "name"})

@@ -1,9 +1,9 @@
 """The proof that every searched key changes something: what is built with one value is compared with another's.
 
-`space_effects` knows from a table which settings make training ignore a key, and refuses such a space when it is read.
-Here nothing is known: for each key, the objects of a run are built for two points that differ in that key alone, on
-torch's meta device, which costs no memory and no data, and read back as in a trial. Where no pair differs, the key does
-nothing, whatever the reason.
+`search.space.effects` knows from a table which settings make training ignore a key, and refuses such a space when it is
+read. Here nothing is known: for each key, the objects of a run are built for two points that differ in that key alone,
+on torch's meta device, which costs no memory and no data, and read back as in a trial. Where no pair differs, the key
+does nothing, whatever the reason.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from search.errors import ConfigError
 from search.space import Choice, Fixed, Node, Range, Space, apply
-from search.space_tree import all_nodes, same_value
+from search.space.tree import all_nodes, same_value
 from segcore.config import ModelConfig, TrainConfig
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ Its value is one of
     {choice: {a: {key: ...}, b: {}}}     branches with parameters of their own, to any depth
 
 Beside a range or a choice, `prior: {center: VALUE, width: NUMBER}` says where good values are believed to lie.
-`forbid:` lists expressions over dotted keys; a trial of which one is true is not proposed (see `space_forbid`).
+`forbid:` lists expressions over dotted keys; a trial of which one is true is not proposed (see `search.space.forbid`).
 
 Inside a branch a key is relative to the chosen key's section (`patience`) or absolute (`optimizer.lr`), and a plain
 value there is set without being searched.
@@ -22,11 +22,11 @@ from pydantic import ValidationError
 
 from search.config_errors import Problem, leaf_keys, node_at, problems_of, rule_of
 from search.errors import ConfigError
-from search.space_checks import combinations, conflicts, named, within
-from search.space_effects import idle_nodes
-from search.space_forbid import check_rules, read_rules
-from search.space_reader import REFUSED, SECTIONS, SELECTORS, Reader
-from search.space_tree import Choice, Fixed, Node, Option, Range, Scalar, Space, SpaceRow, flatten
+from search.space.checks import combinations, conflicts, named, within
+from search.space.effects import idle_nodes
+from search.space.forbid import check_rules, read_rules
+from search.space.reader import REFUSED, SECTIONS, SELECTORS, Reader
+from search.space.tree import Choice, Fixed, Node, Option, Range, Scalar, Space, SpaceRow, flatten
 from segcore.config import TrainConfig
 
 __all__ = [

@@ -8,10 +8,10 @@ from typing import Any
 from rich.console import Console
 
 from search.config import SearchConfig
-from search.confirm import COSTS, Candidate, decide, top_trials
 from search.paths import RunPaths, read_json, write_json
-from search.rerun_searcher import Rerun
-from search.reruns import Outcome, image_groups, image_scores, outcomes, run_again, tidy, want
+from search.reruns.decision import COSTS, Candidate, decide, top_trials
+from search.reruns.searcher import Rerun
+from search.reruns.trainings import Outcome, image_groups, image_scores, outcomes, run_again, tidy, want
 from search.results import settings_of
 from segcore.config import TrainConfig
 from segcore.data.samples import Sample

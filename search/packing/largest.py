@@ -8,8 +8,8 @@ import numpy as np
 
 from search.config_tree import SearchConfig
 from search.space import Choice, Fixed, Node, Range, Space, apply, flatten
-from search.space_domains import same_value
-from search.space_enqueue import enqueued_points
+from search.space.domains import same_value
+from search.space.enqueue import enqueued_points
 from segcore.config import TrainConfig
 
 MOST_CORNERS = 4096

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from search.errors import ConfigError
 from search.space import Choice, Space, apply, flatten
-from search.space_effects import ignored_keys
-from search.space_tree import all_nodes, same_value
+from search.space.effects import ignored_keys
+from search.space.tree import all_nodes, same_value
 from segcore.config import TrainConfig
 
 GROUPS = ("architecture", "encoder", "loss", "augmentation", "scheduler", "optimizer", "training", "threshold")

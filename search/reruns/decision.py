@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from search.seed_estimates import SeedEstimates
+from search.reruns.estimates import SeedEstimates
 from segcore.intervals import CONFIDENCE
 from segcore.seed_noise import FloatArray
 

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from search.config_errors import Problem, leaf_keys, nearest, node_at, shown, unknown_key, value_problem
 from search.errors import ConfigError
-from search.space_domains import Choice, Fixed, Node, plain, same_value
-from search.space_reader import SECTIONS, SELECTORS, Reader
-from search.space_tree import Space, all_nodes, flatten
+from search.space.domains import Choice, Fixed, Node, plain, same_value
+from search.space.reader import SECTIONS, SELECTORS, Reader
+from search.space.tree import Space, all_nodes, flatten
 from segcore.config import TrainConfig
 
 if TYPE_CHECKING:

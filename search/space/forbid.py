@@ -13,10 +13,10 @@ from dataclasses import replace
 from typing import Any
 
 from search.config_errors import leaf_keys, node_at, shown, unknown_key, value_problem
-from search.space_checks import combinations, within
-from search.space_reader import SELECTORS, Reader
-from search.space_rules import ARITHMETIC, ORDER, Rule
-from search.space_tree import Space, flatten
+from search.space.checks import combinations, within
+from search.space.reader import SELECTORS, Reader
+from search.space.rules import ARITHMETIC, ORDER, Rule
+from search.space.tree import Space, flatten
 from segcore.config import TrainConfig
 
 NUM_POINTS = 2000

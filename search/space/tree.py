@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from search.space_domains import Choice, Fixed, Node, Option, Range, Scalar, plain, same_value
-from search.space_rules import Rule
+from search.space.domains import Choice, Fixed, Node, Option, Range, Scalar, plain, same_value
+from search.space.rules import Rule
 from segcore.config import TrainConfig
 
 if TYPE_CHECKING:

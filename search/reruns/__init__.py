@@ -1,0 +1,1 @@
+"""Trainings of a search made again: to confirm its winner, and to say what each change was worth."""
