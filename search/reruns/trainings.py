@@ -127,7 +127,8 @@ def run_again(
     searcher = RerunSearcher(left, spec_maker, metric=metric, mode=mode, alone=alone, share=spec_maker.alone)
     progress = ProgressCallback(
         console, metric=metric, mode=mode, num_samples=len(wanted), num_epochs=config.train.epochs,
-        done=_ended(paths, wanted, left), names={rerun.number: rerun.label for rerun in wanted},
+        done=_ended(paths, wanted, left), best=_best(paths, wanted, metric, mode),
+        names={rerun.number: rerun.label for rerun in wanted},
     )  # fmt: skip
     events = EventLog(reruns.events)
     callbacks = [JournalCallback(events, searcher), _Tidy(reruns, keep_weights), progress, *_tracking(config, paths)]
@@ -233,6 +234,14 @@ def _ended(paths: RunPaths, wanted: Sequence[Rerun], left: Sequence[Rerun]) -> d
     errors = errors_by_trial(read_events(paths.reruns.events))
     numbers = {rerun.number for rerun in wanted} - {rerun.number for rerun in left}
     return dict(Counter("failed" if number in errors else "complete" for number in numbers))
+
+
+def _best(paths: RunPaths, wanted: Sequence[Rerun], metric: str, mode: str) -> tuple[float, int] | None:
+    """The best value so far, and whose it is."""
+    journal, sign = epochs_by_trial(read_events(paths.reruns.events)), 1.0 if mode == "max" else -1.0
+    numbers = {rerun.number for rerun in wanted} & journal.keys()
+    values = [(float(row["metrics"][metric]), number) for number in numbers for row in journal[number].values()]
+    return max(values, key=lambda value: sign * value[0], default=None)
 
 
 def _tracking(config: SearchConfig, paths: RunPaths) -> list[tune.Callback]:
