@@ -88,8 +88,8 @@ def is_tie(record: Mapping[str, Any]) -> bool:
 
 def confirmation_lines(record: Mapping[str, Any]) -> Iterator[str]:
     """Why the winner is the winner, how much the search flattered it, the noise of a seed, and what failed."""
-    flattery = _flattery(record)
-    yield f"{record['reason']}{f'; {flattery}' if flattery else ''}"
+    yield str(record["reason"])
+    yield from _flattery(record)
     if record["seed_sd"] is not None:
         yield f"the same settings with another seed differ by {record['seed_sd']:.4f} (standard deviation)"
     for candidate in record["candidates"]:
@@ -106,19 +106,22 @@ def seeds_text(count: int) -> str:
     return f"{count} fresh seed{'s' if count != 1 else ''}"
 
 
-def _flattery(record: Mapping[str, Any]) -> str:
-    winner = next(candidate for candidate in record["candidates"] if candidate["trial"] == record["winner"])
-    searched, mean = winner["searched"], winner["mean"]
-    if searched is None or mean is None:
-        return ""
-    text = (
-        f"the search saw {searched:.4f} of trial {winner['trial']}; "
-        f"over {seeds_text(len(winner['values']))} it is {mean:.4f}"
-    )
-    lost = searched - mean if record["mode"] == "max" else mean - searched
-    if lost > 0:
-        return f"{text}, so the search flattered it by {lost:.4f}"
-    return f"{text}, so the search did not flatter it"
+def _flattery(record: Mapping[str, Any]) -> Iterator[str]:
+    """How much the search flattered the winner, and before it the trial that the search had first, if another one."""
+    sign = 1.0 if record["mode"] == "max" else -1.0
+    known = [row for row in record["candidates"] if row["mean"] is not None and row["searched"] is not None]
+    first = max(known, key=lambda row: sign * row["searched"], default=None)
+    winner = next((row for row in known if row["trial"] == record["winner"]), None)
+    shown = [row for row in (first if first is not winner else None, winner) if row is not None]
+    for row in shown:
+        yield (
+            f"the search saw {row['searched']:.4f} of trial {row['trial']}; over {seeds_text(len(row['values']))} it "
+            f"is {row['mean']:.4f}, so the search {_flattered(sign * (row['searched'] - row['mean']))}"
+        )
+
+
+def _flattered(by: float) -> str:
+    return f"flattered it by {by:.4f}" if by > 0 else "did not flatter it"
 
 
 def _spread(candidate: Mapping[str, Any]) -> float | None:

@@ -44,5 +44,6 @@ def test_a_loss_and_a_single_candidate_have_a_section_too() -> None:
     assert "tie" not in page
     alone = confirmation([candidate(3, 0.8, 0.82)], reason="trial <3> is the only one")
     page = confirm_section(alone)
-    assert "Trial &lt;3&gt; is the only one; the search saw 0.8200" in page
+    assert "Trial &lt;3&gt; is the only one." in page
+    assert "The search saw 0.8200" in page
     assert "difference" not in page
