@@ -28,13 +28,15 @@ def test_every_file_lies_below_the_run() -> None:
     files = {
         name: getattr(paths, name)
         for name, member in vars(RunPaths).items()
-        if isinstance(member, property) and name not in ("name", "storage_url")
+        if isinstance(member, property) and name not in ("name", "storage_url", "reruns")
     }
     assert {path.name for path in files.values()} == {
         "config.yaml", "run.json", ".lock", "study.db", "events.jsonl", "trials.parquet", "epochs.parquet", "tune",
-        "best", "export.json", "report.html", "segsearch.log", "gate.png",
+        "best", "export.json", "report.html", "segsearch.log", "gate.png", "trainings.json", "confirm.json",
+        "ledger.json",
     }  # fmt: skip
     assert all(path.parent == paths.root for path in files.values())
+    assert paths.reruns.root == paths.root / "reruns"
 
 
 def test_the_storage_url_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
