@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import time
 from collections import Counter
@@ -66,14 +67,25 @@ def add_trial(paths: RunPaths, config: SearchConfig, flat: dict[str, Any], value
     study.tell(trial, value)
 
 
-@pytest.fixture
-def ended(tmp_path: Path) -> RunPaths:
+@pytest.fixture(scope="module")
+def ended_once(tmp_path_factory: pytest.TempPathFactory) -> RunPaths:
     """A search as it stands when two trials have ended, without a model."""
-    config = new_config(tmp_path)
+    config = new_config(tmp_path_factory.mktemp("ended"))
     paths = create_run(config, "search")
     add_trial(paths, config, {"optimizer.lr": 2e-3, "augment.policy": "none"}, 0.4)
     add_trial(paths, config, {"optimizer.lr": 8e-3, "augment.policy": "flip"}, 0.6)
     update_run(paths, status="done", stopped_by={"rule": "target", "detail": "reached"})
+    return paths
+
+
+@pytest.fixture
+def ended(ended_once: RunPaths, tmp_path: Path) -> RunPaths:
+    """Its copy, as if it had been searched here."""
+    paths = RunPaths(tmp_path / "results" / ended_once.name)
+    shutil.copytree(ended_once.root, paths.root)
+    there, here = (str(paths.root.parents[1]) for paths in (ended_once, paths))
+    assert there in paths.config.read_text()
+    paths.config.write_text(paths.config.read_text().replace(there, here))
     return paths
 
 
