@@ -1,6 +1,7 @@
 import shutil
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,10 @@ def test_a_pid_file_that_a_dead_daemon_left_is_no_mps(tmp_path: Path, pid: str) 
 def test_a_daemon_whose_process_is_alive_is_mps(tmp_path: Path) -> None:
     daemon = shutil.copy(shutil.which("sleep") or "/bin/sleep", tmp_path / "nvidia-cuda-mps-control")
     process = subprocess.Popen([str(daemon), "60"])
+    deadline = time.monotonic() + 30
     try:
+        while not Path(f"/proc/{process.pid}/comm").read_text().startswith("nvidia-cuda-mps"):
+            assert time.monotonic() < deadline, "a new process has its parent's name until the program is loaded"
         (tmp_path / PID_FILE).write_text(f"{process.pid}\n")
         assert mps_directory({"CUDA_MPS_PIPE_DIRECTORY": str(tmp_path)}) == tmp_path
     finally:
