@@ -37,6 +37,7 @@ def test_a_changed_key_must_exist() -> None:
         plain_config({"model.kind": "x"})
 
 
+@pytest.mark.slow
 def test_training_and_its_benchmarks_need_only_torch_timm_numpy_pyarrow_and_opencv() -> None:
     names = ("gpu", "step", "precision", "threshold", "packing", "compile", "checkpoint")
     script = f"""{BLOCKER}

@@ -250,6 +250,7 @@ def test_commands_name_what_they_did_not_find(cli: Callable[..., Result], tmp_pa
     assert json.loads(cli("ls", "--json").output) == []
 
 
+@pytest.mark.slow
 def test_check_says_that_all_is_well(cli: Callable[..., Result], tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(SYNTHETIC + SPACE)
     result = cli("check", "c.yaml")

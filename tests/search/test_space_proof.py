@@ -56,7 +56,13 @@ def test_a_setting_that_a_builder_drops_is_found_before_any_trial(monkeypatch: p
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+CONFIGS = [
+    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem == "full" else [])
+    for path in sorted((ROOT / "configs").glob("*.yaml"))
+]
+
+
+@pytest.mark.parametrize("path", CONFIGS)
 def test_every_key_of_every_config_has_an_effect(path: Path) -> None:
     config = load_config(path)
     base = config.train_config()

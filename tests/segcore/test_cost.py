@@ -73,6 +73,7 @@ def test_each_module_keeps_its_own_mode_and_an_error_does_not_change_that() -> N
     assert [module.training for module in model.modules()] == modes
 
 
+@pytest.mark.slow
 def test_a_wider_model_costs_more() -> None:
     narrow, wide = (build_model(CONFIG.model.model_copy(update={"base_channels": c})).eval() for c in (4, 64))
     assert num_parameters(narrow) < num_parameters(wide)

@@ -122,6 +122,7 @@ print(by_default, kept, again)
 """
 
 
+@pytest.mark.slow
 def test_memory_of_a_step_is_kept_for_the_next_one() -> None:
     """Blocks of 8 MiB: mapped anew each time by default, so that each of their 2,048 pages faults again.
 

@@ -136,6 +136,7 @@ def test_hard_images_do_not_blur_a_difference_but_seeds_do() -> None:
     assert noisy.low < 0.0 < noisy.high
 
 
+@pytest.mark.slow
 def test_identical_configs_are_told_apart_no_more_often_than_asked_for() -> None:
     """Two of three equal configs, 3 seeds each, over 800 draws: 10% are wrong by chance; images alone would say 40%."""
     rng = np.random.default_rng(0)

@@ -385,6 +385,7 @@ def test_a_fresh_process_trains_the_same_model_bit_by_bit(cache: SampleCache, tm
     assert_same_weights(here.best.weights, elsewhere["best"])
 
 
+@pytest.mark.slow
 def test_compiling_is_told_once(cache: SampleCache, monkeypatch: pytest.MonkeyPatch) -> None:
     real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda model, **options: real(model, backend="eager"))

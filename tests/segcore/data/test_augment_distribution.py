@@ -128,7 +128,7 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("config", SETTINGS, ids=lambda config: f"{config.policy}-{config.probability}")
-@pytest.mark.parametrize("picture", ["ramps", "plain"])
+@pytest.mark.parametrize("picture", ["ramps", pytest.param("plain", marks=pytest.mark.slow)])
 def test_effects_have_the_distribution_of_albumentations(picture: str, config: AugmentConfig) -> None:
     ours, theirs = (samples(whose, picture, config) for whose in ("ours", "theirs"))
     pvalues = {name: difference(ours[name], theirs[name]) for name in ours}

@@ -15,7 +15,7 @@ from segcore.gate import build_pipeline, run_gate
 
 QUICK = {
     "unet, adamw, cosine, light", "masks shuffled", "sigmoid in the model", "encoder frozen",
-    "metric's arguments swapped", "threshold far too low",
+    "metric's arguments swapped",
 }  # fmt: skip
 """Those that `make quick` runs too: one of each kind of probe."""
 
@@ -88,6 +88,7 @@ def test_wrong_numbers_for_pretrained_weights_are_an_error(
     assert [finding.code for finding in report.errors] == ["wrong_normalisation"]
 
 
+@pytest.mark.slow
 def test_masks_of_pure_noise_are_a_warning_and_no_error(cache_dir: Path) -> None:
     config = config_of({}, cache_dir)
 
@@ -121,6 +122,7 @@ def test_the_report_is_plain_json_and_a_picture(cache_dir: Path, tmp_path: Path)
     assert picture.shape[0] > 4 * 128
 
 
+@pytest.mark.slow
 def test_the_same_config_gives_the_same_numbers(cache_dir: Path) -> None:
     config = config_of({"data.image_size": 32}, cache_dir)
     with cache_of(config) as cache:
