@@ -202,7 +202,7 @@ def test_timings_add_up_over_sessions(paths: RunPaths) -> None:
     timings = read_json(paths.run)["timings"]
     assert set(timings) == {"search_s", "seal_s", "total_s"}
     assert 0.18 <= timings["search_s"] <= timings["total_s"] + 0.01
-    assert timings["seal_s"] < timings["search_s"]
+    assert 0.0 <= timings["seal_s"] <= timings["total_s"] - timings["search_s"] + 0.01
 
 
 def test_a_killed_session_counts_up_to_its_last_report(paths: RunPaths) -> None:

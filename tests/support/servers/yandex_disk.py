@@ -273,8 +273,11 @@ class _Handler(BaseHTTPRequestHandler):
                 return 200, self._resource_link(path)
         return self._failure(404, "NotFoundError")
 
-    def _put(self, path: str, kind: str | None) -> tuple[int, Any]:
+    def _put(self, path: str, kind: str | None) -> tuple[int, Any] | None:
         disk, body = self.server.disk, self._body()
+        if len(body) < int(self.headers.get("Content-Length") or 0):
+            self.close_connection = True  # its sender has gone; a part of a file is no file
+            return None
         if not path:
             return self._failure(404)
         if kind == "truncate":
