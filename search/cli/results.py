@@ -98,7 +98,6 @@ def report(run_name: str, out: Path | None, opened: str, results: Path, as_json:
 def explain(run_name: str, num_seeds: int | None, begin: tuple[str, ...], results: Path, as_json: bool) -> None:
     """Say what each change from the config's own values to RUN's winner is worth.
 
-    \b
     One group of settings after the other is changed from the one to the other: architecture, encoder, loss,
     augmentation, scheduler, optimizer, training, threshold. Each config on the way is trained with several seeds, as
     Ray trials; the steps' worths have intervals and add up. A choice in which both are the same is set against the

@@ -21,7 +21,7 @@ from search.reruns.searcher import Rerun
 from search.reruns.trainings import image_groups, outcomes, run_again, unfinished, val_halves, want
 from search.results import best_trial, read_table
 from search.runs import held, stored_config
-from search.space import apply, flatten, parse_space
+from search.space import parse_space
 from search.study import PARAMS_ATTR, stored_trials
 from segcore.config import TrainConfig
 from segcore.data.samples import Sample
@@ -62,13 +62,13 @@ def explain(
         )
     trials = read_table(paths.trials) if paths.trials.exists() else []
     winner = winner_of(config, paths, trials)
-    index, cache_path = same_data(config, paths, console)
     plan = _plan(config, paths, trials, winner, begin)
+    index, cache_path = same_data(config, paths, console)
     seeds = other_seeds(config, num_seeds or (config.search.confirm.seeds if config.search.confirm else NUM_SEEDS))
     with held(paths):
         cells = _cells(paths, plan, seeds)
         if not _train(config, paths, cache_path, cells, console):
-            log.warning("interrupted; nothing is lost. Go on with: segsearch explain %s", paths.name)
+            log.warning("interrupted; nothing is lost. Go on with the same command")
             return None
         record = {**_record(config, paths, plan, cells, seeds, index.split("val")), "begin": list(begin)}
         write_json(paths.ledger, record)
@@ -104,19 +104,13 @@ def _plan(
 
 def _baseline(config: SearchConfig, paths: RunPaths, begin: Sequence[str], winning: Mapping[str, Any]) -> TrainConfig:
     """The config's own values, or those that `begin` names; everything that is not searched is as in the trials."""
-    base = config.train_config()
-    if not begin:
-        return base
-    before, changed = flatten(base), load_config(paths.config, begin).train_config()
-    after = flatten(changed)
-    fixed = [key for key in after if after[key] != before[key] and key not in winning]
-    if fixed or apply(changed, winning) != apply(base, winning):
-        searched = ", ".join(sorted(winning))
+    fixed = [change for change in begin if change.partition("=")[0].strip() not in winning]
+    if fixed:
         raise ConfigError(
-            f"--from {', '.join(fixed) or ' '.join(begin)}: only what the winner was given by the search can begin "
-            f"elsewhere; valid: {searched}"
+            f"--from {', '.join(fixed)}: only what the search gave to the winner can begin elsewhere; valid: "
+            f"{', '.join(sorted(winning))}, each as KEY=VALUE"
         )
-    return changed
+    return load_config(paths.config, begin).train_config()
 
 
 def _cells(paths: RunPaths, plan: Plan, seeds: Sequence[int]) -> Cells:

@@ -285,9 +285,9 @@ class TestExplain:
     @pytest.mark.parametrize(
         ("begin", "message"),
         [
-            ("train.epochs=1", "--from train.epochs: only what the winner was given by the search"),
+            ("train.epochs=1", "--from train.epochs=1: only what the search gave to the winner"),
             ("model.arch=net", "model.arch"),
-            ("nonsense", "key=value"),
+            ("nonsense", "each as KEY=VALUE"),
         ],
     )
     def test_what_was_not_searched_is_no_place_to_begin(
