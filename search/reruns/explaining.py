@@ -71,6 +71,7 @@ def explain(
             log.warning("interrupted; nothing is lost. Go on with the same command")
             return None
         record = {**_record(config, paths, plan, cells, seeds, index.split("val")), "begin": list(begin)}
+        record["notes"] += _notes(config, paths, seeds)
         write_json(paths.ledger, record)
     return record
 
@@ -88,6 +89,15 @@ def winner_of(config: SearchConfig, paths: RunPaths, trials: Sequence[dict[str, 
     if best is None:
         raise RunError(f"no trial of {paths.name!r} has come to a value yet; go on with: segsearch resume {paths.name}")
     return int(best["number"])
+
+
+def _notes(config: SearchConfig, paths: RunPaths, seeds: Sequence[int]) -> list[str]:
+    """What is to be known of the winner's own trainings."""
+    confirmation = read_confirmation(config, paths)
+    if confirmation is None or len(confirmation["candidates"]) < 2 or not set(seeds) & set(confirmation["seeds"]):
+        return []
+    count = len(confirmation["candidates"])
+    return [f"the winner's trainings also chose it among {count} candidates, which flatters its own mean a little"]
 
 
 def _plan(

@@ -264,6 +264,7 @@ class TestExplain:
         entries = read_json(run.reruns.trainings)["trainings"]
         assert not any(entries[n]["label"].startswith("winner") for n in set(trained(run)) - before)
         assert record["seed_noise"]["df"] >= 2
+        assert record["notes"][-1].startswith("the winner's trainings also chose it among 2 candidates")
 
         made = trained(run)
         shown = cli("explain", run.name)
