@@ -317,6 +317,7 @@ def points() -> list[Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("base", "flat"), points())
 def test_nothing_is_found_wrong_with_what_the_builders_build(
     cache: SampleCache, base: TrainConfig, flat: dict[str, Any]

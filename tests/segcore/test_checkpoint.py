@@ -158,6 +158,7 @@ def cut(path: Path, share: float) -> None:
     path.write_bytes(content[: int(len(content) * share)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "share"),
     [(name, share) for name in FILES for share in (None, 0.0, 0.02, 0.5, 0.98) if (name, share) != OPTIONAL],

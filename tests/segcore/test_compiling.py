@@ -115,6 +115,7 @@ def test_nothing_is_decided_before_the_steps_are_timed_and_few_steps_never_compi
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("promising")
 def test_with_steps_enough_it_compiles_measures_and_remembers(
     tmp_path: Path, eager_backend: list[dict[str, Any]]

@@ -80,6 +80,7 @@ def test_a_wider_model_costs_more() -> None:
     assert measure_latency_ms(narrow, (96, 96)) < measure_latency_ms(wide, (96, 96))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measured_in", [(1,), (1, 2, 3)])
 def test_measuring_changes_no_bit_of_the_training(cache: SampleCache, measured_in: tuple[int, ...]) -> None:
     def weights_after(epochs: tuple[int, ...]) -> list[torch.Tensor]:

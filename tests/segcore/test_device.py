@@ -57,6 +57,7 @@ def test_threads_follow_the_share_of_cores(num_cpus: float, threads: int) -> Non
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.slow
 def test_compiled_graphs_are_dropped() -> None:
     torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1))
     begin_trial(1, 0)

@@ -39,6 +39,7 @@ def really_kept(config: TrainConfig, count: int) -> int:
     return sum(tensor.untyped_storage().nbytes() for place, tensor in kept.items() if place not in own)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -67,6 +67,7 @@ def spec_of(cache_path: Path, **changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_rung_is_saved_even_when_its_epoch_is_not_the_best(
     cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +111,7 @@ def test_a_fork_whose_start_cannot_be_read_does_not_begin_anew(
         run(spec_of(cache_path, fork_from=str(tmp_path / "gone")), tmp_path, monkeypatch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measured", [False, True])
 def test_every_report_says_what_the_model_costs_and_how_long_it_takes_if_asked(
     cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: bool

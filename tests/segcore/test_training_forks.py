@@ -111,6 +111,7 @@ CHANGES: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", CHANGES, ids=lambda changes: ",".join(f"{k}={v}" for k, v in changes.items()))
 def test_optimizer_and_schedule_are_those_of_the_forks_config(
     changes: dict[str, Any], cache: SampleCache, parent: Path
@@ -148,6 +149,7 @@ def test_the_moments_are_taken_over_where_the_optimizer_is_the_same(cache: Sampl
     assert steps == {"same": 16, "other": 8}  # 4 steps an epoch, two epochs before the fork and two after
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("old", "new"), list(itertools.permutations(["adamw", "sgd", "nadam"], 2)))
 def test_any_optimizer_goes_on_from_any_other(old: str, new: str, cache: SampleCache, tmp_path: Path) -> None:
     checkpoint = saved_after(1, config({"optimizer.name": old}), cache, tmp_path)

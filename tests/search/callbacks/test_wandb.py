@@ -211,6 +211,7 @@ def test_the_server_has_every_report(run_dir, error_file, leave_checkpoint, onli
     assert API_KEY not in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["dead", "unauthorized", "silent", "error"])
 def test_a_useless_server_means_offline_with_one_warning(run_dir, error_file, online, caplog, fault):
     with WandbServer("none" if fault == "dead" else fault) as server:
@@ -265,6 +266,7 @@ def test_a_server_that_fails_midway_loses_no_row(run_dir, error_file, online, ca
     assert "wandb sync --yes --include-online" in caplog.text
 
 
+@pytest.mark.slow
 def test_sync_sends_what_a_dead_server_missed(run_dir, error_file, online):
     with WandbServer("error") as server:
         online(server)

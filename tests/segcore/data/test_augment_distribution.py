@@ -128,13 +128,14 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("config", SETTINGS, ids=lambda config: f"{config.policy}-{config.probability}")
-@pytest.mark.parametrize("picture", ["ramps", pytest.param("plain", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("picture", ["ramps", "plain"])
 def test_effects_have_the_distribution_of_albumentations(picture: str, config: AugmentConfig) -> None:
     ours, theirs = (samples(whose, picture, config) for whose in ("ours", "theirs"))
     pvalues = {name: difference(ours[name], theirs[name]) for name in ours}
     assert min(pvalues.values()) > ALPHA, pvalues
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "picture", "tells"),
     [

@@ -158,6 +158,7 @@ def test_hashing_and_comparing_costs_well_under_a_second_a_thousand() -> None:
     assert time.process_time() - begin < 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 @pytest.mark.parametrize("name", ["horses", "nuclei"])
 def test_real_images_raise_no_false_alarm(name: str, shared_dir: Path, tmp_path: Path) -> None:
