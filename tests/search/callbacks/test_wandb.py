@@ -464,8 +464,8 @@ def test_kill_9_leaves_the_rows_on_disk(run_dir):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_real_ray_run_is_tracked(run_dir, tmp_path, monkeypatch):
-    import ray
     from ray import tune
 
     def train(spec):
@@ -474,23 +474,18 @@ def test_a_real_ray_run_is_tracked(run_dir, tmp_path, monkeypatch):
                 raise ValueError("bad trial")
             tune.report({"val/iou": 0.1 * epoch * (1 + spec["number"]), "epoch": epoch, "finished": epoch == 3})
 
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
-        tune.Tuner(
-            train,
-            param_space={"number": tune.grid_search([0, 1, 2])},
-            tune_config=tune.TuneConfig(trial_name_creator=lambda trial: f"t{trial.config['number']}"),
-            run_config=tune.RunConfig(
-                storage_path=str(tmp_path / "tune"),
-                callbacks=[WandbCallback(project="p", group="g", run_dir=run_dir)],
-                stop=lambda trial_id, result: result["val/iou"] > 0.55,
-                verbose=0,
-            ),
-        ).fit()
-    finally:
-        ray.shutdown()
+    tune.Tuner(
+        train,
+        param_space={"number": tune.grid_search([0, 1, 2])},
+        tune_config=tune.TuneConfig(trial_name_creator=lambda trial: f"t{trial.config['number']}"),
+        run_config=tune.RunConfig(
+            storage_path=str(tmp_path / "tune"),
+            callbacks=[WandbCallback(project="p", group="g", run_dir=run_dir)],
+            stop=lambda trial_id, result: result["val/iou"] > 0.55,
+            verbose=0,
+        ),
+    ).fit()
     runs = read_logs(run_dir)
     assert {name: (len(run.epochs), run.summary["state"], run.exit_code) for name, run in runs.items()} == {
         "t0": (3, "COMPLETE", 0),
