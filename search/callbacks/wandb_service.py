@@ -44,7 +44,7 @@ class Service:
         """
         answer = within(timeout_s, lambda: self._ask(_VIEWER, {}, timeout_s))
         if answer is None:
-            return f"does not answer within {timeout_s:g} s"
+            return _too_late(timeout_s)
         if isinstance(answer, str):
             return answer
         if self.api_key is not None and answer.get("viewer", "absent") is None:
@@ -83,7 +83,11 @@ class Service:
         except urllib.error.URLError as error:
             if isinstance(error.reason, ssl.SSLCertVerificationError):
                 return {}  # it is there; wandb brings certificates of its own
+            if isinstance(error.reason, TimeoutError):
+                return _too_late(timeout_s)
             return f"cannot be reached ({error.reason})"
+        except TimeoutError:
+            return _too_late(timeout_s)
         except (OSError, ValueError) as error:
             return f"does not answer ({error})"
 
@@ -136,3 +140,7 @@ def _netrc_key(base_url: str) -> str | None:
 def _cloud_names(host: str) -> list[str]:
     """Newer clients reach the public service under another name; their keys stay under the old one."""
     return [CLOUD_HOST] if host.endswith((".wandb.ai", "forge.coreweave.com")) and host != CLOUD_HOST else []
+
+
+def _too_late(timeout_s: float) -> str:
+    return f"does not answer within {timeout_s:g} s"
