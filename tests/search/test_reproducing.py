@@ -228,7 +228,12 @@ class TestSearches:
         paths = run(
             tmp_path, "run",
             space={"optimizer.lr": {"loguniform": [1e-3, 1e-2]}, "model.arch": {"choice": ["unet", "attention_unet"]}},
-            search={"num_samples": 4, "scheduler": {"name": "asha", "grace_period": 1, "reduction_factor": 2}},
+            optimizer={"lr": 8e-3},
+            search={
+                "num_samples": 4, "max_concurrent": 1,  # so that nobody's turn depends on the clock
+                "enqueue": [{"optimizer.lr": 1e-3}],  # worse than the first, which waits until this one has come
+                "scheduler": {"name": "asha", "grace_period": 1, "reduction_factor": 2},
+            },
             resources={"cpus_per_trial": 1, "gpus_per_trial": 0},
         )  # fmt: skip
         table = {row["number"]: row for row in read_table(paths.trials)}
