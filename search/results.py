@@ -119,6 +119,17 @@ def best_trial(trials: Sequence[dict[str, Any]], mode: str) -> dict[str, Any] | 
     return max(sound or scored, key=lambda row: (sign * row["value"], -row["number"]), default=None)
 
 
+def ranked(trials: Sequence[dict[str, Any]], mode: str) -> list[dict[str, Any]]:
+    """The rows, best first, of equal ones the earlier; then those that failed, then those without a value."""
+    sign = 1.0 if mode == "max" else -1.0
+    return sorted(
+        trials,
+        key=lambda row: (
+            row["value"] is None, row["state"] == "failed", -sign * (row["value"] or 0.0), row["number"],
+        ),
+    )  # fmt: skip
+
+
 def settings_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """What a trial of the table ran with: dotted key -> value, without keys that its branch does not have."""
     prefix = "param/"

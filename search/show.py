@@ -15,7 +15,7 @@ from search.paths import RunPaths, find_run, list_runs, read_json
 from search.quoting import CROSS_FITTED, optimism_text, origin_text, quote
 from search.reruns.confirming_view import render_confirmation
 from search.reruns.explaining_view import render_ledger
-from search.results import best_trial, pareto_front, read_table, settings_of
+from search.results import best_trial, pareto_front, ranked, read_table, settings_of
 from search.runs import RESUMABLE, status_now
 from segcore.card import CARD_FILE, read_card
 
@@ -58,17 +58,6 @@ def run_details(name_or_path: str, results: Path) -> dict[str, Any]:
         "exports": read_json(paths.export).get("targets", []) if paths.export.exists() else [],
         "dashboard": f"optuna-dashboard sqlite:///{paths.study}" if paths.study.exists() else None,
     }
-
-
-def ranked(trials: list[dict[str, Any]], mode: str) -> list[dict[str, Any]]:
-    """Rows of the trial table, best first; those that failed come after the others, those without a value last."""
-    sign = 1.0 if mode == "max" else -1.0
-    return sorted(
-        trials,
-        key=lambda row: (
-            row["value"] is None, row["state"] == "failed", -sign * (row["value"] or 0.0), row["number"],
-        ),
-    )  # fmt: skip
 
 
 def render_run(details: dict[str, Any], top: int) -> list[RenderableType]:

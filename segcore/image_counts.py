@@ -18,6 +18,8 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 IMAGE_METRICS = ("iou", "dice", "iou_pooled", "dice_pooled")
+NAME_IN_COUNTS = {f"val/{name}": name for name in IMAGE_METRICS}
+"""The metrics of a report that images have a share in, and their names here; `val/loss` is none of them."""
 
 
 @dataclass(frozen=True, eq=False)

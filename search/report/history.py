@@ -4,8 +4,7 @@ from collections import defaultdict
 from typing import Any
 
 from search.report.sources import Sources
-from search.results import settings_of
-from search.show import ranked
+from search.results import ranked, settings_of
 
 MAX_CURVES = 300
 """A page with more lines than this is slow, and shows no more; the best trials are kept."""

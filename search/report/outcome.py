@@ -8,8 +8,8 @@ from search.observations import FAILURE_ATTR, ORIGIN_ATTR
 from search.quoting import ORIGIN_KEYS, quote
 from search.report.sources import Sources
 from search.reruns.confirming_view import is_tie
-from search.results import settings_of
-from search.show import METRICS, ranked, score_parts, score_rows
+from search.results import ranked, settings_of
+from search.show import METRICS, score_parts, score_rows
 
 NUM_BEST = 10
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search.reruns.estimates import SeedEstimates
+from search.results import ranked
 from segcore.intervals import CONFIDENCE
 from segcore.seed_noise import FloatArray
 
@@ -51,9 +52,7 @@ class Candidate:
 
 def top_trials(trials: Sequence[dict[str, Any]], mode: str, top_k: int) -> list[dict[str, Any]]:
     """The rows of the best trials, best first; those that failed are none, and of equal ones the earlier is better."""
-    sign = 1.0 if mode == "max" else -1.0
-    sound = [row for row in trials if row["value"] is not None and row["state"] != "failed"]
-    return sorted(sound, key=lambda row: (-sign * row["value"], row["number"]))[:top_k]
+    return [row for row in ranked(trials, mode) if row["value"] is not None and row["state"] != "failed"][:top_k]
 
 
 def decide(
@@ -84,7 +83,7 @@ def decide(
     sign = 1.0 if mode == "max" else -1.0
     done = [candidate for candidate in candidates if len(candidate.scores)]
     ranked = sorted(done, key=lambda c: (-sign * float(c.scores.mean()), c.trial))
-    bounds = (0.0, math.inf) if metric == "val/loss" else (0.0, 1.0)
+    bounds = (0.0, math.inf) if groups is None else (0.0, 1.0)
     cells = [candidate.scores for candidate in ranked]
     estimates = SeedEstimates(cells, groups, has_images=groups is not None, bounds=bounds)
     if estimates.noise is None:

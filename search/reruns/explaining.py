@@ -10,6 +10,7 @@ from rich.console import Console
 from search.checking import same_data
 from search.cluster import ray_session
 from search.config import SearchConfig, load_config
+from search.config_tree import ConfirmConfig
 from search.errors import ConfigError, RunError
 from search.paths import RunPaths, read_json, write_json
 from search.report.importance import importances
@@ -27,9 +28,6 @@ from segcore.config import TrainConfig
 from segcore.data.samples import Sample
 
 log = logging.getLogger("segsearch")
-
-NUM_SEEDS = 3
-"""Where the config does not confirm with so many."""
 
 Cells = dict[str, dict[int, Rerun]]
 """The trainings of a ledger, by cell and seed."""
@@ -64,7 +62,7 @@ def explain(
     winner = winner_of(config, paths, trials)
     plan = _plan(config, paths, trials, winner, begin)
     index, cache_path = same_data(config, paths, console)
-    seeds = other_seeds(config, num_seeds or (config.search.confirm.seeds if config.search.confirm else NUM_SEEDS))
+    seeds = other_seeds(config, num_seeds or (config.search.confirm or ConfirmConfig()).seeds)
     with held(paths):
         cells = _cells(paths, plan, seeds)
         if not _train(config, paths, cache_path, cells, console):

@@ -13,19 +13,13 @@ import numpy as np
 
 from search.reruns.estimates import Interval, SeedEstimates
 from search.reruns.ledger_plan import Plan, Scored, Threshold, group_of
+from segcore.image_counts import NAME_IN_COUNTS
 from segcore.intervals import CONFIDENCE
 from segcore.seed_noise import FloatArray
 
 if TYPE_CHECKING:
     from segcore.image_counts import ImageCounts
 
-_NAME_IN_COUNTS = {
-    "val/iou": "iou",
-    "val/dice": "dice",
-    "val/iou_pooled": "iou_pooled",
-    "val/dice_pooled": "dice_pooled",
-}
-"""The metrics that are a mean over images, and their names for `ImageCounts.values`."""
 PLAIN_THRESHOLD = 0.5
 
 
@@ -60,8 +54,8 @@ def build_ledger(
         num_trials: How many trials these were computed from.
     """
     split = None if half_of is None or len(set(half_of)) < 2 else np.asarray(half_of)
-    has_images = metric in _NAME_IN_COUNTS
-    scores = _Scores(images, _NAME_IN_COUNTS[metric], split) if has_images else _Scores(values, None, None)
+    has_images = metric in NAME_IN_COUNTS
+    scores = _Scores(images, NAME_IN_COUNTS[metric], split) if has_images else _Scores(values, None, None)
     bounds = (0.0, 1.0) if has_images else (0.0, math.inf)
     thresholds = dict.fromkeys(plan.cells, plan.baseline.threshold)
     thresholds |= {row.scored.cell: row.scored.threshold for row in plan.alternatives}

@@ -36,7 +36,7 @@ from segcore.cost import LATENCY
 from segcore.data.samples import Sample
 from segcore.data.splits import halves
 from segcore.errors import TrainingError
-from segcore.image_counts import ImageCounts
+from segcore.image_counts import NAME_IN_COUNTS, ImageCounts
 from segcore.seed_noise import FloatArray
 from segcore.trainable import train_trial
 
@@ -193,11 +193,11 @@ def image_scores(
         val: The validation samples, in the order of the cache.
         seed: Of the halves.
     """
-    if metric == "val/loss":
+    if metric not in NAME_IN_COUNTS:
         return np.array([[outcome.metrics[metric]] for outcome in done])
     half_of = val_halves(val, seed) if threshold == "auto" else None
     images = [outcome.images for outcome in done if outcome.images is not None]
-    return np.array([counts.values(metric.removeprefix("val/"), threshold, half_of) for counts in images])
+    return np.array([counts.values(NAME_IN_COUNTS[metric], threshold, half_of) for counts in images])
 
 
 def val_halves(val: Sequence[Sample], seed: int) -> list[int] | None:
@@ -208,7 +208,7 @@ def val_halves(val: Sequence[Sample], seed: int) -> list[int] | None:
 
 def image_groups(metric: str, val: Sequence[Sample]) -> list[str] | None:
     """The group of each validation image; None for a metric that images have no share in."""
-    return None if metric == "val/loss" else [sample.group or sample.name for sample in val]
+    return [sample.group or sample.name for sample in val] if metric in NAME_IN_COUNTS else None
 
 
 def tidy(paths: RunPaths, keep: Iterable[int]) -> None:

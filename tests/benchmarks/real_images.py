@@ -22,8 +22,8 @@ from PIL import Image
 
 from search.reruns.confirming_view import confirmation_lines, confirmation_table
 from search.reruns.explaining_view import alternative_table, ledger_lines, ledger_table
-from search.results import read_table, settings_of
-from search.show import ranked, short_names
+from search.results import ranked, read_table, settings_of
+from search.show import short_names
 
 ROOT = Path(__file__).resolve().parents[2]
 GOALS = {"horses": 0.86, "nuclei": 0.78}
