@@ -41,7 +41,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 schema: $(STAMP)
-	$(BIN)/python -m search.config
+	$(BIN)/python -m search.config.load
 
 bench: $(STAMP)
 	@test -f tests/benchmarks/$(NAME).py || { echo "no benchmark '$(NAME)'; there are: $$(ls tests/benchmarks | sed -n 's/\.py$$//p' | tr '\n' ' ')"; exit 2; }

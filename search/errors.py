@@ -1,6 +1,13 @@
 """Errors of the search, its runs and its exports. The root and the training errors live in `segcore.errors`."""
 
-from segcore.errors import BundleError, ConfigError, DataError, NoDataError, SegsearchError, TrainingError
+from segcore.errors import (
+    BundleError,
+    ConfigError,
+    DataError,
+    NoDataError,
+    SegsearchError,
+    TrainingError,
+)
 
 __all__ = [
     "BundleError",

@@ -1,4 +1,7 @@
-"""The bridge to Ray Tune: a trial's spec in, a report per epoch out. The only file here that imports ray."""
+"""The bridge to Ray Tune: a trial's spec in, a report per epoch out. The only file here that imports ray.
+
+Layer 6.
+"""
 
 import json
 from pathlib import Path
@@ -7,15 +10,20 @@ from typing import Any
 import torch
 from ray import tune
 
-from segcore.applied import compact
-from segcore.checkpoint import first_readable
-from segcore.checkpoint_writer import CheckpointWriter
+from segcore.applied.verify import compact
+from segcore.checkpoint.state import first_readable
+from segcore.checkpoint.writer import CheckpointWriter
 from segcore.config import TrainConfig
-from segcore.cost import LATENCY, PARAMETERS, measure_latency_ms, num_parameters
-from segcore.data.cache import open_cache
-from segcore.device import begin_trial
-from segcore.machine import describe_machine
-from segcore.training import EpochResult, fit
+from segcore.data.pixels.cache_file import open_cache
+from segcore.training.cost import (
+    LATENCY,
+    PARAMETERS,
+    measure_latency_ms,
+    num_parameters,
+)
+from segcore.training.device import begin_trial
+from segcore.training.loop import EpochResult, fit
+from segcore.training.machine import describe_machine
 
 
 def train_trial(spec: dict[str, Any]) -> None:
@@ -30,7 +38,7 @@ def train_trial(spec: dict[str, Any]) -> None:
             `fork_from` (another trial's checkpoint, to go on from when there is none of its own) and
             `measure_latency` (true: after the first epoch trained here).
 
-    A report carries the metrics of `segcore.training.EpochResult` and `number`, `epoch`, `best_epoch`,
+    A report carries the metrics of `segcore.training.loop.EpochResult` and `number`, `epoch`, `best_epoch`,
     `finished` (true in the last epoch, so that a trial that was stopped early can be told from a complete one),
     `checkpoint_bytes` (of the newest checkpoint of this trial), `note` where there is one, `cost/parameters` and,
     where it is measured, `cost/latency_ms`. The first one that is made here also says as JSON what was found to be

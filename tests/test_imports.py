@@ -18,23 +18,8 @@ PACKAGES = ("segcore", "search")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 MAX_LINES = 400
 
-LAYERS: tuple[frozenset[str], ...] = tuple(
-    frozenset(layer.split())
-    for layer in (
-        "errors terminal",
-        "config config_errors config_file config_tree scheduler_rules space",
-        "checkpoint_budget cluster endings environment events failures history mps observations packing paths pareto "
-        "population promotion quoting recording ray_watch results retries runs sampling schedulers specs stopping "
-        "storage study",
-        "callbacks export",
-        "checking exporting extending gating models report reproducing_view reruns sealing show space_survey "
-        "space_view training_run tuner",
-        "job",
-        "picking reproducing",
-        "cli",
-    )
-)
-"""The parts of `search`, lowest first; each may import its own layer and those below, and all may import segcore."""
+LOWEST = frozenset({"search.errors", "search.terminal", "segcore.config", "segcore.errors", "segcore.losses"})
+"""The modules beside the packages that every layer may import."""
 
 HEAVY = frozenset({"torch", "ray", "wandb", "optuna", "albumentations", "timm", "yadisk", "cv2", "sqlalchemy"})
 DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "cv2": "opencv-python-headless"}
@@ -95,9 +80,11 @@ def importers_of(package: str) -> set[str]:
 
 
 def test_there_is_something_to_look_at() -> None:
-    assert {"segcore.trainable", "segcore.models.unet", "search.cli.runs", "search.callbacks.journal"} <= set(MODULES)
-    assert "search.job" in imports_of("search.cli.runs")
-    assert "search.job" not in imports_at_start("search.cli.runs")
+    assert {"segcore.trainable", "segcore.models.unet", "search.cli.runs", "search.tune.journal_callback"} <= set(
+        MODULES
+    )
+    assert "search.stages.job" in imports_of("search.cli.runs")
+    assert "search.stages.job" not in imports_at_start("search.cli.runs")
 
 
 def test_segcore_knows_nothing_of_the_search() -> None:
@@ -112,9 +99,9 @@ def test_ray_has_one_door_in_segcore() -> None:
 @pytest.mark.parametrize(
     ("package", "allowed"),
     [
-        ("albumentations", r"segcore\.data\.augment"),
+        ("albumentations", r"segcore\.data\.augment\.policy"),
         ("timm", r"segcore\.models\.encoders"),
-        ("wandb", r"search\.(callbacks|export)\..*"),
+        ("wandb", r"search\.(tracking|export)\..*"),
         ("yadisk", r"search\.export\..*"),
         ("click", r"search\.cli\..*"),
     ],
@@ -153,23 +140,44 @@ def test_no_import_goes_in_a_circle(package: str) -> None:
         pytest.fail(" -> ".join(error.args[1]))
 
 
-def layer_of(module: str) -> int:
-    part = module.split(".")[1]
-    for level, layer in enumerate(LAYERS):
-        if part in layer:
-            return level
-    raise AssertionError(f"search.{part} has no place in LAYERS of {Path(__file__).name}; add it where it belongs")
+def package_of(module: str) -> str:
+    """The package or module directly below `search` or `segcore`: what has a layer."""
+    return ".".join(module.split(".")[:2])
 
 
-def test_imports_in_search_point_down() -> None:
+def layers() -> dict[str, int]:
+    """The one table of layers: the last line of each package's docstring; 0 for the modules of `LOWEST`."""
+    found = dict.fromkeys(LOWEST, 0)
+    for package in sorted({package_of(module) for module in MODULES} - LOWEST - set(PACKAGES)):
+        docstring = ast.get_docstring(ast.parse(MODULES[package].read_text(encoding="utf-8"))) or ""
+        match = re.search(r"^Layer (\d+)\.\Z", docstring, re.MULTILINE)
+        assert match, f"{package} does not say its layer: end its docstring with a line such as `Layer 3.`"
+        found[package] = int(match[1])
+    return found
+
+
+def test_imports_point_down() -> None:
+    table = layers()
     wrong = [
-        f"{module} imports {name}"
+        f"{module} (layer {table[package_of(module)]}) imports {name} (layer {table[package_of(name)]})"
         for module in MODULES
-        if module.startswith("search.")
+        if module not in PACKAGES
         for name in imports_of(module)
-        if name.startswith("search.") and layer_of(name) > layer_of(module)
+        if top(name) == top(module) and name in MODULES and name not in PACKAGES
+        if table[package_of(name)] > table[package_of(module)]
     ]
     assert wrong == []
+
+
+def test_packages_say_what_they_hold() -> None:
+    for package in {path.parent for path in FILES}:
+        docstring = ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8"))) or ""
+        assert len(docstring.split("\n\n")) >= 2, f"{package}: a line on what it holds, a paragraph on who imports it"
+
+
+def test_no_folder_holds_more_than_fifteen_modules() -> None:
+    modules = [path.parent for path in FILES if path.name != "__init__.py"]
+    assert {str(folder): modules.count(folder) for folder in set(modules) if modules.count(folder) > 15} == {}
 
 
 def test_nothing_is_imported_that_is_not_declared() -> None:
@@ -215,8 +223,9 @@ def loaded_by(code: str, *arguments: str) -> set[str]:
 
 def test_light_modules_start_light() -> None:
     modules = (
-        "segcore.config, segcore.errors, segcore.card, segcore.data.samples, search.errors, search.paths, "
-        "search.events, search.config, search.space, search.runs, search.show, search.cli"
+        "segcore.config, segcore.errors, segcore.sealed.card, segcore.data.pairs.samples, search.errors, "
+        "search.run.paths, search.run.journal, search.config.load, search.space.parse, search.run.folder, "
+        "search.show.run, search.cli"
     )
     assert loaded_by(f"import {modules}") & HEAVY == set()
 

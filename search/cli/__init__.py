@@ -1,4 +1,9 @@
-"""The command line: parses, calls, prints. Whatever takes long to import is imported by the command that needs it."""
+"""The command line: parses, calls, prints. Whatever takes long to import is imported by the command that needs it.
+
+Nothing imports it.
+
+Layer 6.
+"""
 
 from search.cli import models, results, runs
 from search.cli.group import main

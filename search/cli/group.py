@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 
-from search.errors import SegsearchError
+from segcore.errors import SegsearchError
 
 log = logging.getLogger("segsearch")
 console = Console(stderr=True)

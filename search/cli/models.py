@@ -6,7 +6,12 @@ from pathlib import Path
 
 import click
 
-from search.cli.group import JSON, RESULTS, console, output
+from search.cli.group import (
+    JSON,
+    RESULTS,
+    console,
+    output,
+)
 from search.terminal import counting_bar, transfer_bars
 
 LAYOUTS = ["auto", "split_folders", "flat", "suffix", "csv"]
@@ -23,8 +28,8 @@ LAYOUTS = ["auto", "split_folders", "flat", "suffix", "csv"]
 @JSON
 def evaluate(model: str, data: str, split: str | None, layout: str, results: Path, as_json: bool) -> None:
     """Score MODEL (a bundle folder, a run, or yandex_disk:/path) on DATA."""
-    from search.models import evaluate_data, load_model
-    from search.show import scores_table
+    from search.show.run import scores_table
+    from search.stages.predicting import evaluate_data, load_model
     from segcore.config import DataConfig
 
     with transfer_bars(console) as progress:
@@ -55,7 +60,7 @@ def evaluate(model: str, data: str, split: str | None, layout: str, results: Pat
 @RESULTS
 def predict(model: str, images: tuple[Path, ...], out: Path, size: str, results: Path) -> None:
     """Write a mask (PNG, 0 and 255) for each of IMAGES, files or folders, into -o DIR."""
-    from search.models import find_images, load_model, predict_images
+    from search.stages.predicting import find_images, load_model, predict_images
 
     found = find_images(list(images))
     with transfer_bars(console) as progress:
@@ -77,10 +82,10 @@ def seal(run_name: str, number: int, out: Path, results: Path) -> None:
 
     For a search with search.second_metric, `segsearch show RUN` lists the trials that are worth it.
     """
-    from search.paths import find_run
+    from search.run.paths import find_run
 
     paths = find_run(run_name, results)
-    from search import picking
+    from search.stages import picking
 
     picking.seal_trial(paths, number, out, console)
 
@@ -93,6 +98,6 @@ def seal(run_name: str, number: int, out: Path, results: Path) -> None:
 @RESULTS
 def export(run_name: str, targets: tuple[str, ...], results: Path) -> None:
     """Export a run's sealed model again, to the config's targets or to those given with --to."""
-    from search.exporting import export_again
+    from search.stages.exporting import export_again
 
     sys.exit(export_again(run_name, results, list(targets), console))

@@ -8,7 +8,12 @@ import click
 from rich import box
 from rich.table import Table
 
-from search.cli.group import JSON, RESULTS, console, output
+from search.cli.group import (
+    JSON,
+    RESULTS,
+    console,
+    output,
+)
 from search.terminal import has_screen
 
 
@@ -17,7 +22,7 @@ from search.terminal import has_screen
 @JSON
 def list_command(results: Path, as_json: bool) -> None:
     """List the runs, newest first."""
-    from search.show import run_rows
+    from search.show.run import run_rows
 
     rows = run_rows(results)
     if as_json:
@@ -43,7 +48,7 @@ def list_command(results: Path, as_json: bool) -> None:
 @JSON
 def show(run_name: str, top: int, results: Path, as_json: bool) -> None:
     """Show one run: its status, its best trials, its sealed model and its exports."""
-    from search.show import render_run, run_details
+    from search.show.run import render_run, run_details
 
     details = run_details(run_name, results)
     if as_json:
@@ -69,10 +74,10 @@ def report(run_name: str, out: Path | None, opened: str, results: Path, as_json:
 
     With --json, the numbers of the page are printed and no page is made.
     """
-    from search.paths import find_run
+    from search.run.paths import find_run
 
     paths = find_run(run_name, results)
-    from search.report import report_record, write_report
+    from search.report.build import report_record, write_report
 
     if as_json:
         click.echo(json.dumps(report_record(paths)))
@@ -105,12 +110,12 @@ def explain(run_name: str, num_seeds: int | None, begin: tuple[str, ...], result
 
     Stopped in the middle, the same command goes on. The ledger is kept with RUN, and shown by show and report.
     """
-    from search.paths import find_run
+    from search.run.paths import find_run
 
     paths = find_run(run_name, results)
-    from search.job import make_report
-    from search.reruns.explaining import explain as train_and_compare
-    from search.reruns.explaining_view import render_ledger
+    from search.show.ledger import render_ledger
+    from search.stages.explaining import explain as train_and_compare
+    from search.stages.job import make_report
 
     record = train_and_compare(paths, console, num_seeds=num_seeds, begin=begin)
     if record is None:
@@ -138,11 +143,11 @@ def reproduce(
     A single training run is its own trial 0. On a GPU, what two trainings differ by is a match, unless --within is
     given; else nothing is. Exit code 0: it matched; 1: it did not. RUN stays as it is.
     """
-    from search.paths import find_run
+    from search.run.paths import find_run
 
     paths = find_run(run_name, results)
-    from search.reproducing import reproduce as train_again
-    from search.reproducing_view import render_reproduction
+    from search.show.reproduction import render_reproduction
+    from search.stages.reproducing import reproduce as train_again
 
     record = train_again(paths, number, console, num_epochs=epochs, within=within)
     for part in [] if as_json else render_reproduction(record):

@@ -7,7 +7,16 @@ from typing import Any
 
 import click
 
-from search.cli.group import CONFIG, JSON, NAME, NO_GATE, RESULTS, SET, console, output
+from search.cli.group import (
+    CONFIG,
+    JSON,
+    NAME,
+    NO_GATE,
+    RESULTS,
+    SET,
+    console,
+    output,
+)
 
 
 @click.command()
@@ -20,7 +29,7 @@ def run(config: Path, overrides: tuple[str, ...], name: str | None, local: bool,
     """Search CONFIG's space and hand over the best model: check, cache, gate, search, seal, export."""
     alone = ("search.max_concurrent=1", "resources.address=null") if local else ()
     loaded = _load(config, (*overrides, *alone), name, no_gate)
-    from search import job
+    from search.stages import job
 
     sys.exit(_finish(job.run(loaded, console)))
 
@@ -30,10 +39,10 @@ def run(config: Path, overrides: tuple[str, ...], name: str | None, local: bool,
 @RESULTS
 def resume(run_name: str, results: Path) -> None:
     """Go on with a search that was stopped, by Ctrl-C, a crash or a kill."""
-    from search.paths import find_run
+    from search.run.paths import find_run
 
     paths = find_run(run_name, results)
-    from search import job
+    from search.stages import job
 
     sys.exit(_finish(job.resume(paths, console)))
 
@@ -58,10 +67,10 @@ def extend(run_name: str, num_more: int, overrides: tuple[str, ...], results: Pa
 
     An extension that is interrupted goes on with: segsearch resume RUN
     """
-    from search.paths import find_run
+    from search.run.paths import find_run
 
     paths = find_run(run_name, results)
-    from search import job
+    from search.stages import job
 
     sys.exit(_finish(job.extend(paths, num_more, overrides, console)))
 
@@ -74,7 +83,7 @@ def extend(run_name: str, num_more: int, overrides: tuple[str, ...], results: Pa
 def train(config: Path, overrides: tuple[str, ...], name: str | None, no_gate: bool) -> None:
     """Train CONFIG once as it stands, without a search, and seal the result."""
     loaded = _load(config, overrides, name, no_gate)
-    from search import job
+    from search.stages import job
 
     sys.exit(_finish(job.train(loaded, console)))
 
@@ -90,7 +99,7 @@ def train(config: Path, overrides: tuple[str, ...], name: str | None, no_gate: b
 def check(config: Path, overrides: tuple[str, ...], no_gate: bool, picture: Path | None) -> None:
     """Validate CONFIG and its data: every file is decoded, one batch is overfitted, everything wrong is listed."""
     loaded = _load(config, overrides, None, no_gate)
-    from search import checking, gating
+    from search.stages import checking, gating
 
     _, cache_path = checking.check(loaded, console)
     if loaded.search.gate:
@@ -114,11 +123,11 @@ def space(config: Path, overrides: tuple[str, ...], samples: int, seed: int, pro
     """Show what CONFIG searches: its space as a tree, its size, what is tried first, and sample points."""
     loaded = _load(config, overrides, None)
     if prove:
-        from search.checking import prove_space
+        from search.stages.checking import prove_space
 
         prove_space(loaded)
-    from search.space_survey import survey
-    from search.space_view import render_space
+    from search.show.space import render_space
+    from search.show.survey import survey
 
     record = survey(loaded, samples, seed)
     if as_json:
@@ -129,14 +138,14 @@ def space(config: Path, overrides: tuple[str, ...], samples: int, seed: int, pro
 
 
 def _load(config: Path, overrides: tuple[str, ...], name: str | None, no_gate: bool = False) -> Any:
-    from search.config import load_config
+    from search.config.load import load_config
 
     named = (f"name={json.dumps(name)}",) if name else ()
     return load_config(config, (*overrides, *named, *(("search.gate=false",) if no_gate else ())))
 
 
 def _finish(outcome: Any) -> int:
-    from search.show import render_run, run_details
+    from search.show.run import render_run, run_details
 
     if outcome.card is not None:
         details = run_details(str(outcome.paths.root), outcome.paths.root.parent)

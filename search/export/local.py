@@ -9,8 +9,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from search.errors import ExportError
-from search.export.target import FileDigest, Progress, Receipt, card_last, digest_of
-from segcore.card import CARD_FILE
+from search.export.target import (
+    FileDigest,
+    Progress,
+    Receipt,
+    card_last,
+    digest_of,
+)
+from segcore.sealed.card import CARD_FILE
 
 _OURS = frozenset({CARD_FILE, "model.safetensors", "model.onnx"})
 _LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})

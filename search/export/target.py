@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypedDict
 
-from segcore.card import CARD_FILE
+from segcore.sealed.card import CARD_FILE
 
 SECRET_VARIABLES = ("YADISK_TOKEN", "WANDB_API_KEY")
 """Environment variables whose values must not reach a log, an error or a file."""

@@ -12,9 +12,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from search.callbacks.wandb_service import Service, find_service
 from search.errors import ExportError
-from search.export.target import Progress, Receipt, TrackingContext, card_last, digest_of, redact
+from search.export.target import (
+    Progress,
+    Receipt,
+    TrackingContext,
+    card_last,
+    digest_of,
+    redact,
+)
+from search.tracking.wandb_service import Service, find_service
 
 ARTIFACT_TYPE = "model"
 _NAME = re.compile(r"[A-Za-z0-9_.\-]{1,128}")

@@ -21,7 +21,14 @@ from yadisk import exceptions as yd
 
 from search.errors import ExportError
 from search.export.backoff import Backoff
-from search.export.target import FileDigest, Progress, Receipt, card_last, digest_of, megabytes
+from search.export.target import (
+    FileDigest,
+    Progress,
+    Receipt,
+    card_last,
+    digest_of,
+    megabytes,
+)
 from search.export.yandex_client import (
     DiskSession,
     Timeouts,

@@ -9,11 +9,18 @@ from typing import Any
 
 from yadisk import exceptions as yd
 
-from search.errors import BundleError, ConfigError, ExportError, SegsearchError
+from search.errors import ExportError
 from search.export.backoff import Backoff
 from search.export.target import Progress, digest_of
-from search.export.yandex_client import DiskSession, RemoteFile, Timeouts, clean_path, read_token
-from segcore.card import CARD_FILE
+from search.export.yandex_client import (
+    DiskSession,
+    RemoteFile,
+    Timeouts,
+    clean_path,
+    read_token,
+)
+from segcore.errors import BundleError, ConfigError, SegsearchError
+from segcore.sealed.card import CARD_FILE
 
 _REPORT_BYTES = 1 << 20
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from search.show import short_names
+from search.show.run import short_names
 
 STATE_COLORS = {"complete": "#1f7a5c", "pruned": "#9aa5b1", "failed": "#c8452f", "running": "#d99a1c"}
 INK, GRID, ACCENT = "#2b2f36", "#e7e9ec", "#2f5fb3"

@@ -3,8 +3,8 @@
 from collections import defaultdict
 from typing import Any
 
-from search.report.sources import Sources
-from search.results import ranked, settings_of
+from search.run.reading import Sources
+from search.run.tables import ranked, settings_of
 
 MAX_CURVES = 300
 """A page with more lines than this is slow, and shows no more; the best trials are kept."""
@@ -88,7 +88,7 @@ def _curves(sources: Sources, reports: list[tuple[int, int, float | None]]) -> l
 def _rungs(sources: Sources) -> list[int]:
     if not sources.trials:
         return []
-    from search.schedulers import decision_epochs  # brings Ray
+    from search.schedulers.build import decision_epochs  # brings Ray
 
     return list(decision_epochs(sources.config.search.scheduler, sources.config.train.epochs))
 

@@ -4,7 +4,7 @@ import logging
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from search.report.sources import Sources
+from search.run.reading import Sources
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

@@ -4,9 +4,19 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from search.report.figures import ACCENT, INK, STATE_COLORS, framed
-from search.reruns.confirming_view import verdict
-from search.reruns.explaining_view import NOISE, chosen_text, value_text, worth_text
+from search.report.figures import (
+    ACCENT,
+    INK,
+    STATE_COLORS,
+    framed,
+)
+from search.show.confirmation import verdict
+from search.show.ledger import (
+    NOISE,
+    chosen_text,
+    value_text,
+    worth_text,
+)
 
 GAIN, LOSS, NOISE_COLOR = STATE_COLORS["complete"], STATE_COLORS["failed"], STATE_COLORS["pruned"]
 _SEEDS_BELOW = 0.24

@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from search.report.figures import cell
-from search.show import short_names
+from search.show.run import short_names
 
 
 def plot(figure: Mapping[str, Any]) -> str:

@@ -4,12 +4,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from search.observations import FAILURE_ATTR, ORIGIN_ATTR
-from search.quoting import ORIGIN_KEYS, quote
-from search.report.sources import Sources
-from search.reruns.confirming_view import is_tie
-from search.results import ranked, settings_of
-from search.show import METRICS, score_parts, score_rows
+from search.run.reading import Sources
+from search.run.tables import ranked, settings_of
+from search.show.confirmation import is_tie
+from search.show.quoting import ORIGIN_KEYS, quote
+from search.show.run import METRICS, score_parts, score_rows
+from search.study.observations import FAILURE_ATTR, ORIGIN_ATTR
 
 NUM_BEST = 10
 

@@ -6,8 +6,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from search.report import sections
 from search.report.pictures import pictures
+from search.report.sections import others as sections
 from search.report.style import CSS, SCRIPT
 
 

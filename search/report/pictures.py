@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from search.callbacks.overlays import Overlays, read_overlays
+from segcore.checkpoint.examples import Overlays, read_overlays
 
 EACH_END = 2
 _WIDEST = 256

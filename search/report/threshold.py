@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from search.callbacks.overlays import CURVE_FILE, read_curve
-from search.report.sources import Sources
+from search.run.reading import Sources
+from segcore.checkpoint.examples import CURVE_FILE, read_curve
 
 RANGE = (0.1, 0.9)
 """Where a searched threshold is usually drawn from."""

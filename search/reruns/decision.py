@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search.reruns.estimates import SeedEstimates
-from search.results import ranked
-from segcore.intervals import CONFIDENCE
-from segcore.seed_noise import FloatArray
+from search.run.tables import ranked
+from segcore.scores.intervals import CONFIDENCE
+from segcore.scores.seed_noise import FloatArray
 
 COSTS = {"cost/parameters": "parameters", "cost/latency_ms": "latency_ms"}
 """What may be kept low, and its key in the record."""

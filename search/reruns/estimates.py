@@ -1,15 +1,21 @@
 """Means and differences of scores by seed, with the intervals that there can be.
 
-`segcore.seed_noise` does the statistics; here is one place for what several configs share, and for when there is less
-to go by: a metric without scores of images (`val/loss`), or no config with two seeds.
+`segcore.scores.seed_noise` does the statistics; here is one place for what several configs share, and for when there
+is less to go by: a metric without scores of images (`val/loss`), or no config with two seeds.
 """
 
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from segcore.intervals import CONFIDENCE
-from segcore.seed_noise import Estimate, FloatArray, difference_over_seeds, mean_over_seeds, seed_variance
+from segcore.scores.intervals import CONFIDENCE
+from segcore.scores.seed_noise import (
+    Estimate,
+    FloatArray,
+    difference_over_seeds,
+    mean_over_seeds,
+    seed_variance,
+)
 
 Interval = list[float]
 

@@ -12,13 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from search.reruns.estimates import Interval, SeedEstimates
-from search.reruns.ledger_plan import Plan, Scored, Threshold, group_of
-from segcore.image_counts import NAME_IN_COUNTS
-from segcore.intervals import CONFIDENCE
-from segcore.seed_noise import FloatArray
+from search.reruns.ledger_plan import (
+    Plan,
+    Scored,
+    Threshold,
+    group_of,
+)
+from segcore.scores.image_counts import NAME_IN_COUNTS
+from segcore.scores.intervals import CONFIDENCE
+from segcore.scores.seed_noise import FloatArray
 
 if TYPE_CHECKING:
-    from segcore.image_counts import ImageCounts
+    from segcore.scores.image_counts import ImageCounts
 
 PLAIN_THRESHOLD = 0.5
 

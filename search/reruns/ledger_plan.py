@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from search.errors import ConfigError
-from search.space import Choice, Space, apply, flatten
+from search.space.domains import Choice, same_value
 from search.space.effects import ignored_keys
-from search.space.tree import all_nodes, same_value
+from search.space.parse import apply
+from search.space.tree import Space, all_nodes, flatten
 from segcore.config import TrainConfig
+from segcore.errors import ConfigError
 
 GROUPS = ("architecture", "encoder", "loss", "augmentation", "scheduler", "optimizer", "training", "threshold")
 """In the order of the steps. Each comes before those whose settings depend on it."""
@@ -271,7 +272,7 @@ def _refusal(base: TrainConfig, flat: Mapping[str, Any], space: Space) -> str | 
     try:
         config = apply(base, flat)
         if config.model.decoder_channels is not None:
-            from segcore.models import build_model_outline  # brings torch
+            from segcore.models.build import build_model_outline  # brings torch
 
             build_model_outline(config.model)  # how many widths a decoder needs is known to the encoder alone
     except ConfigError as error:

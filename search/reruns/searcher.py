@@ -7,8 +7,8 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from search.failures import INTERRUPTED, RETRIED_ALONE
-from search.retries import Retries
+from search.run.journal import INTERRUPTED, RETRIED_ALONE
+from search.tune.retries import Retries
 from segcore.config import TrainConfig
 
 
@@ -92,7 +92,7 @@ class RerunSearcher(Searcher):  # type: ignore[misc]
             self._live.pop(trial_id, None)
 
     def fail(self, trial_id: str, kind: str) -> None:
-        """Ends a training that had an error of a kind of `search.failures`, or queues it to go on."""
+        """Ends a training that had an error of a kind of `search.tune.failures`, or queues it to go on."""
         rerun = self._live.pop(trial_id, None)
         if rerun is not None and kind == INTERRUPTED:
             self._queue.lost_worker(rerun, max(rerun.intermediate_values, default=0))

@@ -16,29 +16,41 @@ from ray import tune
 from ray.tune.experiment import Trial
 from rich.console import Console
 
-from search.callbacks.journal import JournalCallback
-from search.callbacks.progress import ProgressCallback
-from search.callbacks.wandb import WandbCallback
-from search.cluster import plan_resources
-from search.config import SearchConfig
-from search.events import EventLog, epochs_by_trial, errors_by_trial, is_finished, read_events, retried_trials
-from search.packing import gpu_share
-from search.paths import RunPaths, read_json, trial_dirname, write_json
-from search.ray_watch import memory_kills_end_one_trial
+from search.config.tree import SearchConfig
 from search.reruns.searcher import Rerun, RerunSearcher
-from search.space import parse_space
-from search.specs import SpecMaker, resources_of
-from search.tuner import terminate_as_interrupt
-from segcore.checkpoint import read_images
-from segcore.checkpoint_files import delete_checkpoint, drop_state, drop_weights
+from search.run.journal import (
+    EventLog,
+    epochs_by_trial,
+    errors_by_trial,
+    is_finished,
+    read_events,
+    retried_trials,
+)
+from search.run.paths import (
+    RunPaths,
+    read_json,
+    trial_dirname,
+    write_json,
+)
+from search.space.parse import parse_space
+from search.tracking.wandb import WandbCallback
+from search.tune.cluster import plan_resources
+from search.tune.journal_callback import JournalCallback
+from search.tune.packing.share import gpu_share
+from search.tune.progress import ProgressCallback
+from search.tune.ray_watch import memory_kills_end_one_trial
+from search.tune.search import terminate_as_interrupt
+from search.tune.specs import SpecMaker, resources_of
+from segcore.checkpoint.files import delete_checkpoint, drop_state, drop_weights
+from segcore.checkpoint.state import read_images
 from segcore.config import TrainConfig
-from segcore.cost import LATENCY
-from segcore.data.samples import Sample
-from segcore.data.splits import halves
+from segcore.data.pairs.samples import Sample
+from segcore.data.pairs.splits import halves
 from segcore.errors import TrainingError
-from segcore.image_counts import NAME_IN_COUNTS, ImageCounts
-from segcore.seed_noise import FloatArray
+from segcore.scores.image_counts import NAME_IN_COUNTS, ImageCounts
+from segcore.scores.seed_noise import FloatArray
 from segcore.trainable import train_trial
+from segcore.training.cost import LATENCY
 
 log = logging.getLogger("segsearch")
 

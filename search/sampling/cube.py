@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.space import Choice, Node, Range, Space
+from search.space.domains import Choice, Node, Range
+from search.space.tree import Space
 
 Array = NDArray[np.float64]
 

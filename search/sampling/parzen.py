@@ -21,9 +21,9 @@ from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from scipy.stats import spearmanr
 
-from search.recording import distribution_of
 from search.sampling.past import Past
-from search.space import Space
+from search.space.tree import Space
+from search.study.recording import distribution_of
 
 Scores = dict[int, float]
 """Trial number -> score, larger is better; trials without one are left out of the model."""

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from scipy.stats import qmc
 
-from search.errors import ConfigError
 from search.sampling.cube import Array, Cube
 from search.sampling.gaussian import CurveProcess
 from search.sampling.parzen import ParzenSampler, score_by_progress, score_by_rung
 from search.sampling.past import Past, with_values
 from search.sampling.scalarization import WEIGHTS, scalarized
-from search.space import Space
+from search.space.tree import Space
+from segcore.errors import ConfigError
 
 SAMPLERS: dict[str, dict[str, float]] = {
     "auto": {"gp": 0.5, "rung_tpe": 0.5},

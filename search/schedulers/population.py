@@ -1,11 +1,11 @@
-"""Population based training, the part that stops; `search.population` makes the forks."""
+"""Population based training, the part that stops; `search.schedulers.forks` makes the forks."""
 
 import math
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from search.population import Population
+from search.schedulers.forks import Population
 from search.schedulers.setting import Setting
 
 

@@ -1,10 +1,10 @@
-"""Successive halving whose trials wait at rungs, the part that pauses; `search.promotion` says who goes on."""
+"""Successive halving whose trials wait at rungs, the part that pauses; `search.schedulers.rungs` says who goes on."""
 
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from search.promotion import Promotions
+from search.schedulers.rungs import Promotions
 from search.schedulers.setting import Setting
 
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from search.population import Snapshots
-from search.promotion import Promotions
+from search.schedulers.forks import Snapshots
+from search.schedulers.rungs import Promotions
 
 History = Mapping[int, Mapping[int, float]]
 """Trial number -> epoch -> value of the metric, of trials that ran before."""

@@ -8,7 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from search.space.domains import Choice, Fixed, Node, Range
+from search.space.domains import (
+    Choice,
+    Fixed,
+    Node,
+    Range,
+)
 
 _MAX_COMBINATIONS = 2048
 

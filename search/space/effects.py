@@ -4,7 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from search.space.domains import Choice, Fixed, Node, plain
+from search.space.domains import (
+    Choice,
+    Fixed,
+    Node,
+    plain,
+)
 from search.space.tree import flatten
 from segcore.config import TrainConfig
 

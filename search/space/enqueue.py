@@ -3,15 +3,29 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from search.config_errors import Problem, leaf_keys, nearest, node_at, shown, unknown_key, value_problem
-from search.errors import ConfigError
-from search.space.domains import Choice, Fixed, Node, plain, same_value
+from search.config.problems import (
+    Problem,
+    leaf_keys,
+    nearest,
+    node_at,
+    shown,
+    unknown_key,
+    value_problem,
+)
+from search.space.domains import (
+    Choice,
+    Fixed,
+    Node,
+    plain,
+    same_value,
+)
 from search.space.reader import SECTIONS, SELECTORS, Reader
 from search.space.tree import Space, all_nodes, flatten
 from segcore.config import TrainConfig
+from segcore.errors import ConfigError
 
 if TYPE_CHECKING:
-    from search.config_tree import SearchConfig
+    from search.config.tree import SearchConfig
 
 
 def enqueued_points(config: "SearchConfig", space: Space) -> list[dict[str, Any]]:

@@ -12,7 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from search.config_errors import leaf_keys, node_at, shown, unknown_key, value_problem
+from search.config.problems import (
+    leaf_keys,
+    node_at,
+    shown,
+    unknown_key,
+    value_problem,
+)
 from search.space.checks import combinations, within
 from search.space.reader import SELECTORS, Reader
 from search.space.rules import ARITHMETIC, ORDER, Rule

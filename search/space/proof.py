@@ -14,13 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from search.errors import ConfigError
-from search.space import Choice, Fixed, Node, Range, Space, apply
-from search.space.tree import all_nodes, same_value
+from search.space.domains import (
+    Choice,
+    Fixed,
+    Node,
+    Range,
+    same_value,
+)
+from search.space.parse import apply
+from search.space.tree import Space, all_nodes
 from segcore.config import ModelConfig, TrainConfig
+from segcore.errors import ConfigError
 
 if TYPE_CHECKING:
-    from segcore.data.cache import SampleCache
+    from segcore.data.pixels.cache_file import SampleCache
 
 NUM_POINTS = 200
 _TRIES = 3
@@ -110,14 +117,14 @@ def _described(config: TrainConfig, key: str, known: dict[str, dict[str, Any]]) 
 
 
 def describe(config: TrainConfig) -> dict[str, Any]:
-    """The facts of `segcore.applied` of a config, built on the meta device, for samples that are not there."""
+    """The facts of `segcore.applied.verify` of a config, built on the meta device, for samples that are not there."""
     import torch
 
-    from segcore.applied import read_applied
-    from segcore.evaluation import Evaluation, score
-    from segcore.metrics import ThresholdCurve
-    from segcore.step import build_step
-    from segcore.training import build_train_loader, compile_mode
+    from segcore.applied.verify import read_applied
+    from segcore.scores.threshold_curve import ThresholdCurve
+    from segcore.training.evaluation import Evaluation, score
+    from segcore.training.loop import build_train_loader, compile_mode
+    from segcore.training.step import build_step
 
     device, cache = torch.device("meta"), _no_samples(config)
     loader = build_train_loader(config, cache, 1, device)
@@ -134,7 +141,7 @@ def describe(config: TrainConfig) -> dict[str, Any]:
 
 
 def _own_device() -> Any:
-    from segcore.device import choose_device
+    from segcore.training.device import choose_device
 
     return choose_device()
 

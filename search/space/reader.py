@@ -6,8 +6,25 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from search.config_errors import Problem, leaf_keys, nearest, node_at, shown, unknown_key, value_problem
-from search.space.domains import DOMAINS, KINDS, Choice, Fixed, Node, Option, Prior, Range
+from search.config.problems import (
+    Problem,
+    leaf_keys,
+    nearest,
+    node_at,
+    shown,
+    unknown_key,
+    value_problem,
+)
+from search.space.domains import (
+    DOMAINS,
+    KINDS,
+    Choice,
+    Fixed,
+    Node,
+    Option,
+    Prior,
+    Range,
+)
 from segcore.config import TrainConfig
 
 SELECTORS = {"lr_scheduler": "name", "optimizer": "name", "model": "arch", "augment": "policy"}

@@ -4,7 +4,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from search.space.domains import Choice, Fixed, Node, Option, Range, Scalar, plain, same_value
+from search.space.domains import (
+    Choice,
+    Fixed,
+    Node,
+    Option,
+    Range,
+    Scalar,
+    plain,
+    same_value,
+)
 from search.space.rules import Rule
 from segcore.config import TrainConfig
 

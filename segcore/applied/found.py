@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from segcore.cost import num_parameters
-from segcore.data.augment_plan import Column, mixed_seeds
+from segcore.data.augment.plan import Column, mixed_seeds
 from segcore.models.blocks import AttentionGate
+from segcore.training.cost import num_parameters
 
 if TYPE_CHECKING:
-    from segcore.data.dataset import Loader
-    from segcore.optim import LRSchedule
-    from segcore.step import TrainStep
+    from segcore.data.loader import Loader
+    from segcore.training.optim import LRSchedule
+    from segcore.training.step import TrainStep
 
 NUM_DRAWS = 2048
 """Samples that augmentation is drawn for; what is rarer than `RAREST` of them cannot be measured so."""

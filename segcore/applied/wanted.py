@@ -14,13 +14,26 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from segcore.applied.found import MANY_UPDATES, TINY_FACTOR, is_measurable, loss_sample, probes
-from segcore.cost import num_parameters
-from segcore.device import choose_precision
-from segcore.models import build_model_outline, default_decoder_channels
+from segcore.applied.found import (
+    MANY_UPDATES,
+    TINY_FACTOR,
+    is_measurable,
+    loss_sample,
+    probes,
+)
+from segcore.models.build import build_model_outline, default_decoder_channels
+from segcore.training.cost import num_parameters
+from segcore.training.device import choose_precision
 
 if TYPE_CHECKING:
-    from segcore.config import AugmentConfig, LossConfig, LRSchedulerConfig, ModelConfig, OptimizerConfig, TrainConfig
+    from segcore.config import (
+        AugmentConfig,
+        LossConfig,
+        LRSchedulerConfig,
+        ModelConfig,
+        OptimizerConfig,
+        TrainConfig,
+    )
 
 ANYTHING = "anything"
 """Stands for what cannot be foreseen or measured."""

@@ -16,7 +16,7 @@ from filelock import FileLock
 from PIL import Image
 
 from segcore.config import DataConfig, SyntheticConfig
-from segcore.data.samples import SPLITS, Split
+from segcore.data.pairs.samples import SPLITS, Split
 from segcore.errors import DataError
 
 GENERATOR_VERSION = 1
@@ -39,7 +39,7 @@ def ensure_synthetic(config: DataConfig) -> Path:
     Raises:
         DataError: The folder cannot be written.
     """
-    from segcore.data.cache import cache_folder
+    from segcore.data.pixels.cache import cache_folder
 
     settings = {"version": GENERATOR_VERSION, "seed": config.seed, **config.synthetic.model_dump()}
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,4 +1,9 @@
-"""The gate: one batch overfitted, and whatever keeps it from being learned named, before a search is begun."""
+"""The gate: one batch overfitted, and whatever keeps it from being learned named, before a search is begun.
+
+Imported by the search's stages alone.
+
+Layer 5.
+"""
 
 from segcore.gate.gate import BUDGET_S, run_gate
 from segcore.gate.pipeline import Pipeline, build_pipeline

@@ -9,7 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from segcore.gate.alignment import Thumbnails, moved, moves, own_fits, pair_fits, standing_out
+from segcore.gate.alignment import (
+    Thumbnails,
+    moved,
+    moves,
+    own_fits,
+    pair_fits,
+    standing_out,
+)
 from segcore.gate.evidence import Evidence, Probe
 from segcore.gate.report import Finding
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from segcore.data.dataset import Batch
+from segcore.data.loader import Batch
 from segcore.gate.alignment import Thumbnails, thumbnails
 from segcore.gate.pipeline import BATCH_SIZE, Pipeline
 from segcore.gate.report import Finding

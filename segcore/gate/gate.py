@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from segcore.data.cache import SampleCache
+from segcore.data.pixels.cache_file import SampleCache
 from segcore.gate.data_probes import DATA_PROBES
 from segcore.gate.evidence import Evidence
 from segcore.gate.metric_probe import probe_metric
 from segcore.gate.model_probes import MODEL_PROBES
 from segcore.gate.optimizer_probes import OPTIMIZER_PROBES
-from segcore.gate.overfit import Overfit, Start, applied_threshold, overfit
+from segcore.gate.overfit import (
+    Overfit,
+    Start,
+    applied_threshold,
+    overfit,
+)
 from segcore.gate.picture import draw_picture
 from segcore.gate.pipeline import Pipeline, build_pipeline
 from segcore.gate.report import Figures, Finding, GateReport

@@ -35,7 +35,7 @@ def probe_metric(evidence: Evidence) -> Iterator[Finding]:
         return
     yield Finding(
         "metric_wrong", "error", "the metric gives neither the IoU nor the Dice of predictions that are known", numbers,
-        "compare it with segcore.metrics.ThresholdCurve",
+        "compare it with segcore.scores.threshold_curve.ThresholdCurve",
     )  # fmt: skip
 
 

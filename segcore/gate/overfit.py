@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from segcore.data.dataset import Batch
+from segcore.data.loader import Batch
 from segcore.gate.pipeline import Pipeline
-from segcore.metrics import CurveResult, ThresholdCurve
+from segcore.scores.curve import CurveResult
+from segcore.scores.threshold_curve import ThresholdCurve
 
 MAX_STEPS = 96
 MORE_STEPS = 64

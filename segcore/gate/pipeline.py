@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from segcore.data.cache import SampleCache
-from segcore.data.dataset import Batch, BatchDataset, build_loader
-from segcore.data.foreground import ByteArray
-from segcore.metrics import ThresholdCurve
-from segcore.models import SegmentationModel, build_model
-from segcore.step import TrainStep, build_step
+from segcore.data.loader import Batch, BatchDataset, build_loader
+from segcore.data.pixels.cache_file import SampleCache
+from segcore.data.pixels.foreground import ByteArray
+from segcore.models.build import build_model
+from segcore.models.unet import SegmentationModel
+from segcore.scores.threshold_curve import ThresholdCurve
+from segcore.training.step import TrainStep, build_step
 
 if TYPE_CHECKING:
     from segcore.config import TrainConfig

@@ -5,7 +5,7 @@
 An attention U-Net on a ResNet50 with AdamW goes through epochs of validation alone, every one of them the best so far,
 on one core. *Before*: the state, with the weights of the best epoch beside those of the last, is written to a folder of
 its own after validation, copied to the trial's folder as `ray.tune.report` does (`pyarrow.fs.copy_files`), and the
-first one deleted. *After*: `segcore.checkpoint_writer`. *Late* is the same for an epoch that nobody expected to be the
+first one deleted. *After*: `segcore.checkpoint.writer`. *Late* is the same for an epoch that nobody expected to be the
 best, so that everything is written after validation. Seconds on the critical path are those within the calls that save,
 and those by which validation takes longer while a thread writes; medians of epochs that take turns.
 """
@@ -29,12 +29,12 @@ from plain_config import plain_config
 from safetensors.torch import save_file
 from torch import Tensor
 
-from segcore.checkpoint import BestModel, TrainingState
-from segcore.checkpoint_files import folder_bytes
-from segcore.checkpoint_writer import CheckpointWriter
-from segcore.device import choose_device
-from segcore.models import build_model
-from segcore.optim import build_lr_scheduler, build_optimizer
+from segcore.checkpoint.files import folder_bytes
+from segcore.checkpoint.state import BestModel, TrainingState
+from segcore.checkpoint.writer import CheckpointWriter
+from segcore.models.build import build_model
+from segcore.training.device import choose_device
+from segcore.training.optim import build_lr_scheduler, build_optimizer
 
 MODEL = {"model.arch": "attention_unet", "model.encoder": "timm:resnet50", "model.encoder_weights": "none"}
 IMAGE_SIZE, NUM_OVERLAYS = 256, 6

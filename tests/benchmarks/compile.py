@@ -4,9 +4,9 @@
 
 Each row trains with random images, in a process of its own: plain; compiled with an empty Inductor cache (cold);
 compiled again with what that left on disk (warm). Warm-up is the time of the first compiled forward and backward pass.
-Break-even is the number of steps from which compiling pays. Then the rule of `segcore.compiling` decides for runs of
-several lengths, first from its estimates alone, then from its record; each decision is compared with the better of both
-in hindsight: its regret is the time that it loses, as a share of the better one's.
+Break-even is the number of steps from which compiling pays. Then the rule of `segcore.training.compiling` decides for
+runs of several lengths, first from its estimates alone, then from its record; each decision is compared with the
+better of both in hindsight: its regret is the time that it loses, as a share of the better one's.
 """
 
 from __future__ import annotations
@@ -27,11 +27,17 @@ import torch
 from bench_page import device_name, table, write_page
 from plain_config import plain_config
 
-from segcore.compiling import CompileCosts, Compiler, CompileRecord, decide, num_layers
-from segcore.data.dataset import Batch
-from segcore.device import choose_device
-from segcore.step import TrainStep, build_step
-from segcore.step_probe import random_batch
+from segcore.data.loader import Batch
+from segcore.training.compiling import (
+    CompileCosts,
+    Compiler,
+    CompileRecord,
+    decide,
+    num_layers,
+)
+from segcore.training.device import choose_device
+from segcore.training.step import TrainStep, build_step
+from segcore.training.step_probe import random_batch
 
 CPU_CASES = {
     "unet, 8 channels, 64 px": {"model.base_channels": 8, "data.image_size": 64, "train.batch_size": 16},

@@ -32,8 +32,8 @@ import numpy as np
 import numpy.typing as npt
 from bench_page import table, write_page
 
-from segcore.intervals import difference_interval, mean_interval, t_quantile
-from segcore.seed_noise import difference_over_seeds, seed_variance
+from segcore.scores.intervals import difference_interval, mean_interval, t_quantile
+from segcore.scores.seed_noise import difference_over_seeds, seed_variance
 
 Array = npt.NDArray[np.float64]
 Interval = tuple[float, float]

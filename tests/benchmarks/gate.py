@@ -18,8 +18,10 @@ from typing import Any
 from bench_page import table, write_page
 from gate_faults import FAULTS, HEALTHY, LITE0, Fault, cache_of, config_of
 
-from segcore.device import begin_trial
-from segcore.gate import GateReport, build_pipeline, run_gate
+from segcore.gate.gate import run_gate
+from segcore.gate.pipeline import build_pipeline
+from segcore.gate.report import GateReport
+from segcore.training.device import begin_trial
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 QUICK_FAULTS = ("masks left at 0/255", "masks shuffled", "sigmoid in the model", "threshold far too high")

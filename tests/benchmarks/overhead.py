@@ -48,7 +48,7 @@ def train(spec: dict[str, Any]) -> None:
 
 def our_config(folder: Path, num_samples: int) -> Any:
     """A search whose trials are one epoch long."""
-    from search.config import load_config
+    from search.config.load import load_config
 
     tree = {
         "name": "overhead",
@@ -65,8 +65,8 @@ def our_config(folder: Path, num_samples: int) -> Any:
 
 def run_ours(folder: Path, num_trials: int, sleep_s: float) -> float:
     """Wall seconds of our search."""
-    from search.runs import create_run
-    from search.tuner import run_search
+    from search.run.folder import create_run
+    from search.tune.search import run_search
 
     config = our_config(folder, num_trials)
     paths = create_run(config, "search")
@@ -133,15 +133,15 @@ def reports_per_s(num_reports: int) -> float:
     """Reports a second through searcher, journal and progress lines, as Tune's controller calls them."""
     from rich.console import Console
 
-    from search.callbacks.journal import JournalCallback
-    from search.callbacks.progress import ProgressCallback
-    from search.events import EventLog
-    from search.runs import create_run
+    from search.run.folder import create_run
+    from search.run.journal import EventLog
     from search.sampling.proposer import Proposer
-    from search.space import parse_space
-    from search.storage import open_study
-    from search.study import StudySearcher
-    from search.tuner import save_tables
+    from search.space.parse import parse_space
+    from search.study.storage import open_study
+    from search.tune.journal_callback import JournalCallback
+    from search.tune.progress import ProgressCallback
+    from search.tune.search import save_tables
+    from search.tune.searcher import StudySearcher
 
     num_trials = 20
     with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
@@ -234,7 +234,7 @@ def table(found: dict[str, float], num_trials: int, sleep_s: float) -> list[str]
 
 def page(found: dict[str, float], lines: list[str]) -> str:
     """The result with what it was measured on."""
-    from segcore.card import installed_versions
+    from segcore.sealed.card import installed_versions
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     versions = ", ".join(f"{name} {version}" for name, version in installed_versions().items())

@@ -30,8 +30,8 @@ import torch
 from bench_page import device_name, table, write_page
 from plain_config import plain_config
 
-from segcore.device import begin_trial, choose_device, is_out_of_memory
-from segcore.step_probe import RateProbe, random_batch
+from segcore.training.device import begin_trial, choose_device, is_out_of_memory
+from segcore.training.step_probe import RateProbe, random_batch
 
 SMALL = {"model.base_channels": 16, "data.image_size": 128, "train.batch_size": 16, "train.compile": False}
 LARGE = {

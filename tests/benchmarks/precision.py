@@ -16,10 +16,10 @@ from typing import Any
 from bench_page import device_name, table, write_page
 from plain_config import plain_config
 
-from segcore.data.dataset import Batch
-from segcore.device import begin_trial, choose_device, has_bf16
-from segcore.step import TrainStep, build_step
-from segcore.step_probe import random_batch
+from segcore.data.loader import Batch
+from segcore.training.device import begin_trial, choose_device, has_bf16
+from segcore.training.step import TrainStep, build_step
+from segcore.training.step_probe import random_batch
 
 CASES: dict[str, dict[str, Any]] = {
     "unet, 8 channels, 48 px": {"model.base_channels": 8, "data.image_size": 48, "train.batch_size": 16},

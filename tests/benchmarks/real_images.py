@@ -20,10 +20,10 @@ import numpy as np
 from bench_page import table, write_page
 from PIL import Image
 
-from search.reruns.confirming_view import confirmation_lines, confirmation_table
-from search.reruns.explaining_view import alternative_table, ledger_lines, ledger_table
-from search.results import ranked, read_table, settings_of
-from search.show import short_names
+from search.run.tables import ranked, read_table, settings_of
+from search.show.confirmation import confirmation_lines, confirmation_table
+from search.show.ledger import alternative_table, ledger_lines, ledger_table
+from search.show.run import short_names
 
 ROOT = Path(__file__).resolve().parents[2]
 GOALS = {"horses": 0.86, "nuclei": 0.78}

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from search_simulation import METHODS, simulate
 from search_tasks import TableTask
 
-from segcore.card import installed_versions
+from segcore.sealed.card import installed_versions
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "results" / "benchmarks" / "real_search.parquet"

@@ -48,12 +48,13 @@ def combinations() -> list[dict[str, Any]]:
 
 def train(point: dict[str, Any], root: Path, part: Path) -> None:
     """Trains one config to the end and writes its rows."""
-    from search.space import apply
+    from search.space.parse import apply
     from segcore.config import TrainConfig
-    from segcore.data.cache import build_cache, open_cache
-    from segcore.data.discovery import discover
+    from segcore.data.pairs.discovery import discover
+    from segcore.data.pixels.cache import build_cache
+    from segcore.data.pixels.cache_file import open_cache
     from segcore.errors import NonFiniteLossError
-    from segcore.training import fit
+    from segcore.training.loop import fit
 
     base = TrainConfig.model_validate({**SETTINGS, "data": {**SETTINGS["data"], "root": str(root)}})
     config = apply(base, point)

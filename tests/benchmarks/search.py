@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from search_simulation import METHODS, Ours, simulate
 from search_tasks import Task, hartmann_tasks, prior_tasks
 
-from segcore.card import installed_versions
+from segcore.sealed.card import installed_versions
 
 ROOT = Path(__file__).resolve().parents[2]
 BUDGET = 900

@@ -4,10 +4,10 @@
 
 Theirs decodes JPEG and PNG, resizes, augments (`light`) and normalises sample by sample in `__getitem__`, trains in
 float32 and contiguous memory, and reads `.item()` of the loss and an IoU in each step (`tests/support/homework.py`).
-Ours reads the memory-mapped cache, augments in the loader or on the GPU, trains by `segcore.step` at the precision that
-`auto` takes, plain and compiled. The model is an attention U-Net on a ResNet50 at 256 px. They take turns in one
-process; medians over the blocks. On a GPU the batch is 32 and theirs has two loader processes; on a CPU it is 4, to fit
-into memory, and all assemble batches themselves.
+Ours reads the memory-mapped cache, augments in the loader or on the GPU, trains by `segcore.training.step` at the
+precision that `auto` takes, plain and compiled. The model is an attention U-Net on a ResNet50 at 256 px. They take
+turns in one process; medians over the blocks. On a GPU the batch is 32 and theirs has two loader processes; on a CPU it
+is 4, to fit into memory, and all assemble batches themselves.
 
 The loaders alone are in the second table: images per CPU-second from files of 500x375 px (`decode+P`: the usual way
 with policy P) and from the cache (`P`), and what a policy costs compared with decoding.
@@ -32,13 +32,14 @@ from loader_bench import measure_loader, usual_augmentation
 from photos import index_of, make_photos
 from plain_config import plain_config
 
-from segcore.compiling import Compiler
-from segcore.data.cache import SampleCache, build_cache, open_cache
-from segcore.data.dataset import Batch, Loader
-from segcore.device import begin_trial, choose_device, freed_memory_kept
-from segcore.models import build_model
-from segcore.step import build_step
-from segcore.training import build_train_loader
+from segcore.data.loader import Batch, Loader
+from segcore.data.pixels.cache import build_cache
+from segcore.data.pixels.cache_file import SampleCache, open_cache
+from segcore.models.build import build_model
+from segcore.training.compiling import Compiler
+from segcore.training.device import begin_trial, choose_device, freed_memory_kept
+from segcore.training.loop import build_train_loader
+from segcore.training.step import build_step
 
 MODEL = {"model.arch": "attention_unet", "model.encoder": "timm:resnet50", "augment.policy": "light"}
 

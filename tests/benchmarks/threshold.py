@@ -13,8 +13,9 @@ smooth random field, so sharp that over half of the pixels are sure to a thousan
 
 The edge error is the largest difference, over 129 of our thresholds, from the loop's scores in float64, with masks,
 noise, and probabilities that all lie exactly on thresholds. The share of validation is the curve's part of
-`segcore.evaluation.evaluate` without loading: on a CPU in float32, of CPU time, with one thread, as a trial has; on a
-GPU in bf16, of wall time, where the curve's is the device's time of each update and the wall time of the rest.
+`segcore.training.evaluation.evaluate` without loading: on a CPU in float32, of CPU time, with one thread, as a trial
+has; on a GPU in bf16, of wall time, where the curve's is the device's time of each update and the wall time of the
+rest.
 """
 
 from __future__ import annotations
@@ -34,12 +35,18 @@ from bench_page import device_name, table, write_page
 from plain_config import plain_config
 from torch import Tensor
 
-from segcore.data.dataset import Batch
-from segcore.device import begin_trial, choose_device, freed_memory_kept, prepare_device
-from segcore.evaluation import evaluate
+from segcore.data.loader import Batch
 from segcore.losses import build_loss
-from segcore.metrics import METRICS, CurveResult, ThresholdCurve
-from segcore.models import build_model
+from segcore.models.build import build_model
+from segcore.scores.curve import METRICS, CurveResult
+from segcore.scores.threshold_curve import ThresholdCurve
+from segcore.training.device import (
+    begin_trial,
+    choose_device,
+    freed_memory_kept,
+    prepare_device,
+)
+from segcore.training.evaluation import evaluate
 
 HAS_TORCHMETRICS = find_spec("torchmetrics") is not None
 Batches = list[tuple[Tensor, Tensor]]

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from segcore import trainable
-from segcore.checkpoint import read_best, read_state
+from segcore.checkpoint.state import read_best, read_state
 from segcore.config import TrainConfig
-from segcore.cost import num_parameters
-from segcore.data.cache import build_cache
-from segcore.data.discovery import discover
+from segcore.data.pairs.discovery import discover
+from segcore.data.pixels.cache import build_cache
 from segcore.errors import TrainingError
-from segcore.models import build_model
+from segcore.models.build import build_model
 from segcore.trainable import train_trial
+from segcore.training.cost import num_parameters
 
 CONFIG = TrainConfig.model_validate(
     {

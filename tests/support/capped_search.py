@@ -44,12 +44,12 @@ def main(folder: Path) -> None:
     from capped_search import train_within_limit as trainable  # by this name the workers find it
     from rich.console import Console
 
-    from search import checking
-    from search.callbacks.progress import ProgressCallback
-    from search.config import load_config
-    from search.paths import RunPaths
-    from search.runs import create_run
-    from search.tuner import run_search
+    from search.config.load import load_config
+    from search.run.folder import create_run
+    from search.run.paths import RunPaths
+    from search.stages import checking
+    from search.tune.progress import ProgressCallback
+    from search.tune.search import run_search
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config = load_config(folder / "capped.yaml")

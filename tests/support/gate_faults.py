@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segcore.config import TrainConfig
-from segcore.data.cache import build_cache, open_cache
-from segcore.data.cache_file import SampleCache
-from segcore.data.dataset import Batch, build_loader
-from segcore.data.discovery import discover
-from segcore.gate import Pipeline
+from segcore.data.loader import Batch, build_loader
+from segcore.data.pairs.discovery import discover
+from segcore.data.pixels.cache import build_cache
+from segcore.data.pixels.cache_file import SampleCache, open_cache
+from segcore.gate.pipeline import Pipeline
 
 SMALL: dict[str, Any] = {
     "data.root": "synthetic", "data.image_size": 48, "model.base_channels": 8, "model.depth": 3,

@@ -11,9 +11,9 @@ import sys
 import torch
 from plain_config import plain_config
 
-from segcore.device import begin_trial, choose_device, is_out_of_memory
-from segcore.step import build_step
-from segcore.step_probe import random_batch
+from segcore.training.device import begin_trial, choose_device, is_out_of_memory
+from segcore.training.step import build_step
+from segcore.training.step_probe import random_batch
 
 
 def main(width: int, share: float, steps: int) -> None:

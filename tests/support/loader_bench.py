@@ -20,10 +20,11 @@ from photos import index_of
 from plain_config import plain_config
 from torch.utils.data import DataLoader, Dataset
 
-from segcore.data.augment import build_augmentation
-from segcore.data.augment_plan import mixed_seeds
-from segcore.data.cache import SampleCache, build_cache, open_cache
-from segcore.data.dataset import build_loader
+from segcore.data.augment.plan import mixed_seeds
+from segcore.data.augment.policy import build_augmentation
+from segcore.data.loader import build_loader
+from segcore.data.pixels.cache import build_cache
+from segcore.data.pixels.cache_file import SampleCache, open_cache
 
 POLICIES = ("flip", "light", "medium")
 Augment = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]

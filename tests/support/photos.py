@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from segcore.data.samples import DatasetIndex, Sample
+from segcore.data.pairs.samples import DatasetIndex, Sample
 
 PHOTO_HW = (375, 500)
 

@@ -10,12 +10,12 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from search.config import SearchConfig
-from search.paths import RunPaths, write_json
-from search.report.sources import Sources
-from search.results import Tables, write_tables
-from search.runs import create_run, update_run
-from search.storage import close_study, open_study
+from search.config.tree import SearchConfig
+from search.run.folder import create_run, update_run
+from search.run.paths import RunPaths, write_json
+from search.run.reading import Sources
+from search.run.tables import Tables, write_tables
+from search.study.storage import close_study, open_study
 
 OPTUNA_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 

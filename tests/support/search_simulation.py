@@ -15,10 +15,10 @@ import numpy as np
 from ray.tune.schedulers import TrialScheduler
 from search_tasks import EPOCHS, Task
 
-from search.config_tree import SchedulerConfig
+from search.config.tree import SchedulerConfig
 from search.sampling.proposer import Proposer
-from search.schedulers import build_promotions, build_scheduler, decision_epochs
-from search.space import Choice
+from search.schedulers.build import build_promotions, build_scheduler, decision_epochs
+from search.space.domains import Choice
 
 ETA = 3
 

@@ -9,7 +9,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from search.space import Choice, Node, Option, Range, Space
+from search.space.domains import (
+    Choice,
+    Node,
+    Option,
+    Range,
+)
+from search.space.tree import Space
 
 EPOCHS = 27
 Array = NDArray[np.float64]

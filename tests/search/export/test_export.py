@@ -5,18 +5,18 @@ from pathlib import Path
 import pytest
 from servers.yandex_disk import FOR_EVER, TOKEN, Fault, YandexDiskServer
 
-from search.errors import BundleError, ConfigError
-from search.export import (
+from search.export import yandex_client
+from search.export.backoff import Backoff
+from search.export.registry import (
     TARGETS,
-    TargetSpec,
     build_target,
     check_targets,
     export_all,
     parse_target,
     sealed_files,
-    yandex_client,
 )
-from search.export.backoff import Backoff
+from search.export.target import TargetSpec
+from segcore.errors import BundleError, ConfigError
 
 GOOD = {"local": "/tmp/x", "yandex_disk": "/segsearch/attention", "wandb_artifact": "attention-best"}
 

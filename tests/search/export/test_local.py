@@ -8,7 +8,7 @@ import pytest
 from search.errors import ExportError
 from search.export.local import LocalTarget
 from search.export.target import digest_of
-from segcore.card import verify_bundle
+from segcore.sealed.card import verify_bundle
 
 NAMES = ["card.json", "model.safetensors"]
 

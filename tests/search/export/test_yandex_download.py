@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 from servers.yandex_disk import FOR_EVER, Fault, YandexDiskServer
 
-from search.errors import BundleError, ConfigError
 from search.export.backoff import Backoff
-from search.export.yandex_disk import download
-from search.export.yandex_download import DownloadError
-from segcore.card import verify_bundle
+from search.export.yandex_download import DownloadError, download
+from segcore.errors import BundleError, ConfigError
+from segcore.sealed.card import verify_bundle
 
 FOLDER = "/segsearch/attention"
 NAMES = ["card.json", "model.safetensors"]

@@ -4,9 +4,15 @@ import pytest
 from report_runs import card, frozen, row, score, sources
 from rerun_records import by_loss, tie
 
-from search.report.outcome import all_scores, best_trials, failures, headline, origins
-from search.report.score_section import quoted_score, scores_section
-from segcore.scoring import ImageScore, summarize
+from search.report.outcome import (
+    all_scores,
+    best_trials,
+    failures,
+    headline,
+    origins,
+)
+from search.report.sections.score import quoted_score, scores_section
+from segcore.scores.scoring import ImageScore, summarize
 
 
 def test_the_score_to_quote_is_the_one_that_chose_nothing() -> None:

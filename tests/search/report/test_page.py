@@ -13,12 +13,14 @@ from report_runs import write_run
 from rerun_records import ledger, tie
 from rich.console import Console
 
-from search import job
-from search.cli import main
-from search.config import SearchConfig, load_config
+from search.cli.group import main
+from search.config.load import load_config
+from search.config.tree import SearchConfig
 from search.errors import RunError
-from search.paths import RunPaths, write_json
-from search.report import figures, report_record, write_report
+from search.report import figures
+from search.report.build import report_record, write_report
+from search.run.paths import RunPaths, write_json
+from search.stages import job
 
 SELF_CLOSING = frozenset({"meta", "link", "img"})
 

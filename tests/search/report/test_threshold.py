@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from report_runs import card, row, sources, write_curve
 
-from search.report.threshold import cost_of_search, read_iou_curve, share_at_least, threshold_cost
+from search.report.threshold import (
+    cost_of_search,
+    read_iou_curve,
+    share_at_least,
+    threshold_cost,
+)
 
 
 def test_a_tent_by_hand() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from search.sampling.cube import Cube
-from search.space import parse_space
+from search.space.parse import parse_space
 from segcore.config import TrainConfig
 
 BASE = TrainConfig()

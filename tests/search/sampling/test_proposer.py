@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from search.errors import ConfigError
 from search.sampling.proposer import SAMPLERS, Proposer
-from search.space import Space, parse_space
+from search.space.parse import parse_space
+from search.space.tree import Space
 from segcore.config import TrainConfig
+from segcore.errors import ConfigError
 
 BASE = TrainConfig()
 CONDITIONAL = {

@@ -10,7 +10,7 @@ import pytest
 from search.sampling.past import Past
 from search.sampling.proposer import Proposer
 from search.sampling.scalarization import WEIGHTS, scalarized
-from search.space import parse_space
+from search.space.parse import parse_space
 from segcore.config import TrainConfig
 
 SPACE = parse_space(

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from segcore.config import DataConfig
-from segcore.data.cache import build_cache, open_cache
-from segcore.data.discovery import discover
+from segcore.data.pairs.discovery import discover
+from segcore.data.pixels.cache import build_cache
+from segcore.data.pixels.cache_file import open_cache
 from segcore.data.synthetic import draw_sample, ensure_synthetic
 from segcore.errors import DataError
 

@@ -10,8 +10,9 @@ import torch
 from gate_faults import FAULTS, HEALTHY, LITE0, Fault, cache_of, config_of, with_targets
 from PIL import Image
 
-from segcore.data.dataset import Batch
-from segcore.gate import build_pipeline, run_gate
+from segcore.data.loader import Batch
+from segcore.gate.gate import run_gate
+from segcore.gate.pipeline import build_pipeline
 
 QUICK = {"unet, adamw, cosine, light", "sigmoid in the model", "metric's arguments swapped"}
 """Those that `make quick` runs too."""

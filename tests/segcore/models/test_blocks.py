@@ -2,7 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from segcore.models.blocks import AttentionGate, ConvBlock, ResidualBlock, initialize
+from segcore.models.blocks import (
+    AttentionGate,
+    ConvBlock,
+    ResidualBlock,
+    initialize,
+)
 
 
 @pytest.mark.parametrize("block", [ConvBlock, ResidualBlock])

@@ -1,0 +1,265 @@
+"""A run's folder from creation to its last status; one process at a time works on it."""
+
+import logging
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from search.config.load import dump_config, load_config
+from search.config.tree import SearchConfig
+from search.errors import RunError
+from search.run.environment import describe_environment
+from search.run.journal import read_events
+from search.run.paths import (
+    RunPaths,
+    read_json,
+    write_json,
+    write_text,
+)
+
+log = logging.getLogger("segsearch")
+
+_IMPORTED = time.time()
+RESUMABLE = ("stopped", "interrupted", "failed")
+
+
+def create_run(config: SearchConfig, kind: str) -> RunPaths:
+    """Makes `results/<name>/` with the resolved config and a first `run.json`.
+
+    Args:
+        config: The config of the run, its paths absolute.
+        kind: `search` or `train`.
+
+    Raises:
+        RunError: A run of that name is there already, or the folder cannot be made.
+    """
+    paths = RunPaths(Path(config.results) / config.name)
+    if paths.run.exists():
+        status = status_now(read_json(paths.run))
+        if status in ("running", "done", "export_failed") or read_events(paths.events):
+            hint = f"segsearch resume {config.name}" if status in RESUMABLE else f"segsearch show {config.name}"
+            raise RunError(
+                f"the run {config.name!r} is there already ({paths.root}, status: {status}); "
+                f"see `{hint}`, or give this one another name with --name"
+            )
+        log.info("an earlier %s in %s never came to its first report; starting anew", config.name, paths.root)
+        shutil.rmtree(paths.root)
+    try:
+        paths.root.mkdir(parents=True, exist_ok=True)
+        write_text(paths.config, dump_config(config))
+    except OSError as error:
+        raise RunError(f"results: the run's folder {paths.root} cannot be written: {error}") from error
+    write_json(
+        paths.run,
+        {
+            "name": config.name,
+            "kind": kind,
+            "status": "running",
+            "worker": _this_process(),
+            "created": time.time(),
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            **describe_environment(),
+            "seed": config.search.seed,
+            "timings": {},
+        },
+    )
+    return paths
+
+
+def absolute_paths(config: SearchConfig) -> SearchConfig:
+    """The config with every path made absolute, so that a worker, or a resume from elsewhere, finds the same files."""
+    model, data = config.model, config.data
+    targets = [
+        spec.model_copy(update={"local": _absolute(spec.location)}) if spec.kind == "local" else spec
+        for spec in config.export.targets
+    ]
+    return config.model_copy(
+        update={
+            "data": data.model_copy(
+                update={
+                    "root": data.root if data.root == "synthetic" else _absolute(data.root),
+                    "cache_dir": data.cache_dir and _absolute(data.cache_dir),
+                }
+            ),
+            "model": model.model_copy(update={"encoder_weights": _weights(model.encoder_weights)}),
+            "space": {key: _absolute_weights(value, key) for key, value in config.space.items()},
+            "search": config.search.model_copy(
+                update={"enqueue": tuple(_absolute_weights(point, "") for point in config.search.enqueue)}
+            ),
+            "export": config.export.model_copy(update={"targets": tuple(targets)}),
+            "results": _absolute(config.results),
+        }
+    )
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().resolve())
+
+
+def _weights(value: str) -> str:
+    return value if value in ("none", "imagenet") else _absolute(value)
+
+
+def _absolute_weights(tree: Any, key: str) -> Any:
+    """Makes the paths below any searched `encoder_weights` absolute."""
+    if isinstance(tree, dict):
+        is_weights = key.rpartition(".")[2] == "encoder_weights"
+        if is_weights and isinstance(tree.get("choice"), list):
+            prior = tree.get("prior", {})
+            return {
+                **tree,
+                "choice": [_weights(value) if isinstance(value, str) else value for value in tree["choice"]],
+                **({"prior": {**prior, "center": _weights(prior["center"])}} if prior else {}),
+            }
+        return {name: _absolute_weights(value, str(name)) for name, value in tree.items()}
+    if isinstance(tree, str) and key.rpartition(".")[2] == "encoder_weights":
+        return _weights(tree)
+    return tree
+
+
+def stored_config(paths: RunPaths) -> SearchConfig:
+    """The config that a run was started with."""
+    return load_config(paths.config)
+
+
+@contextmanager
+def held(paths: RunPaths) -> Iterator[None]:
+    """Holds the run's lock, so that no other process changes the run.
+
+    Raises:
+        RunError: Another process works on the run.
+    """
+    lock = FileLock(paths.lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RunError(f"the run {paths.name!r} is being worked on by another process; wait for it to end") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def working_on(paths: RunPaths) -> Iterator[None]:
+    """Holds the run's lock, keeps what is logged in `segsearch.log`, and records in `run.json` how the work ended.
+
+    Raises:
+        RunError: Another process works on the run.
+    """
+    with held(paths), _recorded(paths):
+        yield
+
+
+@contextmanager
+def _recorded(paths: RunPaths) -> Iterator[None]:
+    started = time.time()
+    handler = logging.FileHandler(paths.log, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    try:
+        _begin(paths)
+        yield
+    except KeyboardInterrupt:
+        update_run(paths, status="interrupted")
+        raise
+    except BaseException as error:
+        update_run(paths, status="failed", error=f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        try:
+            timings = read_json(paths.run)["timings"]
+            total = timings.get("total_s", 0.0) + time.time() - started
+            update_run(paths, timings={**timings, "total_s": round(total, 3)})
+        finally:
+            log.removeHandler(handler)
+            handler.close()
+
+
+def status_now(record: dict[str, Any]) -> str:
+    """The recorded status, or `stopped` for a run that claims to be running while its process is gone.
+
+    Of a process on another host nothing is known; its word is taken.
+    """
+    status, worker = str(record["status"]), record.get("worker")
+    if status != "running":
+        return status
+    if worker is None:
+        return "stopped"
+    if worker["host"] != socket.gethostname():
+        return status
+    try:
+        os.kill(worker["pid"], 0)
+    except ProcessLookupError:
+        return "stopped"
+    except PermissionError:
+        pass
+    return status
+
+
+def _this_process() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
+
+
+def _begin(paths: RunPaths) -> None:
+    """Records that this process works on the run now.
+
+    Adds what a session worked that was killed before it could record it: up to its last report.
+    """
+    record = read_json(paths.run)
+    timings, stage = dict(record["timings"]), record.get("stage")
+    if record["status"] == "running":
+        lost = max(0.0, _last_report(paths) - float(record["worker"]["since"]))
+        timings["total_s"] = round(timings.get("total_s", 0.0) + lost, 3)
+    if stage is not None:
+        timings[f"{stage['name']}_s"] = round(stage_seconds(paths, stage["name"]), 3)
+    update_run(paths, status="running", worker=_this_process(), timings=timings, stage=None)
+
+
+def _last_report(paths: RunPaths) -> float:
+    journals = (paths.events, paths.reruns.events)
+    return max((journal.stat().st_mtime for journal in journals if journal.exists()), default=0.0)
+
+
+def update_run(paths: RunPaths, **changes: Any) -> None:
+    """Changes fields of `run.json`, which is replaced whole; None drops a field.
+
+    An `error` is dropped once the status is no failure.
+    """
+    record = {key: value for key, value in {**read_json(paths.run), **changes}.items() if value is not None}
+    if record["status"] not in ("failed", "export_failed"):
+        record.pop("error", None)
+    write_json(paths.run, record)
+
+
+@contextmanager
+def timed(paths: RunPaths, stage: str) -> Iterator[None]:
+    """Adds the seconds that a stage took to `run.json`, over all sessions."""
+    update_run(paths, stage={"name": stage, "since": time.time()})
+    try:
+        yield
+    finally:
+        timings = {**read_json(paths.run)["timings"], f"{stage}_s": round(stage_seconds(paths, stage), 3)}
+        update_run(paths, timings=timings, stage=None)
+
+
+def stage_seconds(paths: RunPaths, stage: str) -> float:
+    """Seconds that a stage has taken so far, over all sessions.
+
+    One that this process is in counts until now; one in which an earlier process was killed, until its last report.
+    """
+    record = read_json(paths.run)
+    total, entered = float(record["timings"].get(f"{stage}_s", 0.0)), record.get("stage")
+    if entered is None or entered["name"] != stage:
+        return total
+    since = float(entered["since"])
+    until = time.time() if since >= _IMPORTED else _last_report(paths)
+    return total + max(0.0, until - since)

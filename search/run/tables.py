@@ -1,0 +1,196 @@
+"""The run's tables, from the study and the journal; no training, no Ray, no side effects but the two Parquet files."""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from search.run.journal import applied_by_trial, epochs_by_trial, errors_by_trial
+from search.run.pareto import sorted_fronts
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+STATES: dict[str, str] = {
+    "COMPLETE": "complete",
+    "PRUNED": "pruned",
+    "FAIL": "failed",
+    "RUNNING": "running",
+    "WAITING": "waiting",
+}
+"""Optuna's name of a trial's state, and ours."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """`trials`: a row a trial; `epochs`: a row an epoch. Plain dicts, ready to print or to write."""
+
+    trials: list[dict[str, Any]]
+    epochs: list[dict[str, Any]]
+
+
+def build_tables(
+    trials: Sequence["FrozenTrial"],
+    events: list[dict[str, Any]],
+    *,
+    metric: str,
+    mode: str,
+    second_metric: str | None = None,
+) -> Tables:
+    """Joins what the study and the journal know of each trial.
+
+    A trial's `value` is the metric of its best epoch, which is also the epoch whose weights its checkpoint keeps,
+    whatever its state: a trial that was stopped early may still hold the best model. With a second metric, its column
+    holds the cost that the trial was judged by, and `pareto` is true for the trials of `pareto_front`. `applied` is
+    JSON: what was read back of the trial before it trained.
+    """
+    # Imported here: the study brings Ray and Optuna, which reading a finished table does not need.
+    from search.study.observations import COST_ATTR, PARAMS_ATTR, RAY_IDS_ATTR
+
+    journal = epochs_by_trial(events)
+    errors = errors_by_trial(events)
+    proofs = applied_by_trial(events)
+    trial_rows = []
+    for trial in trials:
+        state = STATES[trial.state.name]
+        if state == "waiting":
+            continue
+        rows = journal.get(trial.number, {})
+        values = {epoch: float(row["metrics"][metric]) for epoch, row in rows.items()}
+        best_epoch = _best_epoch({epoch: value for epoch, value in values.items() if not math.isnan(value)}, mode)
+        best_metrics = rows[best_epoch]["metrics"] if best_epoch is not None else {}
+        error = errors.get(trial.number) if state == "failed" else None
+        trial_rows.append(
+            {
+                "number": trial.number,
+                "state": state,
+                "value": values[best_epoch] if best_epoch is not None else None,
+                "best_epoch": best_epoch,
+                "epochs": max(values, default=0),
+                "started": trial.datetime_start.timestamp() if trial.datetime_start else None,
+                "ended": trial.datetime_complete.timestamp() if trial.datetime_complete else None,
+                "train_s": sum(row["metrics"].get("time/train_s", 0.0) for row in rows.values()),
+                **{key: best_metrics.get(key) for key in _metric_keys(best_metrics)},
+                **({second_metric: trial.user_attrs.get(COST_ATTR)} if second_metric else {}),
+                **{f"param/{key}": value for key, value in trial.user_attrs.get(PARAMS_ATTR, {}).items()},
+                "error": f"{error['kind']}: {error['message']}" if error else None,
+                "applied": json.dumps(proofs[trial.number][-1]["applied"]) if trial.number in proofs else None,
+                "ray_trial_ids": list(trial.user_attrs.get(RAY_IDS_ATTR, [])),
+            }
+        )
+    if second_metric is not None:
+        front = pareto_front(trial_rows, second_metric, mode)
+        for row in trial_rows:
+            row["pareto"] = row["number"] in front
+    return Tables(trial_rows, epoch_rows(journal))
+
+
+def pareto_front(trials: Sequence[Mapping[str, Any]], second_metric: str, mode: str) -> list[int]:
+    """The numbers of the trials that no other one beats in value and cost at once, best value first.
+
+    Trials without a value or a cost, and those that failed, are not compared. Of trials with the same value and cost,
+    all are there.
+    """
+    sign = 1.0 if mode == "max" else -1.0
+    points = {
+        row["number"]: (sign * row["value"], row[second_metric])
+        for row in trials
+        if row["state"] != "failed" and row["value"] is not None and row.get(second_metric) is not None
+    }
+    fronts = sorted_fronts(points)
+    return fronts[0] if fronts else []
+
+
+def best_trial(trials: Sequence[dict[str, Any]], mode: str) -> dict[str, Any] | None:
+    """The row whose best epoch is the best of all; the earlier trial wins a tie. None when no trial has a value.
+
+    A trial that was stopped early may win. One that failed may win only where all that reported failed: what broke it
+    may have bent its last epochs too, but its best checkpoint is better than nothing.
+    """
+    scored = [row for row in trials if row["value"] is not None]
+    sound = [row for row in scored if row["state"] != "failed"]
+    sign = 1.0 if mode == "max" else -1.0
+    return max(sound or scored, key=lambda row: (sign * row["value"], -row["number"]), default=None)
+
+
+def ranked(trials: Sequence[dict[str, Any]], mode: str) -> list[dict[str, Any]]:
+    """The rows, best first, of equal ones the earlier; then those that failed, then those without a value."""
+    sign = 1.0 if mode == "max" else -1.0
+    return sorted(
+        trials,
+        key=lambda row: (
+            row["value"] is None, row["state"] == "failed", -sign * (row["value"] or 0.0), row["number"],
+        ),
+    )  # fmt: skip
+
+
+def settings_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a trial of the table ran with: dotted key -> value, without keys that its branch does not have."""
+    prefix = "param/"
+    return {key.removeprefix(prefix): v for key, v in row.items() if key.startswith(prefix) and v is not None}
+
+
+def write_tables(tables: Tables, trials_path: Path, epochs_path: Path) -> None:
+    """Writes both tables as Parquet, each beside its place and then moved there."""
+    _write_parquet(tables.trials, trials_path)
+    _write_parquet(tables.epochs, epochs_path)
+
+
+def write_epochs(events: list[dict[str, Any]], path: Path) -> None:
+    """Writes the epoch table alone, of a run that has no study."""
+    _write_parquet(epoch_rows(epochs_by_trial(events)), path)
+
+
+def epoch_rows(journal: dict[int, dict[int, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """A row an epoch, in order of trial and epoch."""
+    return [
+        {"number": number, "epoch": epoch, "time": row["time"], **_numbers(row["metrics"])}
+        for number, epochs in journal.items()
+        for epoch, row in epochs.items()
+    ]
+
+
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """The rows of a Parquet table."""
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    return rows
+
+
+def _write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
+    columns = list(dict.fromkeys(key for row in rows for key in row)) or ["number"]
+    arrays = {name: _column([row.get(name) for row in rows]) for name in columns}
+    temporary = path.with_name(f".{path.name}.tmp")
+    pq.write_table(pa.table(arrays), temporary)
+    os.replace(temporary, path)
+
+
+def _column(values: list[Any]) -> pa.Array:
+    """A typed column; a parameter with values of several types (`auto` or a number) becomes text."""
+    kinds = {type(value) for value in values if value is not None}
+    if len(kinds) > 1:
+        if kinds <= {int, float}:
+            return pa.array([None if value is None else float(value) for value in values])
+        return pa.array([None if value is None else str(value) for value in values])
+    return pa.array(values)
+
+
+def _best_epoch(values: dict[int, float], mode: str) -> int | None:
+    if not values:
+        return None
+    sign = 1.0 if mode == "max" else -1.0
+    return max(values, key=lambda epoch: (sign * values[epoch], -epoch))
+
+
+def _metric_keys(metrics: dict[str, Any]) -> list[str]:
+    return [key for key in metrics if key.startswith(("val/", "cost/")) or key in ("train/loss", "lr")]
+
+
+def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
+    skip = {"number", "epoch", "finished", "best_epoch"}
+    return {key: float(value) for key, value in metrics.items() if isinstance(value, int | float) and key not in skip}

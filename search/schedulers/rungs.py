@@ -1,0 +1,118 @@
+"""Successive halving that pauses and promotes: who waits at which rung, and who goes on next.
+
+A trial that reaches a rung pauses there unless it is among the best 1/reduction_factor that reached it; when it is,
+it goes on from its checkpoint. A trial that is stopped for good is judged once, by those that came before it, so the
+first ones pass whatever they are worth; one that waits is judged again with each newcomer.
+
+Where trials have a cost beside their value, the best are the first by Pareto order: a cheap model then passes though
+its value is a little lower, and where all cost the same, the order is that of the values.
+
+References:
+    Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020, arXiv:1810.05934 (algorithm 2).
+    Schmucker et al., Multi-objective Asynchronous Successive Halving, 2021, arXiv:2106.12639 (with a cost).
+"""
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from search.run.pareto import pareto_order
+
+
+class Promotions:
+    """The rungs of a search.
+
+    Args:
+        rungs: Their epochs, ascending, below the last epoch.
+        reduction_factor: One of so many goes on from each rung.
+        mode: `max` or `min`.
+        has_cost: Trials are ranked by value and cost; one whose cost is unknown is the dearest.
+    """
+
+    def __init__(self, rungs: Sequence[int], reduction_factor: int, mode: str, *, has_cost: bool = False) -> None:
+        self._factor = reduction_factor
+        self._has_cost = has_cost
+        self._costs: dict[int, float] = {}
+        self._sign = 1.0 if mode == "max" else -1.0
+        self._best: dict[int, float] = {}
+        self._values: dict[int, dict[int, float]] = {rung: {} for rung in rungs}
+        self._passed: dict[int, set[int]] = {rung: set() for rung in rungs}
+        self._waiting: dict[int, int] = {}
+
+    def replay(
+        self,
+        history: Mapping[int, Mapping[int, float]],
+        unfinished: Iterable[int],
+        costs: Mapping[int, float] | None = None,
+    ) -> None:
+        """Takes over what trials reported in earlier sessions; of the `unfinished`, those that stood at a rung wait."""
+        unfinished = frozenset(unfinished)
+        self._costs.update(costs or {})
+        for number, epochs in history.items():
+            last = max(epochs)
+            for epoch, value in sorted(epochs.items()):
+                self._note(number, epoch, value)
+                if epoch in self._passed and (epoch < last or number not in unfinished):
+                    self._passed[epoch].add(number)
+            if number in unfinished and last in self._values:
+                self._waiting[number] = last
+
+    def goes_on(self, number: int, epoch: int, value: float, cost: float | None = None) -> bool:
+        """Takes a report; whether the trial goes on, which it does unless it has to wait at this epoch's rung.
+
+        A trial's first cost is the one that counts.
+        """
+        if cost is not None:
+            self._costs.setdefault(number, cost)
+        self._note(number, epoch, value)
+        if epoch not in self._values or number in self._passed[epoch]:
+            return True
+        if number in self._best_of(epoch, self._share(epoch)):
+            self._passed[epoch].add(number)
+            return True
+        self._waiting[number] = epoch
+        return False
+
+    @property
+    def waiting(self) -> frozenset[int]:
+        """The trials that wait at a rung."""
+        return frozenset(self._waiting)
+
+    def next(self, *, is_last_call: bool, leaving: Collection[int] = ()) -> int | None:
+        """Who goes on now, from the highest rung that has somebody; None if nobody may.
+
+        Args:
+            is_last_call: No new trial will come, so that one goes on even where it is the only one of its rung.
+            leaving: Trials that have been told to wait but have not left their worker yet; they are passed over.
+        """
+        for rung in sorted(self._values, reverse=True):
+            for number in self._best_of(rung, self._share(rung, is_last_call)):
+                if self._waiting.get(number) == rung and number not in leaving:
+                    del self._waiting[number]
+                    self._passed[rung].add(number)
+                    return number
+        return None
+
+    def _share(self, rung: int, is_last_call: bool = False) -> int:
+        """How many of a rung may go on: a share of those that came, rounded to the nearest; at the end, up.
+
+        Rounded down, as in the paper, a search of a few dozen trials would hardly train one to the end before its last
+        trial has begun, and nothing would be known of late epochs; rounded up, too many would be.
+        """
+        share = len(self._values[rung]) / self._factor
+        return math.ceil(share) if is_last_call else math.ceil(share - 0.5)
+
+    def _note(self, number: int, epoch: int, value: float) -> None:
+        value = -math.inf if math.isnan(value) else self._sign * value
+        self._best[number] = max(value, self._best.get(number, -math.inf))
+        if epoch in self._values:
+            self._values[epoch].setdefault(number, self._best[number])
+
+    def _best_of(self, rung: int, count: int) -> list[int]:
+        """The best so many that reached a rung, best first; the earlier trial wins a tie."""
+        values = self._values[rung]
+        if self._has_cost:
+            return pareto_order({n: (value, self._log_cost(n)) for n, value in values.items()})[:count]
+        return sorted(values, key=lambda number: (-values[number], number))[:count]
+
+    def _log_cost(self, number: int) -> float:
+        return math.log(max(self._costs[number], 1e-12)) if number in self._costs else math.inf

@@ -1,0 +1,116 @@
+"""What is checked before anything is trained: export targets, images and masks, models, the space."""
+
+import logging
+from pathlib import Path
+
+from rich.console import Console
+
+from search.config.tree import SearchConfig
+from search.errors import RunError
+from search.run.folder import absolute_paths
+from search.run.paths import RunPaths, read_json
+from search.space.forbid import uniform_points
+from search.space.parse import apply, parse_space
+from search.space.proof import require_effects
+from search.stages.exporting import require_targets
+from search.terminal import counting_bar
+from segcore.data.pairs.discovery import discover
+from segcore.data.pairs.leaks import leak_warnings
+from segcore.data.pairs.samples import DatasetIndex
+from segcore.data.pixels.cache import build_cache
+from segcore.data.pixels.cache_file import open_cache
+from segcore.errors import NoDataError
+
+log = logging.getLogger("segsearch")
+
+SPACE_SAMPLES = 64
+"""Points of the space of which each encoder is built once."""
+
+
+def check(config: SearchConfig, console: Console) -> tuple[DatasetIndex, Path]:
+    """Everything that can be known to be wrong before training: export targets, data, models.
+
+    Raises:
+        ConfigError, DataError: With all that is wrong.
+    """
+    config = absolute_paths(config)
+    require_targets(config)
+    try:
+        index, cache_path = prepare_data(config, console)
+    except NoDataError as error:
+        hint = "Point elsewhere with --set data.root=FOLDER, or try without data: --set data.root=synthetic"
+        raise NoDataError(f"{error}\n  {hint}") from error
+    require_models(config)
+    prove_space(config)
+    return index, cache_path
+
+
+def prepare_data(config: SearchConfig, console: Console) -> tuple[DatasetIndex, Path]:
+    """Finds and checks the images and masks, and decodes them into the cache once.
+
+    Raises:
+        DataError: With everything that is wrong with the data.
+    """
+    index = discover(config.data)
+    with counting_bar(console, "decoding images") as advance:
+        cache_path = build_cache(index, config.data, advance)
+    with open_cache(cache_path) as cache:
+        for warning in (*index.warnings, *cache.warnings, *leak_warnings(cache, index)):
+            log.warning("data: %s", warning)
+    counts = ", ".join(f"{count} {split}" for split, count in index.counts().items() if count)
+    height, width = config.data.image_hw
+    log.info("data: %s images (layout %s) at %dx%d px from %s", counts, index.layout, width, height, index.root)
+    return index, cache_path
+
+
+def require_models(config: SearchConfig) -> None:
+    """Builds each encoder that the search may choose once, so that a wrong name or missing weights show now.
+
+    Weights from timm's hub are thereby downloaded once, before trials would all ask for them.
+
+    Raises:
+        ConfigError: With the key at fault.
+    """
+    from segcore.models.build import build_model
+
+    base = config.train_config()
+    space = parse_space(config.space, base)
+    points = (flat for flat in uniform_points(space, SPACE_SAMPLES) if space.forbidden(flat) is None)
+    candidates = [base, *(apply(base, flat) for flat in points)]
+    seen = set()
+    for model in (candidate.model for candidate in candidates):
+        key = (model.encoder, model.encoder_weights, model.decoder_channels, model.depth)
+        if key not in seen:
+            seen.add(key)
+            build_model(model)
+
+
+def prove_space(config: SearchConfig) -> None:
+    """Refuses a searched key that changes nothing in what trials are built of.
+
+    Raises:
+        ConfigError: With the key at fault.
+    """
+    base = config.train_config()
+    require_effects(parse_space(config.space, base), base)
+
+
+def same_data(config: SearchConfig, paths: RunPaths, console: Console) -> tuple[DatasetIndex, Path]:
+    """The run's data and its cache, made anew where it is gone.
+
+    Raises:
+        RunError: The data is not what it was when the run began.
+    """
+    index, cache_path = prepare_data(config, console)
+    if read_json(paths.run).get("data_fingerprint") not in (None, fingerprint_of(cache_path)):
+        raise RunError(
+            f"{index.root}: the images or masks have changed since {paths.name!r} began, so its trials could not be "
+            "compared with new ones; start a new run with --name"
+        )
+    return index, cache_path
+
+
+def fingerprint_of(cache_path: Path) -> str:
+    """The fingerprint of the decoded data."""
+    with open_cache(cache_path) as cache:
+        return cache.fingerprint

@@ -1,0 +1,143 @@
+"""The stage after a search in which its best trials are trained again with other seeds, and one of them wins."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from search.config.tree import SearchConfig
+from search.reruns.decision import (
+    COSTS,
+    Candidate,
+    decide,
+    top_trials,
+)
+from search.reruns.searcher import Rerun
+from search.reruns.trainings import (
+    Outcome,
+    image_groups,
+    image_scores,
+    outcomes,
+    run_again,
+    tidy,
+    want,
+)
+from search.run.paths import RunPaths, read_json, write_json
+from search.run.tables import settings_of
+from segcore.config import TrainConfig
+from segcore.data.pairs.samples import Sample
+
+log = logging.getLogger("segsearch")
+
+
+def is_wanted(config: SearchConfig) -> bool:
+    """Whether the config asks for a confirmation that can be had.
+
+    With `pbt` it cannot: a trial's settings change while it trains, so its last ones from nothing are another training.
+    """
+    return config.search.confirm is not None and config.search.scheduler.name != "pbt"
+
+
+def confirm(
+    config: SearchConfig,
+    paths: RunPaths,
+    trials: Sequence[dict[str, Any]],
+    configs: Mapping[int, TrainConfig],
+    val: Sequence[Sample],
+    cache_path: Path,
+    console: Console,
+) -> bool:
+    """Trains the best trials again as far as that is not done yet, and writes `confirm.json`; Ray must be up.
+
+    Args:
+        config: The run's config.
+        paths: The run.
+        trials: The table of its trials.
+        configs: What each ran with.
+        val: The validation samples, in the order of the cache.
+        cache_path: The decoded samples.
+        console: Where progress is shown.
+
+    Returns:
+        Whether it came to its end; False when it was interrupted and can be gone on with.
+    """
+    settings, search = config.search.confirm, config.search
+    assert settings is not None
+    top = top_trials(trials, search.mode, settings.top_k)
+    if not top:
+        return True
+    seeds = other_seeds(config, settings.seeds)
+    wanted = {row["number"]: _trainings(paths, row["number"], configs, seeds) for row in top}
+    everything = [rerun for by_seed in wanted.values() for rerun in by_seed.values()]
+    numbers = ", ".join(str(row["number"]) for row in top)
+    log.info("confirming: the best trials, %s, each with %d other seeds", numbers, len(seeds))
+    if not run_again(config, paths, cache_path, everything, console, keep_weights=True):
+        return False
+    found = outcomes(paths, everything, search.metric, search.mode)
+    candidates = [_candidate(config, row, configs[row["number"]], wanted[row["number"]], found, val) for row in top]
+    if all(len(candidate.values) < 2 for candidate in candidates):
+        errors = {outcome.error for outcome in found.values() if outcome.error}
+        log.warning("nothing could be confirmed, so the best value of the search wins: %s", "; ".join(sorted(errors)))
+        paths.confirmation.unlink(missing_ok=True)
+        return True
+    groups = image_groups(search.metric, val)
+    cost = search.second_metric or "cost/parameters"
+    record = decide(candidates, groups, metric=search.metric, mode=search.mode, seeds=seeds, cost=cost)
+    write_json(paths.confirmation, record)
+    log.info("confirmed: %s", record["reason"])
+    tidy(paths, [_best_rerun(row, search.mode) for row in record["candidates"]])
+    return True
+
+
+def read_confirmation(config: SearchConfig, paths: RunPaths) -> dict[str, Any] | None:
+    """What was confirmed, if the config still asks for it."""
+    return read_json(paths.confirmation) if is_wanted(config) and paths.confirmation.exists() else None
+
+
+def other_seeds(config: SearchConfig, count: int) -> list[int]:
+    """Seeds that no trial of the search has."""
+    return [config.train.seed + offset for offset in range(1, count + 1)]
+
+
+def with_seed(train: TrainConfig, seed: int) -> TrainConfig:
+    """The same training with another seed."""
+    return train.model_copy(update={"train": train.train.model_copy(update={"seed": seed})})
+
+
+def _trainings(
+    paths: RunPaths, number: int, configs: Mapping[int, TrainConfig], seeds: Sequence[int]
+) -> dict[int, Rerun]:
+    trainings = [(f"trial {number}, seed {seed}", with_seed(configs[number], seed)) for seed in seeds]
+    return dict(zip(seeds, want(paths, trainings), strict=True))
+
+
+def _candidate(
+    config: SearchConfig,
+    row: Mapping[str, Any],
+    train: TrainConfig,
+    reruns: Mapping[int, Rerun],
+    found: Mapping[int, Outcome],
+    val: Sequence[Sample],
+) -> Candidate:
+    by_seed = {seed: found[rerun.number] for seed, rerun in reruns.items()}
+    done = {seed: outcome for seed, outcome in by_seed.items() if outcome.error is None}
+    scores = image_scores(config.search.metric, train.threshold, list(done.values()), val, config.data.seed)
+    first = next((outcome.metrics for outcome in done.values()), {})
+    return Candidate(
+        trial=row["number"],
+        searched=row["value"],
+        values=dict(zip(done, scores.mean(1).tolist() if done else (), strict=True)),
+        scores=scores,
+        costs={name: first.get(name, row.get(name)) for name in COSTS},
+        settings=settings_of(row),
+        failed={seed: outcome.error for seed, outcome in by_seed.items() if outcome.error is not None},
+        reruns={seed: rerun.number for seed, rerun in reruns.items() if seed in done},
+    )
+
+
+def _best_rerun(row: Mapping[str, Any], mode: str) -> int:
+    """The number of a candidate's best training."""
+    numbers = dict(row["reruns"])
+    return int(numbers[(max if mode == "max" else min)(row["values"], key=lambda pair: pair[1])[0]])

@@ -1,0 +1,180 @@
+"""What each change from the config's own values to the winner's is worth: the trainings for it, and `ledger.json`."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from search.config.load import load_config
+from search.config.tree import ConfirmConfig, SearchConfig
+from search.errors import RunError
+from search.report.importance import importances
+from search.reruns.ledger import build_ledger
+from search.reruns.ledger_plan import Plan, make_plan
+from search.reruns.searcher import Rerun
+from search.reruns.trainings import (
+    image_groups,
+    outcomes,
+    run_again,
+    unfinished,
+    val_halves,
+    want,
+)
+from search.run.folder import held, stored_config
+from search.run.paths import RunPaths, read_json, write_json
+from search.run.reading import read_sources
+from search.run.tables import best_trial, read_table
+from search.space.parse import parse_space
+from search.stages.checking import same_data
+from search.stages.confirming import other_seeds, read_confirmation, with_seed
+from search.study.observations import PARAMS_ATTR
+from search.study.storage import stored_trials
+from search.tune.cluster import ray_session
+from segcore.config import TrainConfig
+from segcore.data.pairs.samples import Sample
+from segcore.errors import ConfigError
+
+log = logging.getLogger("segsearch")
+
+Cells = dict[str, dict[int, Rerun]]
+"""The trainings of a ledger, by cell and seed."""
+
+
+def explain(
+    paths: RunPaths, console: Console, *, num_seeds: int | None = None, begin: Sequence[str] = ()
+) -> dict[str, Any] | None:
+    """Trains what the ledger needs and is not there yet, and returns the record, which is `ledger.json` too.
+
+    None when it was interrupted; the same call goes on then.
+
+    Args:
+        paths: A search of which at least one trial reported.
+        console: Where progress is shown.
+        num_seeds: Trainings of each config; default: as many as the run confirms with, else 3.
+        begin: `key=value` of searched keys, to begin elsewhere than at the config's own values.
+
+    Raises:
+        RunError: It is no search, it has no trial yet, its data has changed, or it is being worked on.
+        ConfigError: `begin` names what is not searched, or no valid value.
+    """
+    if read_json(paths.run)["kind"] != "search":
+        raise RunError(f"{paths.name!r} is one training run, not a search; there is no winner to explain")
+    config = stored_config(paths)
+    if config.search.scheduler.name == "pbt":
+        raise RunError(
+            f"{paths.name!r} was searched with pbt, whose trials change their settings while they train: what one of "
+            "these settings is worth cannot be told by training with it from the start"
+        )
+    trials = read_table(paths.trials) if paths.trials.exists() else []
+    winner = winner_of(config, paths, trials)
+    plan = _plan(config, paths, trials, winner, begin)
+    index, cache_path = same_data(config, paths, console)
+    seeds = other_seeds(config, num_seeds or (config.search.confirm or ConfirmConfig()).seeds)
+    with held(paths):
+        cells = _cells(paths, plan, seeds)
+        if not _train(config, paths, cache_path, cells, console):
+            log.warning("interrupted; nothing is lost. Go on with the same command")
+            return None
+        record = {**_record(config, paths, plan, cells, seeds, index.split("val")), "begin": list(begin)}
+        record["notes"] += _notes(config, paths, seeds)
+        write_json(paths.ledger, record)
+    return record
+
+
+def winner_of(config: SearchConfig, paths: RunPaths, trials: Sequence[dict[str, Any]]) -> int:
+    """The trial that was confirmed, or else has the best value.
+
+    Raises:
+        RunError: No trial has one.
+    """
+    confirmation = read_confirmation(config, paths)
+    if confirmation is not None:
+        return int(confirmation["winner"])
+    best = best_trial(list(trials), config.search.mode)
+    if best is None:
+        raise RunError(f"no trial of {paths.name!r} has come to a value yet; go on with: segsearch resume {paths.name}")
+    return int(best["number"])
+
+
+def _notes(config: SearchConfig, paths: RunPaths, seeds: Sequence[int]) -> list[str]:
+    """What is to be known of the winner's own trainings."""
+    confirmation = read_confirmation(config, paths)
+    if confirmation is None or len(confirmation["candidates"]) < 2 or not set(seeds) & set(confirmation["seeds"]):
+        return []
+    count = len(confirmation["candidates"])
+    return [f"the winner's trainings also chose it among {count} candidates, which flatters its own mean a little"]
+
+
+def _plan(
+    config: SearchConfig, paths: RunPaths, trials: Sequence[dict[str, Any]], winner: int, begin: Sequence[str]
+) -> Plan:
+    params = {
+        trial.number: dict(trial.user_attrs[PARAMS_ATTR])
+        for trial in stored_trials(paths.storage_url, paths.name)
+        if PARAMS_ATTR in trial.user_attrs
+    }
+    base = _baseline(config, paths, begin, params[winner])
+    return make_plan(base, parse_space(config.space, base), winner, params, trials, config.search.mode)
+
+
+def _baseline(config: SearchConfig, paths: RunPaths, begin: Sequence[str], winning: Mapping[str, Any]) -> TrainConfig:
+    """The config's own values, or those that `begin` names; everything that is not searched is as in the trials."""
+    fixed = [change for change in begin if change.partition("=")[0].strip() not in winning]
+    if fixed:
+        raise ConfigError(
+            f"--from {', '.join(fixed)}: only what the search gave to the winner can begin elsewhere; valid: "
+            f"{', '.join(sorted(winning))}, each as KEY=VALUE"
+        )
+    return load_config(paths.config, begin).train_config()
+
+
+def _cells(paths: RunPaths, plan: Plan, seeds: Sequence[int]) -> Cells:
+    """Numbers every training of the plan; those that the confirmation made are among them already."""
+    return {
+        cell: dict(
+            zip(seeds, want(paths, [(f"{cell}, seed {seed}", with_seed(train, seed)) for seed in seeds]), strict=True)
+        )
+        for cell, train in plan.cells.items()
+    }
+
+
+def _train(config: SearchConfig, paths: RunPaths, cache_path: Path, cells: Cells, console: Console) -> bool:
+    wanted = [rerun for by_seed in cells.values() for rerun in by_seed.values()]
+    left = unfinished(paths, wanted, config.search.metric)
+    num_seeds = len(next(iter(cells.values())))
+    log.info(
+        "explaining: %d configs with %d seeds each, %d of these %d trainings are still to be made",
+        len(cells), num_seeds, len(left), len(wanted),
+    )  # fmt: skip
+    if not left:
+        return True
+    with ray_session(config.resources.address, f"segsearch explain {paths.name}"):
+        return run_again(config, paths, cache_path, wanted, console, keep_weights=False)
+
+
+def _record(
+    config: SearchConfig, paths: RunPaths, plan: Plan, cells: Cells, seeds: Sequence[int], val: Sequence[Sample]
+) -> dict[str, Any]:
+    metric, mode = config.search.metric, config.search.mode
+    found = outcomes(paths, [rerun for by_seed in cells.values() for rerun in by_seed.values()], metric, mode)
+    ended = {cell: {seed: found[rerun.number] for seed, rerun in by_seed.items()} for cell, by_seed in cells.items()}
+    images = {
+        cell: {seed: outcome.images for seed, outcome in by_seed.items() if outcome.images is not None}
+        for cell, by_seed in ended.items()
+    }
+    values = {
+        cell: {seed: outcome.metrics[metric] for seed, outcome in by_seed.items() if outcome.error is None}
+        for cell, by_seed in ended.items()
+    }
+    failed = {
+        cell: {seed: outcome.error for seed, outcome in by_seed.items() if outcome.error is not None}
+        for cell, by_seed in ended.items()
+    }
+    shares = importances(read_sources(paths)) or {"shares": [], "num_trials": 0}
+    return build_ledger(
+        plan, images, values, failed,
+        metric=metric, mode=mode, seeds=seeds, groups=image_groups(metric, val),
+        half_of=val_halves(val, config.data.seed), shares=shares["shares"], num_trials=shares["num_trials"],
+    )  # fmt: skip

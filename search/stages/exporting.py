@@ -1,0 +1,121 @@
+"""Sending a run's sealed model to the config's targets: checked before the run, done at its end, repeated on demand."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from search.config.tree import SearchConfig
+from search.errors import RunError
+from search.export.registry import (
+    ExportOutcome,
+    check_targets,
+    export_all,
+    parse_target,
+)
+from search.export.target import SpecLike
+from search.run.folder import (
+    stored_config,
+    timed,
+    update_run,
+    working_on,
+)
+from search.run.paths import RunPaths, find_run, read_json
+from search.terminal import transfer_bars
+from segcore.errors import ConfigError
+from segcore.sealed.card import CARD_FILE, read_card, verify_bundle
+
+log = logging.getLogger("segsearch")
+
+EXIT_DONE, EXIT_EXPORT_FAILED = 0, 3
+
+
+def require_targets(config: SearchConfig) -> None:
+    """Refuses an export that could not work, before hours are spent.
+
+    Raises:
+        ConfigError: A target lacks its token, or something is in its way.
+    """
+    problems = check_targets(config.export.targets, **export_context(config, None))
+    if problems:
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise ConfigError(
+            f"export.targets: not ready\n{lines}\nTo run without an export now: --set 'export.targets=[]', "
+            "and later: segsearch export RUN --to TARGET"
+        )
+
+
+def export_run(
+    config: SearchConfig, paths: RunPaths, console: Console, targets: Sequence[SpecLike] | None = None
+) -> int:
+    """Exports the sealed model to the config's targets, or to those given; returns the exit code.
+
+    A target that fails leaves the sealed model and the other targets as they are.
+    """
+    specs = config.export.targets if targets is None else targets
+    if not specs:
+        update_run(paths, status="done")
+        return EXIT_DONE
+    with timed(paths, "export"), transfer_bars(console) as advance:
+        outcomes = export_all(paths.best, specs, paths.export, context=export_context(config, paths), progress=advance)
+    failed = [outcome for outcome in outcomes if outcome.error]
+    for outcome in outcomes:
+        _log_outcome(outcome)
+    if not failed:
+        update_run(paths, status="done")
+        return EXIT_DONE
+    update_run(paths, status="export_failed", error="; ".join(f"{o.spec}: {o.error}" for o in failed))
+    log.error("the sealed model is safe in %s; try again with: segsearch export %s", paths.best, paths.name)
+    return EXIT_EXPORT_FAILED
+
+
+def targets_without_model(config: SearchConfig, paths: RunPaths) -> list[SpecLike]:
+    """The config's targets that do not hold the sealed model as it is now, by the run's record."""
+    entries = read_json(paths.export).get("targets", []) if paths.export.exists() else []
+    files = read_card(paths.best)["files"]
+    holding = {
+        (entry["target"], entry["location"])
+        for entry in entries
+        if entry["status"] == "done" and all(entry["files"].get(name) == digest for name, digest in files.items())
+    }
+    return [spec for spec in config.export.targets if (spec.kind, spec.location) not in holding]
+
+
+def export_again(name_or_path: str, results: Path, targets: list[str], console: Console) -> int:
+    """Exports a run's sealed model again, to the config's targets or to others; returns the exit code.
+
+    Raises:
+        RunError: No such run, or it has no sealed model.
+        ConfigError: A target cannot be parsed, or there is none.
+    """
+    paths = find_run(name_or_path, results)
+    if not (paths.best / CARD_FILE).is_file():
+        raise RunError(f"{paths.name!r} has no sealed model yet; go on with: segsearch resume {paths.name}")
+    config = stored_config(paths)
+    specs: Sequence[SpecLike] = [parse_target(text) for text in targets] or config.export.targets
+    if not specs:
+        raise ConfigError(f"{paths.config}: export.targets is empty; name one with --to, e.g. --to local:/models/birds")
+    verify_bundle(paths.best)
+    with working_on(paths):
+        return export_run(config, paths, console, specs)
+
+
+def export_context(config: SearchConfig, paths: RunPaths | None) -> dict[str, Any]:
+    """What a target may need to know of the run."""
+    wandb = config.tracking.wandb
+    return {
+        "project": wandb.project,
+        "entity": wandb.entity,
+        "group": wandb.group or config.name,
+        "mode": wandb.mode,
+        "run_dir": paths.root if paths else None,
+    }
+
+
+def _log_outcome(outcome: ExportOutcome) -> None:
+    if outcome.error:
+        log.error("export to %s failed: %s", outcome.spec, outcome.error)
+    else:
+        log.info("exported to %s", outcome.spec)

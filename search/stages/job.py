@@ -1,0 +1,288 @@
+"""The whole job, stage by stage: data, cache, search, seal, export. `run` and `resume` are the same stages.
+
+Each stage finds out from the run's folder what is done already, so a second command goes on where the first one was
+cut off.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from search.config.tree import SearchConfig
+from search.run.folder import (
+    absolute_paths,
+    create_run,
+    stored_config,
+    timed,
+    update_run,
+    working_on,
+)
+from search.run.journal import read_events
+from search.run.paths import RunPaths, read_json
+from search.run.tables import best_trial, build_tables, read_table
+from search.show.quoting import headline, origin_text
+from search.space.parse import apply
+from search.stages.checking import (
+    check,
+    fingerprint_of,
+    prove_space,
+    require_models,
+    same_data,
+)
+from search.stages.exporting import (
+    EXIT_DONE,
+    export_run,
+    require_targets,
+    targets_without_model,
+)
+from search.stages.extending import begin_extension, plan_extension
+from search.stages.gating import keep, pass_gate
+from search.study.observations import PARAMS_ATTR
+from search.study.storage import stored_trials
+from search.tune.progress import ProgressCallback
+from segcore.config import TrainConfig
+from segcore.data.pairs.samples import DatasetIndex
+from segcore.data.pixels.cache_file import open_cache
+from segcore.errors import ConfigError
+
+log = logging.getLogger("segsearch")
+
+EXIT_INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: the exit code, and the card of the sealed model when there is one."""
+
+    exit_code: int
+    paths: RunPaths
+    card: dict[str, Any] | None = None
+
+
+def run(config: SearchConfig, console: Console) -> Outcome:
+    """Starts a search and takes it to the exported model.
+
+    The data is read before the run's folder is made, so that a wrong path leaves nothing behind.
+    """
+    if not config.space:
+        raise ConfigError(
+            f"space: {config.name} searches nothing, so all trials would be the same; name keys to search, e.g. "
+            "--set 'space.optimizer.lr={loguniform: [1e-4, 1e-2]}', or train it once with: segsearch train"
+        )
+    return _search_and_seal(*_begin(config, "search", console), console)
+
+
+def train(config: SearchConfig, console: Console) -> Outcome:
+    """One training run of the config as it stands, sealed and exported like a search's winner."""
+    return _train_and_seal(*_begin(config, "train", console), console)
+
+
+def _begin(config: SearchConfig, kind: str, console: Console) -> tuple[SearchConfig, RunPaths, DatasetIndex, Path]:
+    """Everything that can go wrong before training goes wrong here, before the run's folder is made."""
+    config = absolute_paths(config)
+    index, cache_path = check(config, console)
+    verdict = pass_gate(config, cache_path, console) if config.search.gate else None
+    paths = create_run(config, kind)
+    update_run(paths, data_fingerprint=fingerprint_of(cache_path))
+    if verdict is not None:
+        keep(verdict, paths)
+    return config, paths, index, cache_path
+
+
+def resume(paths: RunPaths, console: Console) -> Outcome:
+    """Goes on with a run that was stopped, whatever stopped it.
+
+    Raises:
+        RunError: Another process works on it, or the data is not what it was.
+    """
+    record = read_json(paths.run)
+    if record["status"] == "done":
+        log.info("%s is done already; nothing to resume", paths.name)
+        return Outcome(EXIT_DONE, paths)
+    config = stored_config(paths)
+    index, cache_path = same_data(config, paths, console)
+    require_models(config)
+    go_on = _search_and_seal if record["kind"] == "search" else _train_and_seal
+    return go_on(config, paths, index, cache_path, console)
+
+
+def extend(paths: RunPaths, num_more: int, overrides: Sequence[str], console: Console) -> Outcome:
+    """Gives a search more trials, in a changed space if wanted, and takes it to the exported model again.
+
+    Args:
+        paths: A search that has ended or was stopped.
+        num_more: Trials to add to those that were begun.
+        overrides: `key=value` changes of the config.
+        console: Where progress is shown.
+
+    Raises:
+        RunError: It is no search, it is being worked on, or the data is not what it was.
+        ConfigError: A change that an extension may not make, or a rule that would end it at once.
+    """
+    extension = plan_extension(paths, num_more, overrides)
+    require_targets(extension.config)
+    index, cache_path = same_data(extension.config, paths, console)
+    require_models(extension.config)
+    prove_space(extension.config)
+    begin_extension(paths, extension)
+    return _search_and_seal(extension.config, paths, index, cache_path, console)
+
+
+def _search_and_seal(
+    config: SearchConfig, paths: RunPaths, index: DatasetIndex, cache_path: Path, console: Console
+) -> Outcome:
+    from search.stages.confirming import read_confirmation
+    from search.stages.sealing import seal_search, still_sealed
+    from search.tune.cluster import ray_session
+
+    with working_on(paths):
+        log.info("run %s in %s", paths.name, paths.root)
+        with ray_session(config.resources.address, f"segsearch resume {paths.name}"):
+            is_whole = _search(config, paths, cache_path, console) and _confirm(
+                config, paths, index, cache_path, console
+            )
+        if not is_whole:
+            update_run(paths, status="interrupted")
+            log.warning("interrupted; nothing is lost. Go on with: segsearch resume %s", paths.name)
+            return Outcome(EXIT_INTERRUPTED, paths)
+
+        trials, confirmation = read_table(paths.trials), read_confirmation(config, paths)
+        configs = trial_configs(config, paths)
+        with timed(paths, "seal"), open_cache(cache_path) as cache:
+            unchanged = still_sealed(config, paths, trials, confirmation)
+            card = unchanged or seal_search(config, paths, trials, configs, index, cache, confirmation)
+        what = origin_text(card["origin"])
+        log.info("the best is still %s; %s is as it was" if unchanged else "sealed %s in %s", what, paths.best)
+        log.info("%s", headline(card))
+        if unchanged:
+            exit_code = export_run(config, paths, console, targets_without_model(config, paths))
+        else:
+            _track_summary(config, paths, card)
+            exit_code = export_run(config, paths, console)
+    make_report(paths)
+    return Outcome(exit_code, paths, card)
+
+
+def _train_and_seal(
+    config: SearchConfig, paths: RunPaths, index: DatasetIndex, cache_path: Path, console: Console
+) -> Outcome:
+    from search.stages.sealing import applied_of, seal
+    from search.stages.training_run import train_run
+
+    try:
+        with working_on(paths):
+            log.info("run %s in %s", paths.name, paths.root)
+            best = train_run(config, paths, cache_path)
+            origin = {"run": paths.name, "epoch": best.epoch}
+            with timed(paths, "seal"), open_cache(cache_path) as cache:
+                card = seal(
+                    paths.best, best, config.train_config(), index, cache, origin,
+                    chosen_on=config.search.metric, applied=applied_of(paths, 0),
+                )  # fmt: skip
+            log.info("sealed epoch %d in %s", best.epoch, paths.best)
+            log.info("%s", headline(card))
+            exit_code = export_run(config, paths, console)
+    except KeyboardInterrupt:
+        log.warning("interrupted; nothing is lost. Go on with: segsearch resume %s", paths.name)
+        return Outcome(EXIT_INTERRUPTED, paths)
+    make_report(paths)
+    return Outcome(exit_code, paths, card)
+
+
+def make_report(paths: RunPaths) -> None:
+    """Writes the run's page. The run is done by then, so whatever goes wrong here is only said."""
+    try:
+        from search.report.build import write_report
+
+        log.info("report: %s", write_report(paths))
+    except Exception as error:
+        first_line = (str(error).splitlines() or [""])[0]
+        what = f"{type(error).__name__}: {first_line}"
+        log.warning("the report could not be made (%s); try again with: segsearch report %s", what, paths.name)
+
+
+def _search(config: SearchConfig, paths: RunPaths, cache_path: Path, console: Console) -> bool:
+    from search.tracking.wandb import WandbCallback
+    from search.tune.search import run_search
+
+    done, best = _so_far(config, paths)
+    progress = ProgressCallback(
+        console, metric=config.search.metric, mode=config.search.mode, num_samples=config.search.num_samples,
+        num_epochs=config.train.epochs, done=done, best=best,
+    )  # fmt: skip
+    callbacks: list[Any] = [progress]
+    tracking = config.tracking.wandb
+    if tracking.mode != "disabled":
+        callbacks.append(
+            WandbCallback(
+                project=tracking.project, group=tracking.group or paths.name, run_dir=paths.root, mode=tracking.mode,
+                entity=tracking.entity, tags=tracking.tags, metric=config.search.metric, metric_mode=config.search.mode,
+            )
+        )  # fmt: skip
+    with timed(paths, "search"):
+        progress.start()
+        try:
+            return run_search(config, paths, cache_path, callbacks)
+        finally:
+            progress.stop()
+
+
+def _confirm(config: SearchConfig, paths: RunPaths, index: DatasetIndex, cache_path: Path, console: Console) -> bool:
+    """Trains the best trials again with other seeds, if the config asks for it; False when it was interrupted."""
+    from search.stages.confirming import confirm, is_wanted
+
+    if not is_wanted(config):
+        if config.search.confirm is not None:
+            log.info("search.confirm: with pbt there is no training that could be made again, so nothing is confirmed")
+        paths.confirmation.unlink(missing_ok=True)
+        return True
+    with timed(paths, "confirm"):
+        trials, configs = read_table(paths.trials), trial_configs(config, paths)
+        return confirm(config, paths, trials, configs, index.split("val"), cache_path, console)
+
+
+def _track_summary(config: SearchConfig, paths: RunPaths, card: dict[str, Any]) -> None:
+    """Logs the sealed model's scores as a run of their own in the search's group."""
+    tracking = config.tracking.wandb
+    if tracking.mode == "disabled":
+        return
+    from search.tracking.wandb import log_run_summary
+
+    log_run_summary(
+        project=tracking.project, group=tracking.group or paths.name, run_dir=paths.root, mode=tracking.mode,
+        entity=tracking.entity, tags=tracking.tags, config=card["config"],
+        scores={
+            "scores": card["scores"], "threshold": card["threshold"]["value"], "origin": card["origin"],
+            **({"confirmed": card["confirmed"]} if "confirmed" in card else {}),
+        },
+    )  # fmt: skip
+
+
+def _so_far(config: SearchConfig, paths: RunPaths) -> tuple[dict[str, int], tuple[float, int] | None]:
+    """Trials that earlier sessions ended, by state, and the best of them."""
+    if not paths.study.exists():
+        return {}, None
+    tables = build_tables(
+        stored_trials(paths.storage_url, paths.name),
+        read_events(paths.events),
+        metric=config.search.metric,
+        mode=config.search.mode,
+    )
+    counts = Counter(row["state"] for row in tables.trials if row["state"] != "running")
+    best = best_trial(tables.trials, config.search.mode)
+    return dict(counts), (best["value"], best["number"]) if best else None
+
+
+def trial_configs(config: SearchConfig, paths: RunPaths) -> dict[int, TrainConfig]:
+    """The config that each trial ran with, by its number."""
+    base = config.train_config()
+    return {
+        trial.number: apply(base, trial.user_attrs[PARAMS_ATTR])
+        for trial in stored_trials(paths.storage_url, paths.name)
+        if PARAMS_ATTR in trial.user_attrs
+    }

@@ -1,0 +1,136 @@
+"""Sealed models at work: finding one by what the user typed, predicting a folder, scoring a data set."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from platformdirs import user_cache_dir
+
+from search.errors import RunError
+from search.run.paths import find_run
+from segcore.config import DataConfig
+from segcore.data.pairs.discovery import discover
+from segcore.data.pixels.decode import IMAGE_SUFFIXES
+from segcore.errors import BundleError, DataError
+from segcore.scores.scoring import score_images, summarize
+from segcore.sealed.bundle import Bundle, load_bundle
+from segcore.sealed.card import CARD_FILE
+
+REMOTE_PREFIX = "yandex_disk:"
+
+
+def find_model(text: str, results: Path, progress: Callable[[str, int, int], None] | None = None) -> Path:
+    """The folder of a sealed model: a bundle, a run (its `best/`), or a copy of `yandex_disk:/path`.
+
+    Raises:
+        BundleError: There is no such model.
+    """
+    if text.startswith(REMOTE_PREFIX):
+        from search.export.yandex_download import download
+
+        remote = text.removeprefix(REMOTE_PREFIX)
+        folder = Path(user_cache_dir("segsearch")) / "models" / remote.strip("/").replace("/", "_")
+        return download(remote, folder, progress=progress)
+    folder = Path(text)
+    if (folder / CARD_FILE).is_file():
+        return folder
+    try:
+        paths = find_run(text, results)
+    except RunError as error:
+        raise BundleError(
+            f"no model {text!r}: it is no folder with a {CARD_FILE}, no run (looked in {results}), "
+            f"and does not start with {REMOTE_PREFIX}"
+        ) from error
+    if not (paths.best / CARD_FILE).is_file():
+        raise BundleError(f"the run {paths.name!r} has no sealed model yet; go on with: segsearch resume {paths.name}")
+    return paths.best
+
+
+def find_images(inputs: list[Path]) -> list[tuple[str, Path]]:
+    """`(relative name without suffix, path)` of every image given, folders searched to any depth, hidden files not.
+
+    Raises:
+        DataError: A path does not exist, a folder holds no image, or two images would write the same mask.
+    """
+    found: dict[str, Path] = {}
+    for given in inputs:
+        if not given.exists():
+            raise DataError(f"no such image or folder: {given}")
+        if given.is_file():
+            items = [(Path(given.name), given)]
+        else:
+            files = sorted(path for path in given.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+            items = [(path.relative_to(given), path) for path in files]
+            items = [item for item in items if not any(part.startswith(".") for part in item[0].parts)]
+            if not items:
+                raise DataError(f"{given} holds no image (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
+        for relative, path in items:
+            name = relative.with_suffix("").as_posix()
+            if name in found:
+                raise DataError(f"{path} and {found[name]} would both be written as {name}.png; predict them apart")
+            found[name] = path
+    return list(found.items())
+
+
+def predict_images(
+    bundle: Bundle,
+    images: list[tuple[str, Path]],
+    out: Path,
+    *,
+    original_size: bool,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Writes a mask of 0 and 255 for each image to `out/NAME.png`, each beside its place and then moved there.
+
+    Raises:
+        DataError: An image cannot be read; the masks before it are written.
+    """
+    for done, (name, path) in enumerate(images, start=1):
+        mask = bundle.predict_file(path, original_size=original_size)
+        target = out / f"{name}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _write_png(mask, target)
+        if progress is not None:
+            progress(done)
+
+
+def evaluate_data(
+    bundle: Bundle, data: DataConfig, split: str | None, progress: Callable[[int, int], None] | None = None
+) -> dict[str, Any]:
+    """Scores the model on a data set at the model's image size.
+
+    Args:
+        bundle: The model.
+        data: Where the images and masks are.
+        split: `train` or `val` as training would split this data, carving included; `test` or `all` of the data as
+            it lies; None takes `test` where there is one, else `val`, else everything.
+        progress: Called with `(images done, images in all)`.
+
+    Raises:
+        DataError: The data cannot be used, or the split is empty.
+    """
+    index = discover(data, carve=split in ("train", "val"))
+    counts = index.counts()
+    if split is None:
+        split = next(name for name in ("test", "val", "train") if counts[name])
+    samples = [sample for sample in index.samples if split in ("all", sample.split)]
+    if not samples:
+        have = ", ".join(f"{name} ({count})" for name, count in counts.items() if count)
+        raise DataError(f"{index.root} has no images in the split {split!r}; it has {have}")
+    rows = score_images(bundle, samples, None if progress is None else lambda done: progress(done, len(samples)))
+    images = [row.record() for row in rows]
+    return {"split": split, "threshold": bundle.threshold, **summarize(rows), "images": images}
+
+
+def load_model(text: str, results: Path, progress: Callable[[str, int, int], None] | None = None) -> Bundle:
+    """`find_model`, then `load_bundle`."""
+    return load_bundle(find_model(text, results, progress))
+
+
+def _write_png(mask: np.ndarray, target: Path) -> None:
+    temporary = target.with_name(f".{target.name}.tmp")
+    Image.fromarray(mask).save(temporary, format="PNG")
+    os.replace(temporary, target)

@@ -1,0 +1,278 @@
+"""Tracks trials with Weights & Biases from the driver: one wandb run a trial, grouped by the search.
+
+Trials themselves know nothing of it, so it costs them nothing, and a dead server cannot reach them.
+"""
+
+import logging
+import math
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from numbers import Real
+from pathlib import Path
+from typing import Any, ParamSpec
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+
+from search.run.journal import GOES_ON
+from search.run.paths import RunPaths
+from search.tracking.wandb_log import RunLog
+from search.tracking.wandb_run import Destination, Ending, Mode
+from search.tune.failures import describe_failure
+
+log = logging.getLogger("segsearch")
+
+P = ParamSpec("P")
+
+METRICS_WITHOUT_SLASH = ("lr",)
+SECRET_VARIABLES = ("WANDB_API_KEY", "YADISK_TOKEN")
+_SECRET_NAME = re.compile(r"(token|secret|passw|api_?key|credential)", re.IGNORECASE)
+
+STATE_COMPLETE, STATE_PRUNED, STATE_FAIL, STATE_INTERRUPTED = "COMPLETE", "PRUNED", "FAIL", "INTERRUPTED"
+EXIT_CODES = {STATE_COMPLETE: 0, STATE_PRUNED: 0, STATE_FAIL: 1, STATE_INTERRUPTED: 130}
+
+
+def trial_config(trial: Trial) -> dict[str, Any]:
+    """What the run page shows as config: the trial's number and the whole `TrainConfig`."""
+    spec: Mapping[str, Any] = trial.config
+    config = dict(spec.get("train", spec))
+    return {"trial": spec["number"], **config} if "number" in spec else config
+
+
+def trial_key(trial: Trial) -> str:
+    """What names a trial across sessions: its number, or Ray's id where there is none."""
+    number = trial.config.get("number")
+    return str(trial.trial_id) if number is None else f"{int(number):05d}"
+
+
+def never_raises(hook: Callable[P, None]) -> Callable[P, None]:
+    """Keeps an error of tracking out of the search: it is logged, and the trial goes on."""
+
+    @wraps(hook)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            hook(*args, **kwargs)
+        except Exception as error:
+            log.warning("W&B tracking left something out (%s): %s", hook.__name__, redact(repr(error)))
+
+    return guarded
+
+
+class WandbCallback(Callback):  # type: ignore[misc]
+    """Logs each epoch, and at a trial's end its state, best epoch, threshold curve and overlays.
+
+    Nothing here waits for a server or raises: see `search.tracking.wandb_log`.
+
+    Args:
+        project: The W&B project.
+        group: Groups the trials on its page.
+        run_dir: The run's folder; logs go below `wandb/` there.
+        mode: `auto` is online with a key, offline without; a server that does not answer, or refuses the key,
+            means offline with one warning.
+        entity: User or team; None is the key's own.
+        tags: Tags of every run.
+        metric: Which report decides the best epoch and the best trial.
+        metric_mode: `max` or `min`.
+        config_of: What to show as a trial's config. Values that look like secrets are left out.
+        run_id_of: A trial's name across sessions; with the run's folder it makes the run's id.
+        checkpoints: Whose checkpoints the trials write; default: the run's.
+    """
+
+    def __init__(
+        self,
+        *,
+        project: str,
+        group: str,
+        run_dir: Path,
+        mode: Mode = "auto",
+        entity: str | None = None,
+        tags: Sequence[str] = (),
+        metric: str = "val/iou",
+        metric_mode: str = "max",
+        config_of: Callable[[Trial], dict[str, Any]] = trial_config,
+        run_id_of: Callable[[Trial], str] = trial_key,
+        checkpoints: RunPaths | None = None,
+    ) -> None:
+        self._destination = Destination(project, group, Path(run_dir), mode, entity, tuple(tags))
+        self._metric, self._sign = metric, -1.0 if metric_mode == "min" else 1.0
+        self._config_of, self._run_id_of = config_of, run_id_of
+        self._checkpoints = checkpoints or RunPaths(Path(run_dir))
+        self._open: dict[str, str] = {}
+        self._waiting: dict[str, Trial] = {}
+        self._best: dict[str, tuple[float, dict[str, float]]] = {}
+        self._best_of_run = -math.inf
+        self._log: RunLog | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray pickles its callbacks; threads stay here."""
+        return {**self.__dict__, "_log": None, "_open": {}, "_waiting": {}}
+
+    @never_raises
+    def setup(self, *args: Any, **info: Any) -> None:
+        """Starts the background thread, which finds out whether the server answers while the search begins."""
+        if self._destination.mode != "disabled" and self._log is None:
+            self._log = RunLog(self._destination)
+
+    @never_raises
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Opens the trial's run, or goes on with it."""
+        self._key(trial)
+
+    @never_raises
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Logs one epoch."""
+        if self._log is None:
+            return
+        key = self._key(trial)
+        row = metrics_of(result)
+        step = int(result.get("epoch", result.get("training_iteration", 0)))
+        self._log.row(key, step, row)
+        value = self._sign * row.get(self._metric, math.nan)
+        if value > self._best.get(key, (-math.inf, {}))[0]:
+            self._best[key] = value, {"epoch": step, **row}
+
+    @never_raises
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Ends the run of a trial that came to its end or was stopped early; `finished` in its last report tells.
+
+        The run of a trial that waits at a rung stays open: it may go on.
+        """
+        if (trial.last_result or {}).get("waiting"):
+            self._waiting[self._key(trial)] = trial
+            del self._open[trial.trial_id]
+            return
+        is_finished = bool((trial.last_result or {}).get("finished"))
+        self._end(trial, STATE_COMPLETE if is_finished else STATE_PRUNED)
+
+    @never_raises
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Ends the run of a failed trial, with its error in one line; one that goes on opens it again."""
+        try:
+            kind, message = describe_failure(trial)
+        except OSError:
+            kind, message = "unknown", "its error file cannot be read"
+        state = STATE_INTERRUPTED if kind in GOES_ON else STATE_FAIL
+        self._end(trial, state, error=redact(f"{kind}: {message}"))
+
+    @never_raises
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        """Ends what is still open, as interrupted or stopped at a rung, and waits for the uploads, at most a minute."""
+        if self._log is None:
+            return
+        for key in list(self._open.values()):
+            self._log.end(key, Ending(EXIT_CODES[STATE_INTERRUPTED], self._summary(key, STATE_INTERRUPTED)))
+        self._open.clear()
+        for trial in list(self._waiting.values()):
+            self._end(trial, STATE_PRUNED)
+        self._log.close()
+        self._log = None
+
+    def _key(self, trial: Trial) -> str:
+        """The trial's key; its run is opened where it is not."""
+        key = self._open.get(trial.trial_id)
+        if key is None:
+            key = self._open[trial.trial_id] = self._run_id_of(trial)
+            if self._waiting.pop(key, None) is None and self._log is not None:
+                self._log.open(key, name=str(trial), config=public(self._config_of(trial)))
+        return key
+
+    def _end(self, trial: Trial, state: str, error: str | None = None) -> None:
+        if self._log is None:
+            return
+        key = self._key(trial)
+        del self._open[trial.trial_id]
+        summary = self._summary(key, state) | ({"error": error} if error else {})
+        value = self._best.pop(key, (-math.inf, {}))[0]
+        is_best = state != STATE_FAIL and value > self._best_of_run
+        self._best_of_run = max(self._best_of_run, value) if is_best else self._best_of_run
+        self._log.end(key, Ending(EXIT_CODES[state], summary, self._checkpoint(trial), with_overlays=is_best))
+
+    def _checkpoint(self, trial: Trial) -> Path | None:
+        if "number" not in trial.config:
+            return None
+        found = self._checkpoints.trial_checkpoints(int(trial.config["number"]))
+        return found[0] if found else None
+
+    def _summary(self, key: str, state: str) -> dict[str, Any]:
+        _, best = self._best.get(key, (0.0, {}))
+        return {"state": state, **{f"best/{name}": value for name, value in best.items()}}
+
+
+def log_run_summary(
+    *,
+    project: str,
+    group: str,
+    run_dir: Path,
+    scores: Mapping[str, Any],
+    mode: Mode = "auto",
+    entity: str | None = None,
+    tags: Sequence[str] = (),
+    config: Mapping[str, Any] | None = None,
+) -> None:
+    """Logs the sealed model's scores as one run of job type `summary` in the search's group; waits at most 55 s.
+
+    A server that does not answer means offline, as for trials; the search has warned of it already, so this does not.
+
+    Args:
+        project: As for `WandbCallback`, like the other arguments of the same names.
+        group: The search's group.
+        run_dir: The run's folder.
+        scores: Numbers and short texts; nested mappings are joined with `/`.
+        mode: `auto`, `online`, `offline`, or `disabled`, which does nothing.
+        entity: User or team.
+        tags: Tags of the run.
+        config: The sealed model's config.
+    """
+    if mode == "disabled":
+        return
+    run_log = RunLog(Destination(project, group, Path(run_dir), mode, entity, tuple(tags)), quiet=True)
+    run_log.open("summary", name=f"{group} summary", config=public(config or {}), job_type="summary")
+    run_log.end("summary", Ending(0, {"state": STATE_COMPLETE, **_flat(scores)}))
+    run_log.close()
+
+
+def metrics_of(result: Mapping[str, Any]) -> dict[str, float]:
+    """The finite numbers of a report that are metrics: keys with a slash, and the learning rate."""
+    return {
+        key: float(value)
+        for key, value in result.items()
+        if ("/" in key or key in METRICS_WITHOUT_SLASH)
+        and not key.startswith("config/")
+        and isinstance(value, Real)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    }
+
+
+def public(value: Any) -> Any:
+    """A config as it may be shown: without keys that name a secret, and without our tokens in any text."""
+    if isinstance(value, Mapping):
+        return {str(key): public(item) for key, item in value.items() if not _SECRET_NAME.search(str(key))}
+    if isinstance(value, list | tuple):
+        return [public(item) for item in value]
+    if isinstance(value, str):
+        return redact(value)
+    return value if value is None or isinstance(value, bool | int | float) else redact(str(value))
+
+
+def redact(text: str) -> str:
+    """`text` with the tokens of this environment cut out."""
+    for name in SECRET_VARIABLES:
+        secret = os.environ.get(name)
+        if secret:
+            text = text.replace(secret, "[secret]")
+    return text
+
+
+def _flat(scores: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in scores.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}/")
+        elif isinstance(value, bool | str) or (isinstance(value, Real) and math.isfinite(value)):
+            flat[f"{prefix}{key}"] = redact(value) if isinstance(value, str) else value
+    return flat

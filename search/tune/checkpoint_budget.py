@@ -1,0 +1,189 @@
+"""What a run keeps of its trials' checkpoints: of an ended trial its best epoch, and all together within a budget.
+
+Never deleted are the checkpoints of trials that have not ended, which run, wait at a rung or are to go on; those of the
+best trial and, with a second metric, of the front; and what forks begin with. Trials that failed go first, then the
+worst ones.
+"""
+
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from ray import tune
+from ray.tune.experiment import Trial
+
+from search.run.journal import EventLog
+from search.run.paths import RunPaths
+from search.run.tables import STATES, best_trial, pareto_front
+from search.study.observations import COST_ATTR
+from search.study.storage import trial_id_of
+from segcore.checkpoint.files import delete_checkpoint, drop_state, folder_bytes
+
+log = logging.getLogger("segsearch")
+
+GIGABYTE = 1e9
+_ENDED = ("complete", "pruned", "failed")
+
+
+def drop_order(rows: Sequence[dict[str, Any]], *, mode: str, second_metric: str | None = None) -> list[int]:
+    """The trials whose checkpoints may go, the first to go first.
+
+    Args:
+        rows: `number`, `state`, `value` and, with a second metric, its key; as in the table of trials.
+        mode: `max` or `min`.
+        second_metric: Key of the cost, where there is one.
+    """
+    ended = [row for row in rows if row["state"] in _ENDED]
+    best = best_trial(ended, mode)
+    kept = set(pareto_front(ended, second_metric, mode)) if second_metric else set()
+    kept |= {best["number"]} if best else set()
+    sign = 1.0 if mode == "max" else -1.0
+
+    def worth(row: Mapping[str, Any]) -> tuple[bool, bool, float, int]:
+        value = row["value"]
+        return value is not None, row["state"] != "failed", sign * (value or 0.0), -row["number"]
+
+    return [row["number"] for row in sorted(ended, key=worth) if row["number"] not in kept]
+
+
+class CheckpointBudget(tune.Callback):  # type: ignore[misc]
+    """Tidies up behind trials as they end, and drops checkpoints while all together are larger than the budget.
+
+    Sizes are taken from the run's folder when the session begins, from reports, and at a trial's end; a snapshot that
+    shares its files with a checkpoint counts beside it.
+
+    Args:
+        paths: The run.
+        study: Says which trials have ended, and what they are worth.
+        events: Told of each checkpoint before it is dropped.
+        limit_gb: The budget in gigabytes; None: no limit.
+        mode: `max` or `min`.
+        second_metric: Key of the cost, where there is one.
+    """
+
+    def __init__(
+        self,
+        paths: RunPaths,
+        study: optuna.Study,
+        events: EventLog,
+        *,
+        limit_gb: float | None,
+        mode: str,
+        second_metric: str | None = None,
+    ) -> None:
+        self._paths = paths
+        self._study = study
+        self._events = events
+        self._limit_gb = limit_gb
+        self._mode = mode
+        self._second_metric = second_metric
+        self._left: set[int] = set()
+        self._open: set[int] = set()
+        self._is_told = self._is_warned = False
+        for path in paths.half_made_checkpoints():
+            shutil.rmtree(path, ignore_errors=True)
+        ended = {trial.number for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()}
+        self._sizes: dict[int, int] = {}
+        for number, folders in paths.checkpoints().items():
+            self._account(number, folders, has_ended=number in ended)
+        self._kept_for_forks = self._fork_bytes()
+        self._has_changed = True
+
+    @property
+    def num_bytes(self) -> int:
+        """What all checkpoints take."""
+        return sum(self._sizes.values()) + self._kept_for_forks
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Takes the size of a trial's newest checkpoint from its report."""
+        number, size = int(trial.config["number"]), int(result.get("checkpoint_bytes", 0))
+        self._open.add(number)
+        if size > self._sizes.get(number, 0):
+            self._sizes[number] = size
+            self._has_changed = True
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial left its worker with a report that has arrived: what is older than its newest checkpoint goes."""
+        number = int(trial.config["number"])
+        for older in self._paths.trial_checkpoints(number)[1:]:
+            delete_checkpoint(older)
+        self._left.add(number)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial failed, or goes on; in that case it may need its last checkpoint but one."""
+        number = int(trial.config["number"])
+        for path in self._paths.half_made_checkpoints(number):
+            shutil.rmtree(path, ignore_errors=True)
+        self._left.add(number)
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Looks after the trials that left, now that the study knows what became of them, and keeps to the budget."""
+        for number in self._left:
+            state = self._study._storage.get_trial(trial_id_of(self._study, number)).state
+            self._account(number, self._paths.trial_checkpoints(number), has_ended=state.is_finished())
+        if self._left:
+            self._kept_for_forks = self._fork_bytes()
+            self._has_changed = True
+            self._left.clear()
+        if self._has_changed:
+            self._has_changed = False
+            self._keep_to_budget()
+
+    def settle(self) -> None:
+        """The session is over: looks after trials whose end was told after they had left, as of those at a rung."""
+        self._left |= self._open
+        self.on_step_end(0, [])
+        self._events.close()
+
+    def _account(self, number: int, folders: Sequence[Path], *, has_ended: bool) -> None:
+        """Notes what a trial's checkpoints take; of one that has ended, only the newest one's best epoch is left."""
+        (self._open.discard if has_ended else self._open.add)(number)
+        if has_ended and folders:
+            for older in folders[1:]:
+                delete_checkpoint(older)
+            drop_state(folders[0])
+            folders = folders[:1]
+        self._sizes[number] = folder_bytes(folders)
+
+    def _keep_to_budget(self) -> None:
+        if self._limit_gb is None or (excess := self.num_bytes - self._limit_gb * GIGABYTE) <= 0:
+            return
+        rows = [_row(trial, self._mode, self._second_metric) for trial in self._study.get_trials(deepcopy=False)]
+        for number in drop_order(rows, mode=self._mode, second_metric=self._second_metric):
+            if excess <= 0:
+                return
+            if self._sizes.get(number, 0):
+                self._drop(number)
+                excess -= self._sizes.pop(number)
+        if excess > 0 and not self._is_warned:
+            self._is_warned = True
+            log.warning(
+                "the checkpoints that must be kept, of trials that go on and of the best, take %.2f GB, more than "
+                "resources.checkpoints_gb=%g; the search goes on, and needs that much space",
+                self.num_bytes / GIGABYTE, self._limit_gb,
+            )  # fmt: skip
+
+    def _drop(self, number: int) -> None:
+        if not self._is_told:
+            self._is_told = True
+            log.info("resources.checkpoints_gb=%g is reached: checkpoints of the worst trials go", self._limit_gb)
+        self._events.dropped(number, self._sizes[number])
+        for folder in self._paths.trial_checkpoints(number):
+            delete_checkpoint(folder)
+
+    def _fork_bytes(self) -> int:
+        return folder_bytes(self._paths.fork_checkpoints())
+
+
+def _row(trial: optuna.trial.FrozenTrial, mode: str, second_metric: str | None) -> dict[str, Any]:
+    values = [value for value in trial.intermediate_values.values() if value == value]  # without NaN
+    best = max if mode == "max" else min
+    cost = {second_metric: trial.user_attrs.get(COST_ATTR)} if second_metric else {}
+    return {
+        "number": trial.number, "state": STATES[trial.state.name], "value": best(values, default=None), **cost,
+    }  # fmt: skip

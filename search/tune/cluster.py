@@ -1,0 +1,116 @@
+"""Ray for the length of a run, and what a trial gets of it."""
+
+import importlib.util
+import logging
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+
+from search.config.tree import SearchConfig
+from search.errors import ResourceError
+from search.tune.ray_watch import watched_ray
+
+log = logging.getLogger("segsearch")
+
+
+@dataclass(frozen=True)
+class TrialResources:
+    """What one trial gets, and how many run side by side.
+
+    Attributes:
+        cpus: Cores of a trial.
+        gpus: Its share of a GPU.
+        max_concurrent: How many trials run side by side.
+        whole_gpu_cpus: Cores that a trial has when it gets a whole GPU; 0 where no node has one.
+    """
+
+    cpus: float
+    gpus: float
+    max_concurrent: int
+    whole_gpu_cpus: float = 0.0
+
+    def __str__(self) -> str:
+        gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
+        return f"{self.cpus:g} CPU{gpus} a trial, {self.max_concurrent} side by side"
+
+
+@contextmanager
+def ray_session(address: str | None, resume: str) -> Iterator[None]:
+    """Ray for the length of a run: the cluster at `address`, an instance that is already up, or one of our own.
+
+    Only an instance that was started here is shut down.
+
+    Args:
+        address: The cluster's address.
+        resume: The command that goes on with the run, should Ray die.
+    """
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # our own line says it, without a traceback
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if ray.is_initialized():
+        with watched_ray(resume):
+            yield
+        return
+    try:
+        context = ray.init(
+            address=address,
+            include_dashboard=importlib.util.find_spec("aiohttp_cors") is not None if address is None else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        where = f"resources.address={address!r}" if address else "this machine"
+        raise ResourceError(f"Ray cannot be reached or started at {where}: {error}") from error
+    if context.dashboard_url:
+        log.info("Ray dashboard: http://%s", context.dashboard_url)
+    with watched_ray(resume):
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def plan_resources(config: SearchConfig, gpus: float) -> TrialResources:
+    """What each trial gets on the nodes that Ray has now.
+
+    `cpus_per_trial: auto` shares a node's CPUs evenly among its trials, one each without a GPU, because two trials of
+    one thread get more done than one of two.
+
+    Args:
+        config: The run's config.
+        gpus: A trial's share of a GPU; `search.tune.packing.share.gpu_share` chooses it.
+
+    Raises:
+        ResourceError: No node could ever run such a trial; Ray itself would wait for ever.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus = config.resources.cpus_per_trial
+    if cpus == "auto":
+        cpus = 1.0
+        if gpus:
+            per_slot = (node.get("CPU", 1) / (node["GPU"] / gpus) for node in nodes if node.get("GPU", 0) >= gpus)
+            cpus = float(max(1, math.floor(min(per_slot, default=1.0) + 1e-3)))  # a share is rounded down
+    fitting = [min(_fits(node.get("CPU", 0), cpus), _fits(node.get("GPU", 0), gpus)) for node in nodes]
+    slots = sum(fitting)
+    if slots < 1:
+        have = "; ".join(f"{node.get('CPU', 0):g} CPU, {node.get('GPU', 0):g} GPU" for node in nodes) or "no nodes"
+        keys = [f"resources.{name}_per_trial" for name, amount in (("cpus", cpus), ("gpus", gpus)) if amount]
+        raise ResourceError(
+            f"no node can run a trial that asks for {cpus:g} CPU and {gpus:g} GPU; the nodes have: {have}. "
+            f"Lower {' or '.join(keys)}, or set them to auto"
+        )
+    wanted = config.search.max_concurrent
+    most = slots if wanted == "auto" else min(int(wanted), slots)
+    beside_whole = max((node.get("CPU", 0) for node in nodes if node.get("GPU", 0) >= 1), default=0)
+    concurrent = int(min(most, config.search.num_samples))
+    return TrialResources(float(cpus), float(gpus), concurrent, float(min(cpus, beside_whole)))
+
+
+def _fits(have: float, need: float) -> int:
+    return math.floor(have / need + 1e-9) if need else 2**31

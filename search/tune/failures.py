@@ -1,0 +1,59 @@
+"""Why a trial ended without coming to its end, judged from what Ray wrote down; one verdict for all who are told."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ray.tune.experiment import Trial
+
+from search.run.journal import INTERRUPTED, OUT_OF_MEMORY, RETRIED_ALONE, WORKER_DIED
+
+MAX_RETRIES = 3
+"""Times that a trial goes on after its worker died without having come any further; then it counts as failed."""
+
+_ERROR_LINE = re.compile(r"^(?:[\w.]+\.)?(\w*(?:Error|Exception|Interrupt|Exit))(?:\([^)]*\))?(?:: ?(.*))?$")
+_NO_MEMORY = re.compile(
+    r"OutOfMemory|MemoryError$|CUDA error: out of memory|CUDA out of memory|not enough memory|can't allocate memory"
+    r"|(?:CUDNN|CUBLAS)_STATUS_ALLOC_FAILED"
+)
+_MEMORY_MONITOR = "killed due to the node running low on memory"
+_CREATION_FAILED = "raised in its creation task"
+_WORKER_LOST = re.compile(r"^(?:The actor |Trainable runner reuse requires)", re.MULTILINE)
+
+
+def describe_failure(trial: Trial) -> tuple[str, str]:
+    """`(kind, message)` of a trial that ended with an error.
+
+    The kind is the exception's name, `out of memory`, `interrupted` when its worker died and it shall go on,
+    `worker died` when that happened too often, or `RETRIED_ALONE` when it ran out of memory on a share of a GPU and may
+    try a whole one. A worker that was killed because the node had no memory left is no case for a whole GPU.
+    """
+    text = Path(trial.error_file).read_text(errors="replace") if trial.error_file else ""
+    kind, message = read_failure(text)
+    if kind == OUT_OF_MEMORY and trial.config.get("may_retry_alone") and _MEMORY_MONITOR not in text:
+        return RETRIED_ALONE, message
+    if kind == WORKER_DIED and next_strikes(trial.config, (trial.last_result or {}).get("epoch", 0)) <= MAX_RETRIES:
+        return INTERRUPTED, message
+    return kind, message
+
+
+def next_strikes(spec: dict[str, Any], epoch: int) -> int:
+    """How often in a row a trial's worker has died without a new epoch, after it died again at `epoch`."""
+    return 1 if epoch > spec.get("reached", 0) else int(spec.get("strikes", 0)) + 1
+
+
+def read_failure(text: str) -> tuple[str, str]:
+    """`(kind, message)` from the text of a trial's error file."""
+    lines = text.strip().splitlines()
+    if _MEMORY_MONITOR in text:
+        return OUT_OF_MEMORY, next(line for line in lines if _MEMORY_MONITOR in line).strip()[:500]
+    if _WORKER_LOST.search(text) and _CREATION_FAILED not in text:
+        why = [line.strip() for line in lines if not re.match(r"Failure #|\t?\w+: |The actor died unexpectedly", line)]
+        return WORKER_DIED, (why[0] if why else "its process ended without a message")[:500]
+    for line in reversed(lines):
+        match = _ERROR_LINE.match(line.strip())
+        if match:
+            message = (match[2] or "").strip()[:500]
+            kind = OUT_OF_MEMORY if _NO_MEMORY.search(match[1]) or _NO_MEMORY.search(message) else match[1]
+            return kind, message
+    return "unknown", (lines[-1][:500] if lines else "the trial's process ended without a message")

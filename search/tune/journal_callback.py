@@ -1,0 +1,93 @@
+"""The driver-side callback that writes the run's journal, then tells the study; it runs before any other callback."""
+
+import json
+import logging
+import time
+from typing import Any, Protocol
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+
+from search.run.journal import INTERRUPTED, RETRIED_ALONE, EventLog
+from search.tune.failures import describe_failure
+
+log = logging.getLogger("segsearch")
+
+SWEEP_S = 1.0
+
+
+class Told(Protocol):
+    """The searcher, as far as the journal tells it something."""
+
+    @property
+    def live(self) -> frozenset[str]: ...  # noqa: D102
+
+    def is_waiting(self, number: int) -> bool: ...  # noqa: D102
+
+    def fail(self, trial_id: str, kind: str) -> None: ...  # noqa: D102
+
+    def flush_if_due(self) -> None: ...  # noqa: D102
+
+
+class JournalCallback(Callback):  # type: ignore[misc]
+    """Appends each report, failure and interruption to the journal, and tells the searcher how a trial failed.
+
+    Ray tells a searcher of an error without saying which; a callback gets the trial with its error file.
+    """
+
+    def __init__(self, log: EventLog, searcher: Told) -> None:
+        self._log = log
+        self._searcher = searcher
+        self._swept = time.monotonic()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Records an epoch: what the trainable reported, without Ray's own bookkeeping; first, what was read back."""
+        if "epoch" not in result:
+            return
+        metrics = {
+            key: value
+            for key, value in result.items()
+            if ("/" in key and isinstance(value, int | float)) or key in ("lr", "best_epoch", "finished")
+        }
+        if "applied" in result:
+            self._log.applied(int(result["number"]), json.loads(result["applied"]), json.loads(result["machine"]))
+        self._log.epoch(int(result["number"]), int(result["epoch"]), metrics)
+        if result.get("note"):
+            log.info("trial %d: %s", int(result["number"]), result["note"])
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Marks the last result of a trial that only waits at a rung, for the callbacks that come after this one."""
+        if trial.last_result and self._searcher.is_waiting(int(trial.config["number"])):
+            trial.last_result["waiting"] = True
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Records why a trial failed, or that it lost its worker or its share's memory did not do, and it goes on."""
+        kind, message = describe_failure(trial)
+        number, epoch = int(trial.config["number"]), int((trial.last_result or {}).get("epoch", 0))
+        if kind == INTERRUPTED:
+            self._log.interrupted(number, epoch, message)
+        elif kind == RETRIED_ALONE:
+            self._log.retried(number, epoch, message)
+        else:
+            self._log.error(number, kind, message)
+        self._searcher.fail(trial.trial_id, kind)
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Lets the study's reports be written, and looks for trials that Ray ended with an error without telling.
+
+        It does so when a worker could not be made ready for its next trial in time.
+        """
+        self._searcher.flush_if_due()
+        if time.monotonic() - self._swept < SWEEP_S:
+            return
+        self._swept = time.monotonic()
+        missing = set(self._searcher.live)
+        for trial in reversed(trials):
+            if not missing:
+                return
+            if trial.trial_id in missing:
+                missing.remove(trial.trial_id)
+                if trial.status == Trial.ERROR:
+                    self.on_trial_error(iteration, trials, trial)

@@ -1,0 +1,156 @@
+"""Measures what the largest configuration of a space takes of a GPU, in a Ray task that has one for itself."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from search.tune.packing.mps import mps_directory
+from segcore.config import TrainConfig
+
+PROBE_TIMEOUT_S = 300.0
+MOST_MODELS = 64
+"""Models whose activations are estimated; a space may hold many more than there is time for."""
+NUM_MEASURED = 2
+"""The largest by the estimate that are really trained for a few steps."""
+
+
+@dataclass(frozen=True)
+class GpuNode:
+    """A node with GPUs."""
+
+    node_id: str
+    cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What a probe found.
+
+    Attributes:
+        largest: Place of the largest configuration among the candidates.
+        estimate_bytes: What it was estimated to take.
+        peak_bytes: What it was measured to take; None where that was not possible.
+        overhead_bytes: What its process holds beside that, beyond a bare CUDA context.
+        free_bytes: What is free of the GPU that has least; None where there is no GPU to ask.
+        total_bytes: That GPU's memory.
+        fits: False if it ran out of memory with the whole GPU for itself.
+        num_models: Different models among the candidates.
+        num_estimated: Those that were estimated.
+        mps: Pipe directory of a running NVIDIA MPS.
+    """
+
+    largest: int
+    estimate_bytes: int
+    peak_bytes: int | None = None
+    overhead_bytes: int = 0
+    free_bytes: int | None = None
+    total_bytes: int | None = None
+    fits: bool = True
+    num_models: int = 0
+    num_estimated: int = 0
+    mps: str | None = None
+
+
+def gpu_nodes() -> list[GpuNode]:
+    """The nodes of Ray that have GPUs now."""
+    alive = [(node["NodeID"], node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    return [GpuNode(name, has.get("CPU", 0.0), has["GPU"]) for name, has in alive if has.get("GPU", 0) > 0]
+
+
+def probe_memory(candidates: Sequence[TrainConfig], nodes: Sequence[GpuNode]) -> ProbeResult:
+    """Finds the largest candidate by an estimate, and trains it for a few steps on the node whose GPU has least memory.
+
+    Raises:
+        ray.exceptions.RayError: The probe broke, or had no GPU in `PROBE_TIMEOUT_S` seconds.
+    """
+    memory = [_ask(_gpu_memory, node, node.gpus) for node in nodes] if sum(node.gpus for node in nodes) > 1 else []
+    found = [seen for seen in _get(memory) if seen is not None]
+    node = nodes[0]
+    if found and len(found) == len(nodes):
+        node = min(zip(nodes, found, strict=True), key=lambda pair: pair[1][0])[0]
+    dumped = [config.model_dump(mode="json") for config in candidates]
+    result = ProbeResult(**_get([_ask(_probe, node, min(1.0, node.gpus), dumped)])[0])
+    if found and result.free_bytes is not None:
+        free, total = min(found)
+        return ProbeResult(**{**asdict(result), "free_bytes": min(free, result.free_bytes), "total_bytes": total})
+    return result
+
+
+def _ask(function: Any, node: GpuNode, gpus: float, *arguments: Any) -> Any:
+    place = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
+    task = ray.remote(function).options(num_cpus=0, num_gpus=gpus, scheduling_strategy=place, max_retries=0)
+    return task.remote(*arguments)
+
+
+def _get(tasks: list[Any]) -> list[Any]:
+    try:
+        return list(ray.get(tasks, timeout=PROBE_TIMEOUT_S))
+    finally:
+        for task in tasks:
+            ray.cancel(task, force=True)
+
+
+def _gpu_memory() -> tuple[int, int] | None:
+    """Free and total bytes of the GPU that has least of those that this task sees."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    return min(torch.cuda.mem_get_info(index) for index in range(torch.cuda.device_count()))
+
+
+def _probe(dumped: list[dict[str, Any]]) -> dict[str, Any]:
+    """The task: estimates all candidates, and measures the largest ones where there is a GPU."""
+    import torch
+
+    from segcore.training.device import choose_device, is_out_of_memory
+    from segcore.training.step_probe import measure_memory
+
+    device = choose_device()
+    configs = [TrainConfig.model_validate(tree) for tree in dumped]
+    estimates, num_models = estimate(configs, device)
+    order = sorted(estimates, key=lambda index: -estimates[index])
+    found: dict[str, Any] = {
+        "largest": order[0],
+        "estimate_bytes": estimates[order[0]],
+        "num_models": num_models,
+        "num_estimated": min(num_models, MOST_MODELS),
+    }
+    if device.type != "cuda":
+        return found
+    mps = mps_directory()
+    found["mps"] = str(mps) if mps is not None else None
+    found["free_bytes"], found["total_bytes"] = torch.cuda.mem_get_info(device)
+    peak = -1
+    for index in order[:NUM_MEASURED]:
+        try:
+            seen = measure_memory(configs[index], device)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return {**found, "largest": index, "estimate_bytes": estimates[index], "fits": False}
+        if seen.peak_bytes > peak:
+            peak = seen.peak_bytes
+            found |= {"largest": index, "estimate_bytes": estimates[index], "peak_bytes": peak}
+            found["overhead_bytes"] = max(seen.overhead_bytes, found.get("overhead_bytes", 0))
+    return found
+
+
+def estimate(configs: Sequence[TrainConfig], device: Any) -> tuple[dict[int, int], int]:
+    """`{place: bytes}` of the configs whose model is among the first `MOST_MODELS`, and how many models there are.
+
+    A model is gone through once: its activations grow with the number of images, all else follows from its size.
+    """
+    from segcore.training.memory_estimate import ModelMemory, estimate_training_bytes, trace_model
+
+    keys = [(repr(config.model), config.train.precision, config.optimizer.encoder_lr_factor == 0) for config in configs]
+    models: dict[Any, ModelMemory] = {}
+    for key, config in zip(keys, configs, strict=True):
+        if key not in models and len(models) < MOST_MODELS:
+            models[key] = trace_model(config, device)
+    known = [index for index, key in enumerate(keys) if key in models]
+    return {index: estimate_training_bytes(configs[index], models[keys[index]]) for index in known}, len(set(keys))

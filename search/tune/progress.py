@@ -1,0 +1,172 @@
+"""What a person sees while the search runs: a live table on a terminal, one line an event in a log."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from search.run.journal import GOES_ON, RETRIED_ALONE
+from search.tune.failures import describe_failure
+
+log = logging.getLogger("segsearch")
+
+REFRESH_S = 0.5
+
+
+class ProgressCallback(Callback):  # type: ignore[misc]
+    """Shows running trials, counts by state, and the best so far.
+
+    Args:
+        console: Where to show it; a live table when it is a terminal, plain lines otherwise.
+        metric: Key of the reports that is searched.
+        mode: `max` or `min`.
+        num_samples: Trials of the whole search.
+        num_epochs: Epochs of a complete trial.
+        done: Trials that ended in earlier sessions, by state.
+        best: Value and trial number of the best trial of earlier sessions.
+        names: What to call trials, by number; without one it is `trial N`.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        *,
+        metric: str,
+        mode: str,
+        num_samples: int,
+        num_epochs: int,
+        done: dict[str, int] | None = None,
+        best: tuple[float, int] | None = None,
+        names: Mapping[int, str] | None = None,
+    ) -> None:
+        self._console = console
+        self._metric, self._mode = metric, mode
+        self._num_samples, self._num_epochs = num_samples, num_epochs
+        self._counts: Counter[str] = Counter(done or {})
+        self._best = best
+        self._names = dict(names or {})
+        self._running: dict[int, dict[str, Any]] = {}
+        self._waiting: set[int] = set()
+        self._started = time.monotonic()
+        self._shown = 0.0
+        self._live: Live | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray pickles its callbacks into the experiment's state; a console cannot go along and is not needed there."""
+        return {key: value for key, value in self.__dict__.items() if key not in ("_console", "_live")}
+
+    def start(self) -> None:
+        """Begins the live view; without a terminal, nothing."""
+        if self._console.is_terminal:
+            self._live = Live(self._render(), console=self._console, auto_refresh=False, transient=True)
+            self._live.start()
+
+    def stop(self) -> None:
+        """Ends the live view and leaves the terminal as it was."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Refreshes the live view, at most every `REFRESH_S` seconds."""
+        if self._live is not None and time.monotonic() - self._shown > REFRESH_S:
+            self._shown = time.monotonic()
+            self._live.update(self._render(), refresh=True)
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial got its place, or goes on from the rung at which it waited."""
+        self._waiting.discard(_number(trial))
+        self._running[_number(trial)] = {}
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """A trial reported an epoch."""
+        if "epoch" not in result:
+            return
+        number, value = _number(trial), float(result[self._metric])
+        self._running[number] = result
+        if self._best is None or (value > self._best[0] if self._mode == "max" else value < self._best[0]):
+            self._best = (value, number)
+            mark = "  best so far"
+        else:
+            mark = ""
+        if self._live is None:
+            log.info(
+                "%s epoch %d/%d  %s %.4f  threshold %.3f  train/loss %.4f%s",
+                self._name(number), result["epoch"], self._num_epochs, self._metric, value, result["val/threshold"],
+                result["train/loss"], mark,
+            )  # fmt: skip
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial ended, or was stopped at a rung."""
+        result = trial.last_result or {}
+        if result.get("waiting"):
+            self._running.pop(_number(trial), None)
+            self._waiting.add(_number(trial))
+            if self._live is None:
+                log.info("%s waits after epoch %d  (%s)", self._name(_number(trial)), result["epoch"], self._summary())
+            return
+        self._end(trial, "complete" if result.get("finished") else "pruned", f"after epoch {result.get('epoch', 0)}")
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial failed, or its worker died or it ran out of its share's memory, and it goes on."""
+        kind, message = describe_failure(trial)
+        if kind not in GOES_ON:
+            self._end(trial, "failed", f"{kind}: {message}")
+            return
+        number, epoch = _number(trial), (self._running.pop(_number(trial), None) or {}).get("epoch", 0)
+        if kind == RETRIED_ALONE:
+            share = trial.config["gpu_fraction"]
+            log.warning(
+                "%s ran out of memory on %g of a GPU after epoch %d and will go on alone on a whole one: %s",
+                self._name(number), share, epoch, message,
+            )  # fmt: skip
+        else:
+            log.warning("%s lost its worker after epoch %d and goes on: %s", self._name(number), epoch, message)
+
+    def _name(self, number: int) -> str:
+        return self._names.get(number, f"trial {number}")
+
+    def _end(self, trial: Trial, state: str, detail: str) -> None:
+        self._running.pop(_number(trial), None)
+        self._counts[state] += 1
+        if self._live is None or state == "failed":
+            level = logging.WARNING if state == "failed" else logging.INFO
+            log.log(level, "%s %s %s  (%s)", self._name(_number(trial)), state, detail, self._summary())
+
+    def _summary(self) -> str:
+        ended = sum(self._counts.values())
+        counts = {**self._counts, **({"waiting": len(self._waiting)} if self._waiting else {})}
+        states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+        best = f"; best {self._metric} {self._best[0]:.4f} ({self._name(self._best[1])})" if self._best else ""
+        return f"{ended}/{self._num_samples} ended{': ' + states if states else ''}{best}"
+
+    def _render(self) -> RenderableType:
+        table = Table(box=None, pad_edge=False)
+        for title in ("trial", "epoch", self._metric, "best", "threshold", "train/loss", "images/s"):
+            table.add_column(title, justify="right")
+        for number, result in sorted(self._running.items()):
+            if result:
+                cells = (
+                    f"{result['epoch']}/{self._num_epochs}", f"{result[self._metric]:.4f}", f"@{result['best_epoch']}",
+                    f"{result['val/threshold']:.3f}", f"{result['train/loss']:.4f}",
+                    f"{result['time/images_per_s']:.0f}",
+                )  # fmt: skip
+            else:
+                cells = ("starting", "", "", "", "", "")
+            table.add_row(self._names.get(number, str(number)), *cells)
+        elapsed = time.strftime("%H:%M:%S", time.gmtime(time.monotonic() - self._started))
+        return Group(Text(f"{elapsed}  {self._summary()}"), table)
+
+
+def _number(trial: Trial) -> int:
+    return int(trial.config["number"])

@@ -1,0 +1,291 @@
+"""The Ray Tune part of a run: resources, one `Tuner` over the persistent study, and going on after a stop."""
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+from ray import tune
+from ray.tune.experiment import Trial
+
+from search.config.tree import SearchConfig, SearchSettings
+from search.run.folder import stage_seconds, update_run
+from search.run.journal import (
+    OUT_OF_MEMORY,
+    EventLog,
+    read_events,
+    retried_trials,
+    waiting_alone,
+)
+from search.run.paths import RunPaths, trial_dirname
+from search.run.tables import Tables, build_tables, write_tables
+from search.sampling.proposer import Proposer
+from search.schedulers.build import build_promotions, build_scheduler, decision_epochs
+from search.schedulers.forks import Forks, Population, Snapshots
+from search.space.enqueue import enqueued_points
+from search.space.parse import parse_space
+from search.space.tree import Space
+from search.study.endings import end_running, reconcile
+from search.study.history import end_outside, fit_history
+from search.study.observations import costs_of, history_of, observations
+from search.study.recording import point_in
+from search.study.storage import close_study, open_study
+from search.tune.checkpoint_budget import CheckpointBudget
+from search.tune.cluster import plan_resources
+from search.tune.journal_callback import JournalCallback
+from search.tune.packing.share import gpu_share
+from search.tune.ray_watch import memory_kills_end_one_trial
+from search.tune.retries import Retries
+from search.tune.searcher import StudySearcher
+from search.tune.specs import SpecMaker, resources_of
+from search.tune.stopping import SearchStopper
+from segcore.config import TrainConfig
+from segcore.trainable import train_trial
+from segcore.training.cost import LATENCY
+
+log = logging.getLogger("segsearch")
+
+
+def run_search(
+    config: SearchConfig,
+    paths: RunPaths,
+    cache_path: Path,
+    callbacks: Sequence[tune.Callback] = (),
+    trainable: Callable[[dict[str, Any]], None] = train_trial,
+) -> bool:
+    """Runs what is left of a search, from nothing or after a stop, and writes the tables.
+
+    Args:
+        config: The run's config.
+        paths: The run's folder; `study.db` and `events.jsonl` there say what is done already.
+        cache_path: The decoded samples.
+        callbacks: Further driver-side callbacks; they are told after the journal.
+        trainable: What trains a trial; it takes the spec of `train_trial` and reports what that does.
+
+    Returns:
+        Whether the search came to its end; False when it was interrupted and can be resumed.
+
+    Raises:
+        ResourceError: No node could ever run a trial.
+    """
+    base = config.train_config()
+    space = parse_space(config.space, base)
+    metric, mode, second_metric = config.search.metric, config.search.mode, config.search.second_metric
+    fit_history(paths.study, config.space, base)
+    study = open_study(paths.storage_url, paths.name, mode=mode, sampler=None)
+    requeue = reconcile(study, read_events(paths.events), metric=metric, mode=mode, second_metric=second_metric)
+    requeue = end_outside(study, requeue, mode=mode)
+    asked = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
+    remaining = config.search.num_samples - len(asked) + len(requeue)
+    if remaining <= 0:
+        save_tables(study, paths, metric=metric, mode=mode, second_metric=second_metric)
+        close_study(study)
+        return True
+    stopper = SearchStopper(config.search, study.get_trials(deepcopy=False), stage_seconds(paths, "search"))
+    if stopper.stop_all():
+        _end_by_rule(stopper, study, paths, config.search)
+        close_study(study)
+        return True
+    options, history = config.search.scheduler, history_of(study)
+    promotions = build_promotions(
+        options,
+        mode=mode,
+        max_epochs=base.train.epochs,
+        history=history,
+        unfinished=[trial.number for trial in requeue],
+        costs=costs_of(study) if second_metric is not None else None,
+    )
+    if promotions is not None:
+        requeue = [trial for trial in requeue if trial.number not in promotions.waiting]
+    if asked:
+        paused = len(promotions.waiting) if promotions else 0
+        ended = len(asked) - len(requeue) - paused
+        log.info(
+            "going on: %d trials ended, %d go on, %d wait at a rung, %d are new",
+            ended, len(requeue), paused, config.search.num_samples - len(asked),
+        )  # fmt: skip
+
+    resources = plan_resources(config, gpu_share(config, space, paths, cache_path))
+    log.info("%s", resources)
+    if options.name == "pbt" and resources.max_concurrent < options.population:
+        log.warning(
+            "search.scheduler.population=%d, but only %d trials run side by side: members are compared with those that "
+            "were at the same epoch before them, so the first ones run to their end unjudged",
+            options.population, resources.max_concurrent,
+        )  # fmt: skip
+    session = paths.next_session()
+    spec_maker = SpecMaker(
+        paths,
+        session,
+        cache_path,
+        metric,
+        resources,
+        decision_epochs(options, base.train.epochs),
+        measure_latency=second_metric == LATENCY,
+        retry_out_of_memory=config.resources.retry_out_of_memory,
+    )
+    searcher = StudySearcher(
+        study,
+        space,
+        spec_maker,
+        build_proposer(config, study, space, base),
+        base=base,
+        metric=metric,
+        mode=mode,
+        num_samples=config.search.num_samples,
+        retries=Retries(requeue, retried_trials(read_events(paths.events)), spec_maker.alone),
+        promotions=promotions,
+        forks=_forks(config, space, paths),
+        second_metric=second_metric,
+    )
+    scheduler = build_scheduler(
+        options,
+        metric=metric,
+        mode=mode,
+        max_epochs=base.train.epochs,
+        seed=config.search.seed,
+        history=history,
+        unfinished=[trial.number for trial in requeue],
+        snapshots=Snapshots(paths),
+        promotions=promotions,
+        second_metric=second_metric,
+    )
+    events = EventLog(paths.events)
+    limit_gb = config.resources.checkpoints_gb
+    budget = CheckpointBudget(paths, study, events, limit_gb=limit_gb, mode=mode, second_metric=second_metric)
+    with terminate_as_interrupt() as interrupted, memory_kills_end_one_trial():
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, resources_of),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=scheduler,
+                num_samples=-1,  # the searcher says when it is done: a trial that lost its worker comes again
+                max_concurrent_trials=resources.max_concurrent,
+                reuse_actors=True,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_trial_name,
+            ),
+            run_config=tune.RunConfig(
+                name=session,
+                storage_path=str(paths.tune.resolve()),
+                stop=stopper,
+                callbacks=[JournalCallback(events, searcher), stopper, budget, *callbacks],
+                failure_config=tune.FailureConfig(max_failures=0),
+                verbose=0,
+            ),
+        )
+        tuner.fit()
+    events.close()
+    searcher.flush()
+    by_rule = stopper.stopped_by is not None and not interrupted and _is_unfinished(study, config)
+    if by_rule:
+        _end_by_rule(stopper, study, paths, config.search)
+    else:
+        save_tables(study, paths, metric=metric, mode=mode, second_metric=second_metric)
+    is_whole = by_rule or not (interrupted or _is_unfinished(study, config))
+    budget.settle()
+    close_study(study)
+    return is_whole
+
+
+def _is_unfinished(study: optuna.Study, config: SearchConfig) -> bool:
+    states = [trial.state for trial in study.get_trials(deepcopy=False)]
+    return TrialState.RUNNING in states or len(states) < config.search.num_samples
+
+
+def _end_by_rule(stopper: SearchStopper, study: optuna.Study, paths: RunPaths, search: SearchSettings) -> None:
+    """Ends what was running when a stopping rule was met, says which rule, and writes the tables."""
+    if stopper.stopped_by is None:
+        return
+    metric, mode, second_metric = search.metric, search.mode, search.second_metric
+    events = EventLog(paths.events)
+    for number, event in waiting_alone(read_events(paths.events)).items():
+        events.error(number, OUT_OF_MEMORY, event["message"])
+    events.close()
+    reconcile(study, read_events(paths.events), metric=metric, mode=mode, second_metric=second_metric)
+    num_ended = end_running(study, mode=mode)
+    stop = stopper.stopped_by
+    log.info("stopped by search.%s: %s; running trials that end here: %d", stop.rule, stop.detail, num_ended)
+    update_run(paths, stopped_by=asdict(stop))
+    save_tables(study, paths, metric=metric, mode=mode, second_metric=second_metric)
+
+
+def save_tables(
+    study: optuna.Study, paths: RunPaths, *, metric: str, mode: str, second_metric: str | None = None
+) -> Tables:
+    """Writes `trials.parquet` and `epochs.parquet` as they stand."""
+    trials, events = study.get_trials(deepcopy=False), read_events(paths.events)
+    tables = build_tables(trials, events, metric=metric, mode=mode, second_metric=second_metric)
+    write_tables(tables, paths.trials, paths.epochs)
+    return tables
+
+
+@contextmanager
+def terminate_as_interrupt() -> Iterator[list[int]]:
+    """Makes SIGTERM end the search the way Ctrl-C does, and notes either in the list that it yields."""
+    seen: list[int] = []
+    previous = signal.getsignal(signal.SIGTERM)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    try:
+        signal.signal(signal.SIGTERM, note)
+    except ValueError:  # not the main thread; then nobody's signals are ours
+        yield seen
+        return
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def build_proposer(config: SearchConfig, study: optuna.Study, space: Space, base: TrainConfig) -> Proposer:
+    """The config's sampler, told of every trial that the study holds and that is a point of the present space."""
+    search = config.search
+    own = space.defaults(base)
+    first = [*([(own, "config")] if own else []), *((point, "enqueued") for point in enqueued_points(config, space))]
+    proposer = Proposer(
+        space,
+        search.sampler,
+        seed=search.seed,
+        num_samples=search.num_samples,
+        max_epochs=base.train.epochs,
+        rungs=decision_epochs(search.scheduler, base.train.epochs),
+        mode=search.mode,
+        first=first,
+        has_cost=search.second_metric is not None,
+    )
+    for trial in observations(study):
+        point = point_in(space, base, trial.params)
+        if point is None:
+            continue
+        proposer.started(trial.number, point, trial.origin)
+        if trial.cost is not None:
+            proposer.cost(trial.number, trial.cost)
+        for epoch, value in trial.values.items():
+            proposer.reported(trial.number, epoch, value)
+        if trial.state != TrialState.RUNNING:
+            proposer.ended(trial.number, failed=trial.state == TrialState.FAIL)
+    return proposer
+
+
+def _forks(config: SearchConfig, space: Space, paths: RunPaths) -> Forks | None:
+    options, search = config.search.scheduler, config.search
+    if options.name != "pbt":
+        return None
+    return Forks(
+        Population.of(options, config.train.epochs), space, Snapshots(paths), mode=search.mode, seed=search.seed
+    )
+
+
+def _trial_name(trial: Trial) -> str:
+    return trial_dirname(int(trial.config["number"]), int(trial.config["attempt"]))

@@ -1,0 +1,284 @@
+"""Ray Tune's searcher over a persistent Optuna study, told the truth about every trial.
+
+Ray's own `OptunaSearch` tells a trial that ASHA stopped as complete, at its last low-epoch value. Here every report is
+an intermediate value, a stopped trial is PRUNED, a failed one FAIL, and a complete one is told the value of its best
+epoch. The study lives in the run's `study.db`; nothing about the search is kept only in memory, so a driver that was
+killed is resumed from that file and the journal.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from ray.tune.search import Searcher
+
+from search.run.journal import INTERRUPTED, RETRIED_ALONE
+from search.sampling.proposer import Proposer
+from search.schedulers.forks import Forks
+from search.schedulers.rungs import Promotions
+from search.space.parse import apply
+from search.space.tree import Space
+from search.study.endings import (
+    best_value,
+    end_running,
+    reconcile,
+    tell_end,
+)
+from search.study.observations import (
+    COST_ATTR,
+    FAILURE_ATTR,
+    MEMORY_CONSTRAINT,
+    ORIGIN_ATTR,
+    PARAMS_ATTR,
+    RAY_IDS_ATTR,
+    Observation,
+    costs_of,
+    history_of,
+    observations,
+)
+from search.study.recording import record_params
+from search.study.storage import (
+    ReportBuffer,
+    open_study,
+    stored_trials,
+    trial_id_of,
+)
+from search.tune.retries import Retries
+from segcore.config import TrainConfig
+
+__all__ = [
+    "COST_ATTR",
+    "FAILURE_ATTR",
+    "MEMORY_CONSTRAINT",
+    "PARAMS_ATTR",
+    "RAY_IDS_ATTR",
+    "Observation",
+    "StudySearcher",
+    "best_value",
+    "costs_of",
+    "end_running",
+    "history_of",
+    "observations",
+    "open_study",
+    "reconcile",
+    "stored_trials",
+    "tell_end",
+]
+
+
+class StudySearcher(Searcher):  # type: ignore[misc]
+    """Suggests from the study, and tells it how each trial went.
+
+    Args:
+        study: The run's study.
+        space: What is searched.
+        spec_of: Makes a trial's spec for the trainable from its number and its config.
+        proposer: Chooses what new trials run with.
+        base: The config that the searched keys are put into.
+        metric: Key of the reports that is searched.
+        mode: `max` or `min`.
+        num_samples: Trials that the study shall hold in the end.
+        retries: Who goes on under its number: those that were running when an earlier session ended come first.
+        promotions: Who waits at which rung, where trials wait rather than being stopped.
+        forks: Enqueues the fork that is due, where the scheduler replaces trials by forks of others.
+        second_metric: Key of the reports that is kept low beside the metric: a trial's first one is its cost.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: Space,
+        spec_of: Callable[[int, TrainConfig], dict[str, Any]],
+        proposer: Proposer,
+        *,
+        base: TrainConfig,
+        metric: str,
+        mode: str,
+        num_samples: int,
+        retries: Retries[FrozenTrial] | None = None,
+        promotions: Promotions | None = None,
+        forks: Forks | None = None,
+        second_metric: str | None = None,
+    ) -> None:
+        super().__init__(metric=metric, mode=mode)
+        self._study = study
+        self._space = space
+        self._spec_of = spec_of
+        self._base = base
+        self._num_samples = num_samples
+        self._retries: Retries[FrozenTrial] = retries or Retries()
+        self._proposer = proposer
+        self._promotions = promotions
+        self._forks = forks
+        self._second_metric = second_metric
+        self._costs = costs_of(study)
+        self._numbers: dict[str, int] = {}
+        self._values: dict[int, dict[int, float]] = {}
+        self._live: set[str] = set()
+        self._max_concurrent: float = math.inf
+        self._reports = ReportBuffer(study)
+        self._num_trials = sum(trial.state != TrialState.WAITING for trial in study.get_trials(deepcopy=False))
+
+    def number_of(self, trial_id: str) -> int:
+        """The study's number of a Ray trial."""
+        return self._numbers[trial_id]
+
+    @property
+    def live(self) -> frozenset[str]:
+        """Ray's ids of the trials that were suggested and have not ended."""
+        return frozenset(self._live)
+
+    def set_max_concurrency(self, max_concurrent: int) -> bool:
+        """Takes the limit over from Ray, whose own limiter forgets a trial only when it is told of its end."""
+        self._max_concurrent = max_concurrent
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The spec of the next trial; None while all may yet go on, `FINISHED` when nothing is left to do."""
+        if len(self._live) >= self._max_concurrent:
+            return None
+        self._reports.flush()
+        trial = self._next()
+        if trial is None:
+            if self._live:
+                return None  # a live one may lose its worker and come back, or let another one pass a rung
+            self._end_waiting()
+            return str(Searcher.FINISHED)
+        number = trial.number
+        ray_ids = trial.user_attrs.get(RAY_IDS_ATTR, [])
+        trial.set_user_attr(RAY_IDS_ATTR, [*ray_ids, trial_id])
+        self._numbers[trial_id] = number
+        self._live.add(trial_id)
+        params = trial.user_attrs[PARAMS_ATTR]
+        return {**self._spec_of(number, apply(self._base, params)), **self._retries.spec(number)}
+
+    def is_waiting(self, number: int) -> bool:
+        """Whether a trial that ended for Ray only waits at a rung."""
+        return self._promotions is not None and number in self._promotions.waiting
+
+    def _next(self) -> optuna.trial.Trial | None:
+        """Who is trained next: one that was interrupted, one that may pass its rung, a new one; or nobody for now.
+
+        One that needs a whole GPU comes when none of these can.
+        """
+        is_last_call = self._num_trials >= self._num_samples
+        if (frozen := self._retries.next_shared()) is not None:
+            trial = self._again(frozen)
+        elif (number := self._next_promoted(is_last_call)) is not None:
+            trial = self._again(self._frozen(number))
+        elif not is_last_call and (self._forks is None or self._forks.prepare(self._study)):
+            trial = self._study.ask()
+            self._num_trials += 1
+        elif (frozen := self._retries.next_alone()) is not None:
+            trial = self._again(frozen)
+        else:
+            return None  # of forks: the population is full, or nobody has come far enough to be copied
+        if PARAMS_ATTR not in trial.user_attrs:
+            self._give_params(trial)
+        return trial
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        return self._study._storage.get_trial(trial_id_of(self._study, number))
+
+    def _next_promoted(self, is_last_call: bool) -> int | None:
+        """Who may pass its rung, if anybody.
+
+        Between the scheduler's word and a trial's end Ray may ask for the next trial: one that is still to end, whose
+        last report is not in the study yet, is not the next.
+        """
+        if self._promotions is None:
+            return None
+        leaving = {self._numbers[trial_id] for trial_id in self._live}
+        return self._promotions.next(is_last_call=is_last_call, leaving=leaving)
+
+    def _again(self, frozen: FrozenTrial) -> optuna.trial.Trial:
+        """A trial that goes on."""
+        self._values[frozen.number] = dict(frozen.intermediate_values)
+        self._retries.begin(frozen)
+        return optuna.trial.Trial(self._study, frozen._trial_id)
+
+    def _give_params(self, trial: optuna.trial.Trial) -> None:
+        """Decides what a new trial runs with, and records it; also of one that was killed while it was given them."""
+        fixed = self._study._storage.get_trial(trial._trial_id).system_attrs.get("fixed_params")  # of a fork
+        if fixed is not None:
+            params, origin = self._space.from_params(fixed), "fork"
+        else:
+            params, origin = self._proposer.propose(trial.number)
+        trial.set_user_attr(ORIGIN_ATTR, origin)
+        trial.set_user_attr(PARAMS_ATTR, dict(params))
+        record_params(self._study, trial, self._space, params)
+        self._proposer.started(trial.number, params, origin)
+
+    def _end_waiting(self) -> None:
+        """No trial comes any more: those that still wait are told as what they are, stopped at a rung."""
+        for number in sorted(self._promotions.waiting if self._promotions else ()):
+            frozen = self._study._storage.get_trial(trial_id_of(self._study, number))  # of an earlier session, maybe
+            tell_end(self._study, number, frozen.intermediate_values, mode=self.mode)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Takes a report; it is in the study within `storage.FLUSH_S` seconds, or at the trial's end."""
+        number = self._numbers[trial_id]
+        epoch, value = int(result["epoch"]), float(result[self.metric])
+        self._values.setdefault(number, {})[epoch] = value
+        if self._second_metric is not None and number not in self._costs:
+            self._take_cost(number, result[self._second_metric])
+        self._proposer.reported(number, epoch, value)
+        self._reports.add(number, epoch, value)
+
+    def _take_cost(self, number: int, cost: float) -> None:
+        self._costs[number] = cost
+        self._study._storage.set_trial_user_attr(trial_id_of(self._study, number), COST_ATTR, cost)
+        self._proposer.cost(number, cost)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tells the study that a trial is COMPLETE, or was PRUNED by the scheduler.
+
+        Of an error, Ray says no more here than that there was one: `fail` tells what it was.
+        """
+        if error or trial_id not in self._live:
+            return
+        if result is not None and "epoch" in result:
+            self.on_trial_result(trial_id, result)
+        number = self._end(trial_id)
+        self._proposer.ended(number)
+        if self.is_waiting(number):
+            return
+        values = self._values.get(number, {})
+        tell_end(self._study, number, values, finished=bool(result and result.get("finished")), mode=self.mode)
+
+    def fail(self, trial_id: str, kind: str) -> None:
+        """Ends a trial that had an error of a kind of `search.tune.failures`, or queues it to go on."""
+        if trial_id not in self._live:
+            return
+        number = self._end(trial_id)
+        values = self._values.get(number, {})
+        if kind == INTERRUPTED:
+            self._retries.lost_worker(self._frozen(number), max(values, default=0))
+        elif kind == RETRIED_ALONE:
+            self._retries.out_of_memory(self._frozen(number))
+        else:
+            self._proposer.ended(number, failed=True)
+            tell_end(self._study, number, values, failure=kind, mode=self.mode)
+
+    def flush_if_due(self) -> None:
+        """Writes collected reports to the study when it is time to."""
+        self._reports.flush_if_due()
+
+    def flush(self) -> None:
+        """Writes collected reports to the study now."""
+        self._reports.flush()
+
+    def _end(self, trial_id: str) -> int:
+        self._live.discard(trial_id)
+        self._reports.flush()
+        return self._numbers[trial_id]
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the study's file is the state."""
+        Path(checkpoint_path).write_text("the state is in study.db\n", encoding="utf-8")
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore: the study's file is the state."""

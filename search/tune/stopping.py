@@ -1,0 +1,163 @@
+"""When a search has had enough: its target is reached, its time is up, or little more is to be expected.
+
+The rules are pure functions of values; `SearchStopper` feeds them from Ray's reports.
+"""
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+from ray import tune
+from ray.tune.experiment import Trial
+
+from search.config.tree import SearchSettings
+
+MIN_EXCESSES = 5
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Why a search ended before its last trial: the rule's key below `search`, and the numbers behind it."""
+
+    rule: str
+    detail: str
+
+
+def expected_gain(values: Sequence[float], num_more: int, mode: str = "max") -> float:
+    """How much `num_more` further trials together may be expected to better the best of `values`.
+
+    The assumption: trials are independent draws of one distribution whose tail above the k-th best value,
+    k = max(5, n/5), is exponential. That is the memoryless case between the tails that the theorem of peaks over a
+    threshold allows; scores with an upper bound, such as IoU, have shorter tails, so the gain is rather over- than
+    underestimated. The mean excess over the k-th best estimates the tail's scale without bias, since the spacings of
+    ordered exponentials are independent (Renyi 1953), and the best of n exponentials is expected at scale * H_n, so
+
+        E[gain] = mean_excess * (H_{n+m} - H_n),        H_n = 1 + 1/2 + ... + 1/n.
+
+    A sampler that learns is better than independent draws as long as the search rises, which the excesses then show.
+
+    Args:
+        values: One value a trial, at least 2.
+        num_more: How many further trials.
+        mode: `max` or `min`.
+
+    Returns:
+        The gain in the metric's own unit, 0 or more.
+
+    Raises:
+        ValueError: There are fewer than 2 values.
+
+    References:
+        Pickands, Statistical Inference Using Extreme Order Statistics, Annals of Statistics 1975.
+        Balkema and de Haan, Residual Life Time at Great Age, Annals of Probability 1974.
+        Renyi, On the Theory of Order Statistics, Acta Mathematica Hungarica 1953.
+    """
+    n = len(values)
+    if n < 2:
+        raise ValueError(f"needs at least 2 values, found {n}")
+    sign = 1.0 if mode == "max" else -1.0
+    k = min(n, max(MIN_EXCESSES, n // 5))
+    top = sorted((sign * value for value in values), reverse=True)[:k]
+    mean_excess = sum(value - top[-1] for value in top[:-1]) / (k - 1)
+    return mean_excess * sum(1.0 / i for i in range(n + 1, n + num_more + 1))
+
+
+class SearchStopper(tune.Stopper, tune.Callback):  # type: ignore[misc]
+    """Ends the whole search by the rules of `search`; never a single trial.
+
+    Ray asks `stop_all` after each event, at least every few seconds, also while all trials are within an epoch. As a
+    callback it learns which trials have ended, and which failed; a failed trial's values count for no rule.
+
+    Args:
+        settings: The config's `search` section.
+        trials: The study's trials, for what earlier sessions found.
+        used_s: Seconds that the search has taken so far, all sessions together.
+
+    Attributes:
+        stopped_by: The rule that ended the search, once one has.
+    """
+
+    def __init__(self, settings: SearchSettings, trials: Iterable[FrozenTrial], used_s: float = 0.0) -> None:
+        self._settings = settings
+        self._started = time.monotonic() - used_s
+        self._best: dict[int, float] = {}
+        self._ended: set[int] = set()
+        self._gain: float | None = None
+        self.stopped_by: Stop | None = None
+        for trial in trials:
+            if trial.state in (TrialState.FAIL, TrialState.WAITING):
+                continue
+            for value in trial.intermediate_values.values():
+                self._note(trial.number, value)
+            if trial.state.is_finished():
+                self._ended.add(trial.number)
+        self._estimate()
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Notes a report; no single trial is stopped."""
+        if "epoch" in result:
+            self._note(int(result["number"]), float(result[self._settings.metric]))
+        return False
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial ended, or was stopped at a rung."""
+        self._ended.add(int(trial.config["number"]))
+        self._estimate()
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial failed."""
+        self._best.pop(int(trial.config["number"]), None)
+        self._estimate()
+
+    def stop_all(self) -> bool:
+        """Whether the search ends here; once it does, it stays so."""
+        self.stopped_by = self.stopped_by or self.reason()
+        return self.stopped_by is not None
+
+    def reason(self) -> Stop | None:
+        """The first rule that is met, if any."""
+        return self._target() or self._time_budget() or self._plateau()
+
+    def _target(self) -> Stop | None:
+        target, metric = self._settings.target, self._settings.metric
+        if target is None or not self._best:
+            return None
+        sign = 1.0 if self._settings.mode == "max" else -1.0
+        number, value = max(self._best.items(), key=lambda item: (sign * item[1], -item[0]))
+        if sign * value < sign * target:
+            return None
+        return Stop("target", f"trial {number} has {metric} {value:.4f}, which reaches {target:g}")
+
+    def _time_budget(self) -> Stop | None:
+        budget = self._settings.time_budget_s
+        if budget is None or time.monotonic() - self._started < budget:
+            return None
+        return Stop("time_budget_s", f"its {budget:g} s, all sessions together, are used up")
+
+    def _plateau(self) -> Stop | None:
+        plateau = self._settings.plateau
+        if plateau is None or self._gain is None or self._gain >= plateau.floor:
+            return None
+        num_ended = len(self._ended & self._best.keys())
+        return Stop(
+            "plateau",
+            f"after {num_ended} trials, the next {plateau.trials} together would be expected to gain "
+            f"{self._gain:.2g} {self._settings.metric}, less than {plateau.floor:g}",
+        )
+
+    def _note(self, number: int, value: float) -> None:
+        if not math.isfinite(value):
+            return
+        better = max if self._settings.mode == "max" else min
+        self._best[number] = better(value, self._best.get(number, value))
+
+    def _estimate(self) -> None:
+        plateau = self._settings.plateau
+        values = [value for number, value in self._best.items() if number in self._ended]
+        if plateau is None or len(values) < plateau.min_trials:
+            self._gain = None
+        else:
+            self._gain = expected_gain(values, plateau.trials, self._settings.mode)

@@ -1,0 +1,169 @@
+"""The proof that a run is what its config says: live objects are read back and compared before the first step.
+
+`read_applied` describes what was built without looking at the config; `verify_applied` holds that against the config.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Literal
+
+from segcore.applied.found import (
+    read_augmentation,
+    read_loop,
+    read_loss,
+    read_model,
+    read_optimizer,
+    read_schedule,
+    slack_of,
+)
+from segcore.applied.wanted import (
+    ANYTHING,
+    share_at,
+    want_augmentation,
+    want_loop,
+    want_loss,
+    want_model,
+    want_optimizer,
+    want_schedule,
+)
+from segcore.errors import AppliedConfigError
+
+if TYPE_CHECKING:
+    from segcore.config import AugmentConfig, TrainConfig
+    from segcore.data.loader import Loader
+    from segcore.training.step import TrainStep
+
+__all__ = ["compact", "read_applied", "verify_applied", "verify_epoch"]
+
+CompileMode = bool | Literal["auto"]
+_MEASURED = ("augment.probability", "augment.scale", "augment.rotate", "augment.color")
+_MOST_TOLD = 4
+
+
+def read_applied(
+    step: TrainStep,
+    train_loader: Loader,
+    val_loader: Loader | None,
+    hw: tuple[int, int],
+    compile_mode: CompileMode,
+) -> dict[str, Any]:
+    """What a run is made of, as flat facts: a dotted key, or a section, and after a comma what of it."""
+    return {
+        "data.image_size": list(hw),
+        **read_model(step.model),
+        **read_optimizer(step.optimizer, step.model),
+        **read_schedule(step.lr_schedule, step.optimizer, len(train_loader)),
+        **read_loss(step.loss_fn),
+        **read_augmentation(step, train_loader),
+        **read_loop(step, train_loader, val_loader),
+        "train.compile": compile_mode,
+    }
+
+
+def verify_applied(
+    config: TrainConfig,
+    step: TrainStep,
+    train_loader: Loader,
+    val_loader: Loader,
+    hw: tuple[int, int],
+    compile_mode: CompileMode,
+) -> dict[str, Any]:
+    """Reads back what was built, compares it with what the config asks for, and returns what was found.
+
+    Raises:
+        AppliedConfigError: Something differs; names the keys, what was wanted and what was found.
+    """
+    found = read_applied(step, train_loader, val_loader, hw, compile_mode)
+    is_cuda, loop = step.device.type == "cuda", config.train
+    count = len(train_loader.indices)
+    steps_per_epoch = max(1, count // loop.batch_size)
+    wanted = {
+        "data.image_size": list(config.data.image_hw),
+        **want_model(config.model, step.model),
+        **want_optimizer(config.optimizer, step.model),
+        **want_schedule(config.lr_scheduler, loop.epochs, steps_per_epoch, step.lr_schedule.state_dict()),
+        **want_loss(config.loss),
+        **want_augmentation(config.augment, loop.augment_on, is_cuda),
+        **want_loop(config, step.model, step.device),
+        "train.compile": loop.compile is True or (is_cuda and not loop.deterministic and loop.compile),
+    }
+    wrong = [
+        f"{key}: the config asks for {_shown(wanted.get(key))}, what was built has {_shown(found.get(key))}"
+        for key in dict.fromkeys((*wanted, *found))
+        if not _agree(key, wanted.get(key), found.get(key), config.augment)
+    ]
+    if wrong:
+        more = f"; and {len(wrong) - _MOST_TOLD} more" if len(wrong) > _MOST_TOLD else ""
+        raise AppliedConfigError("; ".join(wrong[:_MOST_TOLD]) + more)
+    return found
+
+
+def compact(found: dict[str, Any]) -> dict[str, Any]:
+    """The facts as they are kept: without those that are nothing, numbers to six digits."""
+
+    def short(value: Any) -> Any:
+        if isinstance(value, list):
+            return [short(item) for item in value]
+        return float(f"{value:.6g}") if isinstance(value, float) else value
+
+    return {key: short(value) for key, value in found.items() if value is not None}
+
+
+def verify_epoch(config: TrainConfig, metrics: dict[str, float], num_steps: int, steps_per_epoch: int) -> None:
+    """Holds what an epoch reports against the config: the threshold that scored, and where the schedule is.
+
+    Args:
+        config: The run's.
+        metrics: Of the epoch, before plateau judged it.
+        num_steps: Optimizer steps that the run has taken, by its epochs.
+        steps_per_epoch: Steps of one.
+
+    Raises:
+        AppliedConfigError: Something differs.
+    """
+    wanted = metrics["val/threshold_auto"] if config.threshold == "auto" else config.threshold
+    if metrics["val/threshold"] != wanted:
+        raise AppliedConfigError(
+            f"threshold: the config asks for {config.threshold}, which is {_shown(wanted)} here, "
+            f"and the epoch was scored at {_shown(metrics['val/threshold'])}"
+        )
+    if config.lr_scheduler.name == "plateau":
+        return  # its learning rate follows from what validation gave
+    share = share_at(config.lr_scheduler, num_steps, config.train.epochs * steps_per_epoch, steps_per_epoch)
+    if not _close(metrics["lr"], config.optimizer.lr * share):
+        raise AppliedConfigError(
+            f"lr_scheduler: after {num_steps} steps the config asks for a learning rate of "
+            f"{_shown(config.optimizer.lr * share)}, and {_shown(metrics['lr'])} is in force"
+        )
+
+
+def _agree(key: str, wanted: Any, found: Any, augment: AugmentConfig) -> bool:
+    if wanted == ANYTHING:
+        return found is not None
+    if key in _MEASURED and isinstance(wanted, float) and isinstance(found, float) and augment.probability > 0:
+        spread, unseen = slack_of(augment.probability)
+        if key == "augment.probability":
+            return abs(found - wanted) <= spread
+        return wanted * (1.0 - unseen) - 1e-6 <= found <= wanted * (1.0 + 1e-6) + 1e-6
+    if isinstance(wanted, list) and isinstance(found, list):
+        return len(wanted) == len(found) and all(map(_close, wanted, found))
+    return _close(wanted, found)
+
+
+def _close(a: Any, b: Any) -> bool:
+    if isinstance(a, bool) or isinstance(b, bool) or not (_is_number(a) and _is_number(b)):
+        return bool(a == b)
+    return math.isclose(a, b, rel_tol=2e-5, abs_tol=1e-12) or a == b
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
+    return "nothing" if value is None else str(value)

@@ -1,0 +1,109 @@
+"""Reads what a checkpoint folder shows of its epoch: the threshold curve, and some validation images with masks.
+
+The files are written by the trial: `curve.json` (lists of one length, one of them the thresholds) and `overlays.npz`
+(`images`, `targets`, `probs`, `threshold`). Who draws them may take wrong shapes silently and cut float masks to
+integers, so everything is checked here before it is handed over.
+"""
+
+import json
+import math
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+CURVE_FILE = "curve.json"
+OVERLAYS_FILE = "overlays.npz"
+MAX_IMAGES = 8
+MAX_PIXELS = 512 * 512
+"""An image with more pixels is shown thinned; a panel shows it smaller than that anyway."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Scores at increasing thresholds: `thresholds` in [0, 1], and one list of the same length per score."""
+
+    thresholds: list[float]
+    scores: dict[str, list[float]]
+
+    def rows(self) -> list[dict[str, float]]:
+        """A row a threshold: `curve/threshold`, and `curve/<score>` for each score."""
+        columns = {
+            "curve/threshold": self.thresholds,
+            **{f"curve/{key}": values for key, values in self.scores.items()},
+        }
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+@dataclass(frozen=True)
+class Overlays:
+    """Validation images with masks: `images` (K, H, W, 3) uint8; `preds`, `targets` (K, H, W) uint8 in {0, 1}."""
+
+    images: npt.NDArray[np.uint8]
+    targets: npt.NDArray[np.uint8]
+    preds: npt.NDArray[np.uint8]
+
+
+def read_curve(folder: Path) -> Curve | None:
+    """The threshold curve in a checkpoint folder; None when the file is absent.
+
+    Raises:
+        ValueError: The file breaks its format.
+    """
+    path = folder / CURVE_FILE
+    if not path.is_file():
+        return None
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(record, dict):
+        raise ValueError(f"{path}: expected a JSON object, found {type(record).__name__}")
+    thresholds = record.get("threshold", record.get("thresholds"))
+    if not _is_series(thresholds) or not thresholds:
+        raise ValueError(f"{path}: `threshold` must be a non-empty list of finite numbers")
+    scores = {
+        name: [float(value) for value in values]
+        for name, values in record.items()
+        if name not in ("threshold", "thresholds") and _is_series(values) and len(values) == len(thresholds)
+    }
+    if not scores:
+        raise ValueError(f"{path}: no list as long as `threshold` ({len(thresholds)})")
+    return Curve([float(value) for value in thresholds], scores)
+
+
+def read_overlays(folder: Path) -> Overlays | None:
+    """The overlays in a checkpoint folder, with the probabilities cut at the threshold; None when the file is absent.
+
+    Raises:
+        ValueError: The file is damaged, or an array has a wrong shape, dtype or value.
+    """
+    path = folder / OVERLAYS_FILE
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            images, targets, probs = arrays["images"], arrays["targets"], arrays["probs"]
+            threshold = float(arrays["threshold"]) if "threshold" in arrays.files else 0.5
+    except (OSError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or 0 in images.shape:
+        raise ValueError(f"{path}: images must be (K, H, W, 3) uint8, found {images.shape} {images.dtype}")
+    for name, array in (("targets", targets), ("probs", probs)):
+        if array.shape != images.shape[:3]:
+            raise ValueError(f"{path}: {name} must be {images.shape[:3]} like the images, found {array.shape}")
+    if not np.isin(targets, (0, 1)).all():
+        raise ValueError(f"{path}: targets must be 0 or 1, found {np.unique(targets)[:5].tolist()}")
+    if not np.isfinite(probs).all() or probs.min() < 0 or probs.max() > 1:
+        raise ValueError(f"{path}: probs must lie in [0, 1], found {probs.min()} to {probs.max()}")
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"{path}: threshold must lie in [0, 1], found {threshold}")
+    stride = max(1, math.ceil(math.sqrt(images.shape[1] * images.shape[2] / MAX_PIXELS)))
+    keep = np.s_[:MAX_IMAGES, ::stride, ::stride]
+    preds = (probs[keep] >= threshold).astype(np.uint8)
+    return Overlays(images[keep], targets[keep].astype(np.uint8), preds)
+
+
+def _is_series(values: object) -> bool:
+    return isinstance(values, list) and all(
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) for value in values
+    )

@@ -1,0 +1,287 @@
+"""What a trial writes so that it can go on, and so that its best epoch is never lost.
+
+A checkpoint folder holds the last epoch: `weights.safetensors` (what is validated), `state.pt` (optimizer, loss scale,
+and the raw weights beside a moving average) and `progress.json` (its number and the schedule). And it holds the best
+epoch: `best.safetensors` (its weights), `best.json` (its number and metrics), `curve.json` and `overlays.npz` (its
+threshold curve and a few validation images) and `images.npz` (each validation image's pixel counts). Files that two
+epochs, or two checkpoints, have in common are hard links. Nothing needs a pickle: `state.pt` is read with
+`weights_only=True`.
+
+Tensors are done with training, so that `Tensors` may be written while validation runs; `write_progress` adds the rest.
+"""
+
+import json
+import pickle
+import zipfile
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from segcore.checkpoint.files import (
+    BEST_FILE,
+    CURVE_FILE,
+    IMAGES_FILE,
+    LAST_WEIGHTS_FILE,
+    OVERLAYS_FILE,
+    PROGRESS_FILE,
+    STATE_FILE,
+    WEIGHTS_FILE,
+    files_of_best,
+    link_file,
+    write_file,
+)
+from segcore.errors import TrainingError
+from segcore.scores.image_counts import ImageCounts
+from segcore.training.optim import LRSchedule
+
+_UNREADABLE = (
+    OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError,
+    SafetensorError,
+)  # fmt: skip
+"""What the readers of these files raise when a crash or a full disk has cut one off."""
+
+
+@dataclass(frozen=True)
+class BestModel:
+    """The best epoch so far: its weights on the CPU, its metrics, its curve, a few predictions and images' counts.
+
+    `images` is None where the checkpoint was written before there were any.
+    """
+
+    epoch: int
+    metrics: dict[str, float]
+    weights: dict[str, Tensor]
+    curve: dict[str, Any]
+    overlays: dict[str, np.ndarray]
+    images: ImageCounts | None = None
+
+    @classmethod
+    def copy_of(
+        cls,
+        model: nn.Module,
+        epoch: int,
+        metrics: dict[str, float],
+        curve: dict[str, Any],
+        overlays: dict[str, np.ndarray],
+        images: ImageCounts | None = None,
+    ) -> Self:
+        """Copies the weights, so that training may go on."""
+        weights = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in model.state_dict().items()}
+        return cls(epoch, dict(metrics), weights, curve, overlays, images)
+
+
+@dataclass
+class TrainingState:
+    """The live objects of one training run, and how far it is."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    lr_schedule: LRSchedule
+    scaler: torch.amp.GradScaler
+    ema: AveragedModel | None
+    epoch: int = 0
+    best: BestModel | None = None
+
+    @property
+    def eval_model(self) -> nn.Module:
+        """What is validated: the moving average where there is one."""
+        return self.model if self.ema is None else self.ema.module
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """What of an epoch is known once its training steps are done: references, to be written before the next ones."""
+
+    weights: dict[str, Tensor]
+    rest: dict[str, Any]
+
+    @classmethod
+    def of(cls, state: TrainingState) -> Self:
+        """The tensors of a state, where they are."""
+        rest: dict[str, Any] = {
+            "epoch": state.epoch,
+            "optimizer": state.optimizer.state_dict(),
+            "optimizer_class": type(state.optimizer).__name__,
+            "scaler": state.scaler.state_dict(),
+            "model": None if state.ema is None else state.model.state_dict(),
+            "num_averaged": None if state.ema is None else state.ema.n_averaged,
+        }
+        return cls(state.eval_model.state_dict(), rest)
+
+    def write(self, folder: Path) -> None:
+        """Writes them into a folder; those on a GPU are copied on the calling thread's current stream."""
+        weights = {name: value.detach().cpu().contiguous() for name, value in self.weights.items()}
+        write_file(folder / LAST_WEIGHTS_FILE, lambda path: save_file(weights, path))
+        write_file(folder / STATE_FILE, lambda path: torch.save(self.rest, path))
+
+
+def write_progress(folder: Path, state: TrainingState, previous: Path | None = None) -> None:
+    """Adds what validation has decided to a folder that holds the epoch's tensors.
+
+    Args:
+        folder: Where `Tensors.write` wrote.
+        state: After the epoch.
+        previous: A checkpoint that holds the same best epoch, to link its files, where this one is not the best.
+    """
+    best = state.best
+    if best is None:
+        raise ValueError("nothing to save before the first epoch")
+    progress = {"epoch": state.epoch, "lr_schedule": state.lr_schedule.state_dict()}
+    write_file(folder / PROGRESS_FILE, lambda path: path.write_text(json.dumps(progress)))
+    if best.epoch == state.epoch:
+        write_file(folder / WEIGHTS_FILE, lambda path: link_file(folder / LAST_WEIGHTS_FILE, path))
+        _write_best_records(folder, best)
+    elif previous is None:
+        write_best(folder, best)
+    else:
+        for name in files_of_best(previous):
+            write_file(folder / name, partial(link_file, previous / name))
+
+
+def save_checkpoint(folder: Path, state: TrainingState) -> None:
+    """Writes the state after an epoch into `folder`, which is created; each file is complete or absent."""
+    if state.best is None:
+        raise ValueError("nothing to save before the first epoch")
+    folder.mkdir(parents=True, exist_ok=True)
+    Tensors.of(state).write(folder)
+    write_progress(folder, state)
+
+
+def write_best(folder: Path, best: BestModel) -> None:
+    """Writes the best epoch's files into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(folder / WEIGHTS_FILE, lambda path: save_file(best.weights, path))
+    _write_best_records(folder, best)
+
+
+def read_best(folder: Path) -> BestModel:
+    """Reads what `write_best` wrote.
+
+    Raises:
+        TrainingError: A file is missing or cannot be read.
+    """
+    try:
+        record = json.loads((folder / BEST_FILE).read_text())
+        weights = load_file(folder / WEIGHTS_FILE)
+        curve = json.loads((folder / CURVE_FILE).read_text())
+        with np.load(folder / OVERLAYS_FILE, allow_pickle=False) as arrays:
+            overlays = {name: arrays[name] for name in arrays.files if name != "threshold"}
+        images = read_images(folder) if IMAGES_FILE in files_of_best(folder) else None
+        return BestModel(int(record["epoch"]), dict(record["metrics"]), weights, curve, overlays, images)
+    except (*_UNREADABLE, TrainingError) as error:
+        raise TrainingError(f"checkpoint {folder} cannot be read: {error}") from error
+
+
+def read_images(folder: Path) -> ImageCounts:
+    """Reads the pixel counts of the best epoch's validation images, for which its weights are not needed.
+
+    Raises:
+        TrainingError: The file is missing, as from an earlier version, or cannot be read.
+    """
+    return ImageCounts.load(folder / IMAGES_FILE)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Reads the last epoch's state that `save_checkpoint` wrote, onto the CPU.
+
+    Raises:
+        TrainingError: The file is missing or cannot be read.
+    """
+    try:
+        payload: dict[str, Any] = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
+        weights = load_file(folder / LAST_WEIGHTS_FILE)
+        progress = json.loads((folder / PROGRESS_FILE).read_text())
+        is_averaged = payload["model"] is not None
+        return {
+            **payload,
+            "model": payload["model"] if is_averaged else weights,
+            "average": weights if is_averaged else None,
+            "lr_schedule": dict(progress["lr_schedule"]),
+        }
+    except _UNREADABLE as error:
+        raise TrainingError(f"checkpoint {folder} cannot be read: {error}") from error
+
+
+def first_readable(folders: list[Path], last_epoch: int | None = None) -> Path | None:
+    """The first checkpoint folder that is whole; a crash may have left the newest half copied.
+
+    One of an epoch after `last_epoch` is passed over.
+    """
+    for folder in folders:
+        try:
+            read_best(folder)
+            epoch = int(read_state(folder)["epoch"])
+        except TrainingError:
+            continue
+        if last_epoch is None or epoch <= last_epoch:
+            return folder
+    return None
+
+
+def load_checkpoint(folder: Path, state: TrainingState, *, as_fork: bool = False) -> None:
+    """Puts a saved state back into live objects; what they learned is taken over, their settings are not.
+
+    The model's shape must be the saved one. Learning rates, weight decay, momentum and the schedule stay those that the
+    objects were built with. The optimizer's moments start anew where its kind or its groups differ, as does a moving
+    average that the saved run did not have.
+
+    Args:
+        folder: Written by `save_checkpoint`.
+        state: Built from the config that is to go on.
+        as_fork: Another trial goes on from here: the best epoch, earned with other settings, is left behind.
+
+    Raises:
+        TrainingError: A file is missing, cannot be read, or belongs to another model.
+    """
+    payload = read_state(folder)
+    try:
+        state.model.load_state_dict(payload["model"])
+        _load_optimizer(payload, state.optimizer)
+        state.lr_schedule.load_state_dict(payload["lr_schedule"])
+        if payload["scaler"]:  # empty where the saved run did not scale
+            state.scaler.load_state_dict(payload["scaler"])
+        if state.ema is not None and payload["average"] is not None:
+            state.ema.module.load_state_dict(payload["average"])
+            state.ema.n_averaged.copy_(payload["num_averaged"])
+    except _UNREADABLE as error:
+        raise TrainingError(f"checkpoint {folder} cannot be read: {error}") from error
+    state.epoch = int(payload["epoch"])
+    state.best = None if as_fork else read_best(folder)
+
+
+def _load_optimizer(payload: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
+    saved = payload["optimizer"]
+    shape = [(group.get("name"), len(group["params"])) for group in saved["param_groups"]]
+    own_shape = [(group.get("name"), len(group["params"])) for group in optimizer.param_groups]
+    own_class = type(optimizer).__name__
+    if shape != own_shape or payload.get("optimizer_class", own_class) != own_class:
+        return
+    settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(saved)  # brings the saved run's settings along
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)
+
+
+def _write_best_records(folder: Path, best: BestModel) -> None:
+    arrays = {**best.overlays, "threshold": np.float64(best.metrics["val/threshold"])}
+    record = {"epoch": best.epoch, "metrics": best.metrics}
+    write_file(folder / CURVE_FILE, lambda path: path.write_text(json.dumps(best.curve)))
+    write_file(folder / OVERLAYS_FILE, lambda path: _save_npz(path, arrays))
+    if best.images is None:
+        (folder / IMAGES_FILE).unlink(missing_ok=True)
+    else:
+        write_file(folder / IMAGES_FILE, best.images.save)
+    write_file(folder / BEST_FILE, lambda path: path.write_text(json.dumps(record)))
+
+
+def _save_npz(path: Path, arrays: dict[str, Any]) -> None:
+    with path.open("wb") as file:
+        np.savez(file, **arrays)  # compressing would take longer than all the rest that is written after validation

@@ -1,0 +1,155 @@
+"""A trial's checkpoints in its folder: one at a time, whole or absent, their tensors written while validation runs."""
+
+import json
+import shutil
+import time
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+from safetensors import SafetensorError
+
+from segcore.checkpoint.files import BEST_FILE, delete_checkpoint, folder_bytes
+from segcore.checkpoint.state import Tensors, TrainingState, write_progress
+from segcore.errors import TrainingError
+
+STATE_INTERVAL_S = 30.0
+"""A trial that found no better epoch still saves its state this often, so that a resume repeats little."""
+
+_NUM_RECENT = 4
+
+
+class CheckpointWriter:
+    """Decides which epochs are saved, and saves them as `checkpoint_NNNNNN`, the epoch's number.
+
+    Each epoch is announced by `begin` when its training steps are done, and settled by `end` when it is validated;
+    after `end`, what it saved is in place and may be told of. `reported` says that the report has arrived. Saved are
+    the best epochs so far, those of `save_at`, and one at least every `STATE_INTERVAL_S` seconds.
+
+    Tensors do not change between `begin` and `end`, so a thread writes them meanwhile, if the epoch will be saved
+    whatever it is worth, or if most of the last few were the best so far; else they are written by `end`. Until a
+    report has arrived, the checkpoint before it stays: a resume may have to make that report again.
+
+    Use it as a context: at the end, whatever ended it, no thread goes on, and nothing half written is left.
+
+    Args:
+        folder: The trial's own folder.
+        save_at: Epochs that are saved whatever they are worth.
+        older: The trial's earlier checkpoints, to be deleted when there is a newer one.
+        resumed_from: The one of them that training goes on from; its best epoch's files are linked, not written again.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        save_at: Collection[int] = (),
+        older: Sequence[Path] = (),
+        resumed_from: Path | None = None,
+    ) -> None:
+        self._folder = folder
+        self._certain = frozenset(save_at)
+        self._superseded = list(older)
+        self._newest = resumed_from
+        self._own: Path | None = None
+        self._is_certain = False
+        self._recent: deque[bool] = deque(maxlen=_NUM_RECENT)
+        self._saved_at = time.monotonic()
+        self._pending: tuple[Path, Future[None]] | None = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self.num_bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._thread.shutdown(wait=True)
+        for path in self._folder.glob(".checkpoint_*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def begin(self, state: TrainingState) -> None:
+        """Takes an epoch whose training steps are done, and writes its tensors from now on if that looks worth it."""
+        is_due = time.monotonic() - self._saved_at >= STATE_INTERVAL_S
+        self._is_certain = state.best is None or state.epoch in self._certain or is_due
+        if self._is_certain or 2 * sum(self._recent) > len(self._recent):
+            self._start(state)
+
+    def end(self, state: TrainingState, *, is_best: bool) -> None:
+        """Puts the epoch's checkpoint in place, or throws away what was begun of it.
+
+        Raises:
+            TrainingError: It cannot be written; the earlier one is still there.
+        """
+        self._recent.append(is_best)
+        if not (is_best or self._is_certain):
+            if self._pending is not None:
+                self._thread.submit(shutil.rmtree, self._pending[0], ignore_errors=True)
+                self._pending = None
+            return
+        if self._pending is None:
+            self._start(state)
+        assert self._pending is not None
+        (beside, written), self._pending = self._pending, None
+        place = self._folder / f"checkpoint_{state.epoch:06d}"
+        try:
+            written.result()
+            write_progress(beside, state, self._previous(state))
+            beside.rename(place)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            shutil.rmtree(beside, ignore_errors=True)
+            why = str(error).partition("\n")[0]
+            raise TrainingError(f"epoch {state.epoch}: its checkpoint cannot be written to {place}: {why}") from error
+        if self._own is not None:
+            self._superseded.append(self._own)
+        self._newest = self._own = place
+        self._saved_at = time.monotonic()
+        self.num_bytes = folder_bytes([place])
+
+    def reported(self) -> None:
+        """The report of the epoch that ended last has arrived: checkpoints before the newest are deleted."""
+        if self._own is None:
+            return
+        for path in self._superseded:
+            self._thread.submit(delete_checkpoint, path)
+        self._superseded.clear()
+
+    def _start(self, state: TrainingState) -> None:
+        beside = self._folder / f".checkpoint_{state.epoch:06d}"
+        device = next(state.model.parameters()).device
+        trained = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
+        self._pending = beside, self._thread.submit(_write_tensors, Tensors.of(state), beside, device, trained)
+
+    def _previous(self, state: TrainingState) -> Path | None:
+        """The newest checkpoint, if it holds the same best epoch as the state does."""
+        if self._newest is None or state.best is None:
+            return None
+        try:
+            record = json.loads((self._newest / BEST_FILE).read_text())
+        except (OSError, ValueError):
+            return None
+        return self._newest if record["epoch"] == state.best.epoch else None
+
+
+def _write_tensors(tensors: Tensors, folder: Path, device: torch.device, trained: torch.cuda.Event | None) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with _own_stream(device, trained):
+        tensors.write(folder)
+
+
+@contextmanager
+def _own_stream(device: torch.device, trained: torch.cuda.Event | None) -> Iterator[None]:
+    """Lets a GPU's tensors be copied beside the kernels of validation, once the training steps are done."""
+    if trained is None:
+        yield
+        return
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(stream):
+        stream.wait_event(trained)
+        yield

@@ -1,0 +1,82 @@
+"""Read a CSV of pairs: columns `image` and `mask`, and if wanted `split`, `class` and `group`."""
+
+import csv
+import io
+import unicodedata
+from pathlib import Path, PurePosixPath
+
+from segcore.data.pairs.checks import Problems
+from segcore.data.pairs.layouts import SPLIT_NAMES, normalise
+from segcore.data.pairs.samples import Pair, Split
+from segcore.errors import DataError
+
+REQUIRED_COLUMNS = ("image", "mask")
+OPTIONAL_COLUMNS = ("split", "class", "group")
+
+
+def pair_csv(path: Path, problems: Problems) -> list[Pair]:
+    """Read the pairs of a CSV file (comma, semicolon or tab; UTF-8), paths relative to its folder.
+
+    Args:
+        path: The CSV file.
+        problems: Takes missing files, doubles, unknown and missing splits.
+
+    Returns:
+        Pairs in the file's order.
+
+    Raises:
+        DataError: The file cannot be read as CSV, or lacks a column.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as a CSV of pairs in UTF-8: {error}") from error
+    header = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=header.count)
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    columns = [name.strip().lower() for name in rows.fieldnames or []]
+    missing = [name for name in REQUIRED_COLUMNS if name not in columns]
+    if missing:
+        raise DataError(
+            f"{path}: lacks the column {' and '.join(map(repr, missing))}; found {columns}; needed are "
+            f"{list(REQUIRED_COLUMNS)}, optional are {list(OPTIONAL_COLUMNS)}"
+        )
+    rows.fieldnames = columns
+    pairs: list[Pair] = []
+    seen: dict[tuple[Split | None, str], int] = {}
+    without_split = 0
+    for row in rows:
+        where = f"line {rows.line_num}"
+        cells = {name: (row.get(name) or "").strip() for name in REQUIRED_COLUMNS + OPTIONAL_COLUMNS}
+        if not cells["image"] or not cells["mask"]:
+            problems.error("CSV rows without an image or a mask", where)
+            continue
+        image, mask = _find(path.parent, cells["image"]), _find(path.parent, cells["mask"])
+        for kind, name, found in (("images", cells["image"], image), ("masks", cells["mask"], mask)):
+            if found is None:
+                problems.error(f"{kind} named in the CSV that do not exist below {path.parent}", f"{name} ({where})")
+        split = SPLIT_NAMES.get(cells["split"].lower())
+        if cells["split"] and split is None:
+            problems.error("CSV rows with an unknown split (valid: train, val, test)", f"{cells['split']!r} ({where})")
+        without_split += not cells["split"]
+        name = normalise(PurePosixPath(cells["image"].replace("\\", "/")).with_suffix("").as_posix())
+        if (split, name) in seen:
+            problems.error(
+                "images listed twice (suffixes aside)", f"{cells['image']} ({where} and line {seen[split, name]})"
+            )
+            continue
+        seen[split, name] = rows.line_num
+        if image is not None and mask is not None:
+            pairs.append(Pair(name, image, mask, split, cells["class"], cells["group"] or None))
+    if without_split and any(split for split, _ in seen):
+        problems.error("CSV rows without a split beside rows with one", f"{without_split} rows of {path.name}")
+    return pairs
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    """Look for a CSV's path as written, with Windows separators read as such, and in both Unicode spellings."""
+    for separated in (name, name.replace("\\", "/")):
+        for spelling in (separated, unicodedata.normalize("NFC", separated), unicodedata.normalize("NFD", separated)):
+            if (folder / spelling).is_file():
+                return folder / spelling
+    return None

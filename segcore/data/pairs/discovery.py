@@ -1,0 +1,168 @@
+"""Find a data set's images and masks, pair them, and settle its splits. Names only; pixels are read by the cache."""
+
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+from segcore.config import DataConfig
+from segcore.data.pairs.checks import Problems
+from segcore.data.pairs.csv_pairs import pair_csv
+from segcore.data.pairs.layouts import (
+    PAIRERS,
+    find_image_and_mask_folders,
+    find_split_folders,
+    list_images,
+    normalise,
+)
+from segcore.data.pairs.samples import (
+    SPLITS,
+    DatasetIndex,
+    Pair,
+    Sample,
+    Split,
+)
+from segcore.data.pairs.splits import assign_groups, assign_splits
+from segcore.data.pixels.decode import IMAGE_SUFFIXES
+from segcore.errors import DataError, NoDataError
+
+__all__ = ["IMAGE_SUFFIXES", "SPLITS", "DatasetIndex", "Sample", "Split", "discover"]
+
+SYNTHETIC_ROOT = "synthetic"
+_MAX_FILES_COUNTED = 20_000  # for the message about a folder that holds something else
+
+
+def discover(config: DataConfig, *, carve: bool = True) -> DatasetIndex:
+    """Find and pair the images and masks of `config.root` and settle which split each is in.
+
+    The layouts are those of `DataConfig.layout`; `auto` takes the first that fits, in the order CSV file, split
+    folders, flat folders, paired suffix, one CSV in the folder. Only names are looked at, so this is quick; when
+    they are in disorder, the pairs that were found are decoded too, so that everything wrong is told at once. With
+    `group_duplicates`, the images that splits are carved from are decoded as well.
+
+    Args:
+        config: Root, layout, fractions, groups and seed.
+        carve: True for a set to train on: splits that it lacks are carved from its training files. False for a
+            set to score on: splits are taken as they are, and files without one are all `test`.
+
+    Returns:
+        The samples and what was odd about them.
+
+    Raises:
+        ConfigError: `group_by` is no regular expression.
+        DataError: No data was found, or names are in disorder; the message lists everything.
+    """
+    problems = Problems()
+    try:
+        root, layout, pairs = _pair_files(config, problems)
+    except OSError as error:
+        raise DataError(f"data.root = {config.root!r} cannot be read: {error}") from error
+    if problems.errors:
+        # Imported here: only the unhappy path needs pixels.
+        from segcore.data.pixels.content import inspect_pairs
+
+        problems.extend(inspect_pairs(pairs, root))
+    problems.raise_if_any(str(root))
+    if not pairs:
+        raise NoDataError(_nothing_found(root, config, layout))
+
+    base = root.parent if root.is_file() else root
+    pairs = assign_groups(pairs, [_relative(pair.image, base) for pair in pairs], config.group_by)
+    if carve and config.group_duplicates:
+        # Imported here: only this needs pixels.
+        from segcore.data.pairs.duplicates import group_duplicates
+
+        pairs = group_duplicates(pairs, config)
+    samples = assign_splits(pairs, config, problems) if carve else _as_they_are(pairs)
+    given = tuple(split for split in SPLITS if any(pair.split == split for pair in pairs))
+    return DatasetIndex(str(root), layout, tuple(samples), problems.warnings(), given)
+
+
+def _pair_files(config: DataConfig, problems: Problems) -> tuple[Path, str, list[Pair]]:
+    """The folder or CSV that was read, its layout, and its pairs."""
+    root = _root_of(config)
+    layout = _detect(root, config) if config.layout == "auto" else config.layout
+    if layout == "csv":
+        root = root if root.is_file() else _only_csv(root)
+        return root, layout, pair_csv(root, problems)
+    if root.is_file():
+        raise DataError(f"data.layout is {layout!r}, which needs a folder, but data.root is the file {root}")
+    return root, layout, PAIRERS[layout](root, config.mask_suffix, problems)
+
+
+def _as_they_are(pairs: list[Pair]) -> list[Sample]:
+    samples = [
+        Sample(p.name, p.image, p.mask, p.split or "test", p.class_name, p.name if p.group is None else p.group)
+        for p in pairs
+    ]
+    return sorted(samples, key=lambda sample: (SPLITS.index(sample.split), sample.name))
+
+
+def _root_of(config: DataConfig) -> Path:
+    if config.root == SYNTHETIC_ROOT:
+        from segcore.data.synthetic import ensure_synthetic
+
+        return ensure_synthetic(config)
+    root = Path(config.root).expanduser().absolute()
+    if not root.exists():
+        raise NoDataError(_nothing_found(root, config, None))
+    return root
+
+
+def _detect(root: Path, config: DataConfig) -> str:
+    if root.is_file():
+        if root.suffix.lower() in {".csv", ".tsv"}:
+            return "csv"
+        raise NoDataError(f"data.root is the file {root}; it must be a folder or a .csv of pairs")
+    if find_split_folders(root):
+        return "split_folders"
+    if find_image_and_mask_folders(root) is not None:
+        return "flat"
+    suffix = normalise(config.mask_suffix)
+    if any(key.endswith(suffix) for key in list_images(root).files):
+        return "suffix"
+    if len(_csv_files(root)) == 1:
+        return "csv"
+    raise NoDataError(_nothing_found(root, config, None))
+
+
+def _csv_files(root: Path) -> list[Path]:
+    return sorted(p for p in root.iterdir() if p.suffix.lower() in {".csv", ".tsv"} and not p.name.startswith("."))
+
+
+def _only_csv(root: Path) -> Path:
+    found = _csv_files(root)
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise DataError(
+            f"data.layout is 'csv', but {root} holds {len(found)} CSV files ({names}); name one as data.root"
+        )
+    return found[0]
+
+
+def _relative(path: Path, base: Path) -> str:
+    return normalise(path.relative_to(base).as_posix() if path.is_relative_to(base) else path.as_posix())
+
+
+def _nothing_found(root: Path, config: DataConfig, layout: str | None) -> str:
+    if not root.exists():
+        seen = "the folder does not exist"
+    elif root.is_dir() and not any(root.iterdir()):
+        seen = "the folder is empty"
+    else:
+        entries = sorted(p.name + ("/" if p.is_dir() else "") for p in root.iterdir()) if root.is_dir() else []
+        files_below = islice((p for p in root.rglob("*") if p.is_file()), _MAX_FILES_COUNTED) if entries else iter(())
+        counts = Counter(p.suffix.lower() or "without suffix" for p in files_below)
+        more = f" and {len(entries) - 8} more" if len(entries) > 8 else ""
+        files = ", ".join(f"{n} {suffix}" for suffix, n in counts.most_common(5)) or "none"
+        seen = f"it holds {', '.join(entries[:8])}{more} (files: {files})"
+    forms = {
+        "split_folders": "train/images/[CLASS/]x.jpg + train/gt/[CLASS/]x.png, the same for val and test "
+        "(gt may be named masks or labels)",
+        "flat": "images/[CLASS/]x.jpg + masks/[CLASS/]x.png",
+        "suffix": f"x.jpg + x{config.mask_suffix}.png side by side (data.mask_suffix)",
+        "csv": "one .csv with the columns image, mask and, if wanted, split, class, group",
+    }
+    looked_for = forms if layout is None else {layout: forms[layout]}
+    lines = [f"no images with masks found at data.root = {config.root!r}", f"  looked in: {root}; {seen}"]
+    lines += [f"  looked for layout {name}: {form}" for name, form in looked_for.items()]
+    return "\n".join(lines)

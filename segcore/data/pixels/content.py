@@ -1,0 +1,151 @@
+"""Decode pairs, in threads, and check what only the pixels tell."""
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+from segcore.data.pairs.checks import Problems
+from segcore.data.pixels.decode import (
+    UnreadableFileError,
+    decode_mask,
+    image_size,
+    read_image,
+    resize_mask,
+)
+from segcore.data.pixels.foreground import ByteArray, NotAMaskError
+
+_ALMOST_BLACK = 17  # the brightest byte that 12-bit values give in a 16-bit file is 15
+
+
+class HasPair(Protocol):
+    """Anything with an image and a mask on disk."""
+
+    @property
+    def image(self) -> Path:
+        """Path of the image."""
+
+    @property
+    def mask(self) -> Path:
+        """Path of the mask."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """The decoded pixels of one pair, or what is wrong with it.
+
+    Attributes:
+        image: `(H, W, 3) uint8`; None when the pair has errors.
+        mask: `(H, W) uint8` of 0 and 1; None when the pair has errors.
+        digest: sha256 of the image's pixels, then of the mask's, 64 bytes; empty when the pair has errors.
+        original_hw: Height and width on disk, in pixels.
+        problems: What was found wrong or odd.
+    """
+
+    image: ByteArray | None
+    mask: ByteArray | None
+    digest: bytes
+    original_hw: tuple[int, int]
+    problems: Problems
+
+
+def num_cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def decode_pair(pair: HasPair, hw: tuple[int, int] | None, root: Path) -> Content:
+    """Decode, check and resize one pair; problems are returned, not raised.
+
+    Args:
+        pair: Image and mask.
+        hw: Height and width to resize to, in pixels; None keeps the size.
+        root: What example paths are shown relative to.
+    """
+    problems = Problems()
+    image = mask = None
+    original_hw = (0, 0)
+    try:
+        original_hw = image_size(pair.image)
+        image = read_image(pair.image, hw)
+    except UnreadableFileError as error:
+        problems.error("unreadable files", _relative_message(error, root))
+    else:
+        if image.max() < _ALMOST_BLACK:
+            problems.warn(
+                f"images are almost black (nothing reaches {_ALMOST_BLACK} of 255; 12-bit values in a 16-bit file?)",
+                shown_path(pair.image, root),
+            )
+    try:
+        reading = decode_mask(pair.mask)
+    except UnreadableFileError as error:
+        problems.error("unreadable files", _relative_message(error, root))
+    except NotAMaskError as error:
+        problems.error("masks that are not masks", _relative_message(error, root))
+    else:
+        name, mask_hw = shown_path(pair.mask, root), reading.mask.shape
+        if image is not None and mask_hw != original_hw:
+            problems.error(
+                "masks of another size than their image",
+                f"{name} is {_size(mask_hw)}, {shown_path(pair.image, root)} is {_size(original_hw)}"
+                + (" (a turned camera image?)" if mask_hw == original_hw[::-1] else ""),
+            )
+        if not reading.mask.any():
+            problems.warn("masks are empty (no foreground)", name)
+        elif reading.mask.all():
+            problems.warn("masks are all foreground", name)
+        if reading.is_soft:
+            problems.warn("masks hold grey values between background and foreground, cut at half", name)
+        mask = resize_mask(reading.mask, hw)
+    if problems.errors or image is None or mask is None:
+        return Content(None, None, b"", original_hw, problems)
+    digest = hashlib.sha256(image.data).digest() + hashlib.sha256(mask.data).digest()
+    return Content(image, mask, digest, original_hw, problems)
+
+
+def decode_all(pairs: Sequence[HasPair], hw: tuple[int, int] | None, root: Path) -> Iterator[Content]:
+    """Decode every pair on all CPUs and yield the results in order, a bounded number ahead."""
+    workers = num_cpus()
+    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+        waiting: deque[Future[Content]] = deque()
+        source = iter(pairs)
+        try:
+            for pair in islice(source, 4 * workers):
+                waiting.append(pool.submit(decode_pair, pair, hw, root))
+            while waiting:
+                content = waiting.popleft().result()
+                for pair in islice(source, 1):
+                    waiting.append(pool.submit(decode_pair, pair, hw, root))
+                yield content
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def inspect_pairs(pairs: Sequence[HasPair], root: Path, progress: Callable[[int, int], None] | None = None) -> Problems:
+    """Decode every pair only to see what is wrong with it."""
+    problems = Problems()
+    for done, content in enumerate(decode_all(pairs, None, root), start=1):
+        problems.extend(content.problems)
+        if progress is not None:
+            progress(done, len(pairs))
+    return problems
+
+
+def shown_path(path: Path, root: Path) -> str:
+    """The path relative to the data set's folder, in full if it lies outside."""
+    base = root.parent if root.suffix.lower() in {".csv", ".tsv"} else root
+    return path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path)
+
+
+def _relative_message(error: Exception, root: Path) -> str:
+    return str(error).replace(f"{root}{os.sep}", "", 1)
+
+
+def _size(hw: tuple[int, ...]) -> str:
+    return f"{hw[1]}x{hw[0]}"

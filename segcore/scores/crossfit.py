@@ -1,0 +1,93 @@
+"""A fair score for the threshold where there is no test split, and how much the score that won the search flatters.
+
+The best threshold of a handful of images suits these images, so their score at it is too good. Cross-fitting undoes
+that: the threshold is chosen on one half of the images and scored on the other, both ways. What else was chosen on
+these images (the epoch, the winner of a search) is not undone by it.
+
+References:
+    Stone, Cross-Validatory Choice and Assessment of Statistical Predictions, JRSS B 36, 1974.
+    Varma & Simon, Bias in Error Estimation When Using Cross-Validation for Model Selection, BMC Bioinformatics 7, 2006.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from segcore.data.pairs.samples import Sample
+from segcore.data.pairs.splits import halves
+from segcore.scores.intervals import CONFIDENCE, difference_interval, mean_interval
+from segcore.scores.scoring import ImageScore
+from segcore.scores.threshold_curve import ThresholdCurve
+
+
+class CrossFit:
+    """Counts the probabilities of samples in two halves, for `score_images`' `on_probs`.
+
+    Args:
+        samples: In the order in which they will be scored; groups stay in one half, classes are shared out.
+        seed: Which sample goes where.
+    """
+
+    def __init__(self, samples: Sequence[Sample], seed: int) -> None:
+        self._samples = samples
+        self._half_of = halves(samples, seed)
+        self._curves = (ThresholdCurve(), ThresholdCurve())
+
+    def update(self, place: int, probs: np.ndarray, mask: np.ndarray) -> None:
+        """Count one sample: `(H, W) float32` probabilities and `(H, W)` mask of 0 and 1."""
+        images = torch.from_numpy(np.ascontiguousarray(probs))[None, None]
+        self._curves[self._half_of[place]].update(images, torch.from_numpy(np.ascontiguousarray(mask))[None, None])
+
+    def result(self) -> tuple[dict[str, Any], list[float]] | None:
+        """The score for the card, and each image's IoU at the threshold of the other half.
+
+        None where the samples cannot be halved, since they are one image or one group.
+        """
+        if len(set(self._half_of)) < 2:
+            return None
+        curves = [curve.compute() for curve in self._curves]
+        thresholds = [curve.best("iou")[0] for curve in curves]
+        iou, dice = np.empty(len(self._half_of)), np.empty(len(self._half_of))
+        for half in (0, 1):
+            mine = np.array(self._half_of) == half
+            iou[mine] = curves[half].per_image_iou(thresholds[1 - half])
+            dice[mine] = curves[half].per_image_dice(thresholds[1 - half])
+        score = {
+            "num_images": len(iou),
+            "iou": float(iou.mean()),
+            "iou_interval": list(mean_interval(iou, [sample.group for sample in self._samples])),
+            "confidence": CONFIDENCE,
+            "dice": float(dice.mean()),
+            "thresholds": thresholds,
+        }
+        return score, iou.tolist()
+
+
+def optimism_on_test(val: Sequence[ImageScore], test: Sequence[ImageScore]) -> dict[str, Any]:
+    """The mean IoU on val, which chose, less that on test, which did not; both are resampled independently."""
+    first, second = [score.iou for score in val], [score.iou for score in test]
+    groups = ([score.group for score in val], [score.group for score in test])
+    return _record("test", first, second, difference_interval(first, second, groups))
+
+
+def optimism_of_threshold(val: Sequence[ImageScore], cross_fitted: Sequence[float]) -> dict[str, Any]:
+    """The mean IoU on val less the cross-fitted one of the same images, image by image."""
+    first = [score.iou for score in val]
+    differences = np.array(first) - np.array(cross_fitted)
+    interval = mean_interval(differences, [score.group for score in val], bounds=(-1.0, 1.0))
+    return _record("val, cross-fitted", first, cross_fitted, interval)
+
+
+def _record(against: str, first: Sequence[float], second: Sequence[float], interval: Sequence[float]) -> dict[str, Any]:
+    val, honest = float(np.mean(first)), float(np.mean(second))
+    return {
+        "metric": "iou",
+        "val": val,
+        "against": against,
+        "honest": honest,
+        "gap": val - honest,
+        "interval": list(interval),
+        "confidence": CONFIDENCE,
+    }

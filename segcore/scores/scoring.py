@@ -1,0 +1,267 @@
+"""What a sealed model's masks are worth: per image, pooled over all pixels, by class folder and by object size.
+
+Everything is counted at the model's image size and at its threshold, `pred = prob >= threshold`. A score of an image
+is 1 where what it compares is empty on both sides, and 0 where it is empty on one: IoU, Dice and boundary IoU compare
+prediction and target; precision is 1 where nothing is predicted and nothing is there, 0 where nothing is predicted but
+something is there; recall the same way round.
+
+`X` is the mean over images, `X_pooled` counts the pixels of all images together, so that large objects weigh more.
+
+References:
+    Cheng et al., Boundary IoU: Improving Object-Centric Image Segmentation Evaluation, CVPR 2021 (arXiv:2103.16562).
+    Naeini et al., Obtaining Well Calibrated Probabilities Using Bayesian Binning, AAAI 2015 (ECE).
+    Lin et al., Microsoft COCO: Common Objects in Context, ECCV 2014 (object sizes).
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from segcore.data.pairs.samples import Sample
+from segcore.data.pixels.decode import read_image, read_mask
+from segcore.errors import BundleError
+from segcore.scores.intervals import CONFIDENCE, DRAWS, mean_interval
+
+if TYPE_CHECKING:
+    from segcore.sealed.bundle import Bundle
+
+BoolArray = npt.NDArray[np.bool_]
+
+METRICS = ("iou", "dice", "precision", "recall", "boundary_iou", "ece")
+"""What is computed for each image, and pooled."""
+DILATION_RATIO = 0.02
+"""Width of the boundary as a share of the image's diagonal, as in the paper."""
+NUM_CALIBRATION_BINS = 15
+SIZES = {"small": 0.0, "medium": 32**2 / (480 * 640), "large": 96**2 / (480 * 640)}
+"""Least share of the image that an object of this size takes: COCO's 32 x 32 and 96 x 96 pixels of its 480 x 640."""
+NUM_WORST = 5
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """The counts of one image, in pixels, from which all its scores follow.
+
+    Attributes:
+        name, class_name, group: As in `Sample`.
+        true_positive: Foreground that was found.
+        predicted: Foreground of the prediction.
+        positive: Foreground of the mask.
+        boundary_overlap, boundary_union: Of the two boundaries.
+        size: `small`, `medium` or `large`, of the objects in the mask; `empty` without any.
+        calibration: `(3, 15)`: pixels, sum of probabilities and foreground pixels by bin of the probability.
+    """
+
+    name: str
+    true_positive: int
+    predicted: int
+    positive: int
+    boundary_overlap: int = 0
+    boundary_union: int = 0
+    size: str = "empty"
+    class_name: str = ""
+    group: str = ""
+    calibration: npt.NDArray[np.float64] = field(
+        default_factory=lambda: np.zeros((3, NUM_CALIBRATION_BINS)), repr=False, compare=False
+    )
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union."""
+        return _ratio(self.true_positive, self.predicted + self.positive - self.true_positive)
+
+    @property
+    def dice(self) -> float:
+        """Twice the intersection over the sum of both."""
+        return _ratio(2 * self.true_positive, self.predicted + self.positive)
+
+    @property
+    def precision(self) -> float:
+        """The share of the prediction that is right."""
+        return _ratio(self.true_positive, self.predicted, if_empty=float(self.positive == 0))
+
+    @property
+    def recall(self) -> float:
+        """The share of the target that was found."""
+        return _ratio(self.true_positive, self.positive, if_empty=float(self.predicted == 0))
+
+    @property
+    def boundary_iou(self) -> float:
+        """IoU of the two boundaries."""
+        return _ratio(self.boundary_overlap, self.boundary_union)
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error over the image's pixels."""
+        return calibration_error(self.calibration)
+
+    def record(self) -> dict[str, Any]:
+        """Name, class, size and scores, for JSON."""
+        return {
+            "name": self.name,
+            "class": self.class_name,
+            "size": self.size,
+            **{metric: getattr(self, metric) for metric in METRICS},
+        }
+
+
+def score_images(
+    bundle: "Bundle",
+    samples: Iterable[Sample],
+    progress: Callable[[int], None] | None = None,
+    on_probs: Callable[[int, np.ndarray, np.ndarray], None] | None = None,
+) -> list[ImageScore]:
+    """Score samples at the model's image size, the way `predict_file` predicts.
+
+    Args:
+        bundle: The model.
+        samples: Images with their masks.
+        progress: Called with the number of samples done.
+        on_probs: Called with each sample's place, `(H, W) float32` probabilities and `(H, W) uint8` mask of 0 and 1.
+
+    Raises:
+        BundleError: The model gives NaN.
+    """
+    hw = bundle.config.data.image_hw
+    scores = []
+    for place, sample in enumerate(samples):
+        probs = bundle.predict_probs(read_image(sample.image, hw))
+        mask = read_mask(sample.mask, hw)
+        scores.append(score_image(sample, probs, mask, bundle.threshold))
+        if on_probs is not None:
+            on_probs(place, probs, mask)
+        if progress is not None:
+            progress(place + 1)
+    return scores
+
+
+def score_image(sample: Sample, probs: np.ndarray, mask: np.ndarray, threshold: float) -> ImageScore:
+    """Count one image.
+
+    Args:
+        sample: What it is called and belongs to.
+        probs: `(H, W) float32` in [0, 1].
+        mask: `(H, W)` of 0 and 1.
+        threshold: In [0, 1].
+
+    Raises:
+        BundleError: A probability is NaN.
+    """
+    if np.isnan(probs).any():
+        raise BundleError(f"{sample.image}: the model's probabilities hold NaN; its weights are not finite")
+    pred, target = probs >= threshold, mask > 0
+    pred_edge, target_edge = boundary(pred), boundary(target)
+    return ImageScore(
+        name=sample.name,
+        true_positive=int((pred & target).sum()),
+        predicted=int(pred.sum()),
+        positive=int(target.sum()),
+        boundary_overlap=int((pred_edge & target_edge).sum()),
+        boundary_union=int((pred_edge | target_edge).sum()),
+        size=object_size(target),
+        class_name=sample.class_name,
+        group=sample.group,
+        calibration=calibration_counts(probs, target),
+    )
+
+
+def boundary(mask: BoolArray, dilation_ratio: float = DILATION_RATIO) -> BoolArray:
+    """The mask's pixels that lie within `dilation_ratio` of the image's diagonal (at least 1 pixel) of its contour.
+
+    As in the authors' code, distance is counted in steps to any of the 8 neighbours, and beyond the image lies
+    background: where the mask touches the image's border, there is contour.
+    """
+    height, width = mask.shape
+    steps = max(1, round(dilation_ratio * float(np.hypot(height, width))))
+    kernel = np.ones((3, 3), np.uint8)
+    inner = cv2.erode(mask.astype(np.uint8), kernel, None, (-1, -1), steps, cv2.BORDER_CONSTANT, 0)
+    return np.asarray(mask & (inner == 0))
+
+
+def object_size(mask: BoolArray) -> str:
+    """The size of the object that a foreground pixel lies in, on average over the mask's pixels.
+
+    Objects are connected regions (8 neighbours) and their size is a share of the image, so that it does not depend on
+    the resolution; the average over pixels keeps specks beside an object from counting as much as the object.
+    """
+    total = int(mask.sum())
+    if not total:
+        return "empty"
+    areas = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)[2][1:, cv2.CC_STAT_AREA]
+    share = float((areas.astype(np.float64) ** 2).sum()) / total / mask.size
+    return max((name for name, least in SIZES.items() if share >= least), key=lambda name: SIZES[name])
+
+
+def calibration_counts(probs: np.ndarray, target: BoolArray) -> npt.NDArray[np.float64]:
+    """Pixels, sum of probabilities and foreground pixels in 15 bins of equal width of the foreground probability."""
+    flat = probs.ravel().astype(np.float64)
+    bins = np.minimum((flat * NUM_CALIBRATION_BINS).astype(np.int64), NUM_CALIBRATION_BINS - 1)
+    weights = (None, flat, target.ravel().astype(np.float64))
+    return np.stack([np.bincount(bins, weight, NUM_CALIBRATION_BINS).astype(np.float64) for weight in weights])
+
+
+def calibration_error(counts: npt.NDArray[np.float64]) -> float:
+    """ECE: how far the mean probability of a bin is from its share of foreground, averaged over pixels."""
+    pixels, probs, foreground = counts
+    return float(np.abs(probs - foreground).sum() / max(pixels.sum(), 1.0))
+
+
+def summarize(
+    scores: Sequence[ImageScore], *, seed: int = 0, draws: int = DRAWS, confidence: float = CONFIDENCE
+) -> dict[str, Any]:
+    """Everything that the card says of a split, but what the split chose.
+
+    Returns:
+        `num_images`; each metric's mean over images and its pooled value; `iou_interval` with its `confidence`, a
+        bootstrap interval of the mean IoU; `by_class` and `by_size`, each with the number of images and the means;
+        `worst_images`, the lowest IoU first.
+    """
+    groups = [score.group or score.name for score in scores]
+    ious = [score.iou for score in scores]
+    interval = mean_interval(ious, groups, confidence=confidence, draws=draws, seed=seed)
+    classes = {score.class_name for score in scores}
+    return {
+        "num_images": len(scores),
+        **_means(scores),
+        "iou_interval": list(interval),
+        "confidence": confidence,
+        **{f"{metric}_pooled": value for metric, value in _pooled(scores).items()},
+        "by_class": dict(_parts(scores, lambda score: score.class_name, sorted(classes))) if len(classes) > 1 else {},
+        "by_size": dict(_parts(scores, lambda score: score.size, ["empty", *SIZES])),
+        "worst_images": worst(scores),
+    }
+
+
+def worst(scores: Sequence[ImageScore], count: int = NUM_WORST) -> list[dict[str, Any]]:
+    """The images with the lowest IoU, each with all its scores."""
+    return [score.record() for score in sorted(scores, key=lambda score: score.iou)[:count]]
+
+
+def _means(scores: Sequence[ImageScore]) -> dict[str, float]:
+    return {metric: float(np.mean([getattr(score, metric) for score in scores])) for metric in METRICS}
+
+
+def _pooled(scores: Sequence[ImageScore]) -> Mapping[str, float]:
+    names = ("true_positive", "predicted", "positive", "boundary_overlap", "boundary_union")
+    counts = {name: sum(getattr(score, name) for score in scores) for name in names}
+    together = ImageScore("", **counts, calibration=np.sum([score.calibration for score in scores], axis=0))
+    return {metric: getattr(together, metric) for metric in METRICS}
+
+
+def _parts(
+    scores: Sequence[ImageScore], key: Callable[[ImageScore], str], names: Iterable[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    parts: dict[str, list[ImageScore]] = defaultdict(list)
+    for score in scores:
+        parts[key(score)].append(score)
+    for name in names:
+        if parts[name]:
+            yield name, {"num_images": len(parts[name]), **_means(parts[name])}
+
+
+def _ratio(part: int, whole: int, if_empty: float = 1.0) -> float:
+    return part / whole if whole else if_empty

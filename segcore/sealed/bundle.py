@@ -1,0 +1,148 @@
+"""The sealed model: weights and a card in one folder, nothing to unpickle, every file's hash checked on load.
+
+`model.safetensors` holds the weights with the input normalisation as buffers; `card.json` holds the config, the
+threshold and how it was chosen, scores with their split and interval, the data's fingerprint, versions, and the
+sha256 of every other file. One image at a time goes through the model, so that a score or a mask does not depend on
+which images happen to share a batch.
+"""
+
+import glob
+import json
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from segcore.config import TrainConfig
+from segcore.data.pixels.decode import read_image
+from segcore.errors import BundleError, ConfigError
+from segcore.models.build import build_model
+from segcore.models.unet import SegmentationModel
+from segcore.sealed.card import (
+    CARD_FILE,
+    FORMAT,
+    WEIGHTS_FILE,
+    installed_versions,
+    sha256,
+    verify_bundle,
+)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded sealed model, ready to predict."""
+
+    folder: Path
+    card: dict[str, Any]
+    config: TrainConfig
+    model: SegmentationModel
+    threshold: float
+    device: torch.device
+
+    @torch.inference_mode()
+    def predict_probs(self, image: np.ndarray) -> np.ndarray:
+        """Foreground probability of one image.
+
+        Args:
+            image: `(H, W, 3) uint8` RGB at the model's own size, `config.data.image_hw`, or any other.
+
+        Returns:
+            `(H, W) float32` in [0, 1].
+        """
+        tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).unsqueeze(0).to(self.device)
+        probs: np.ndarray = self.model(tensor).float().sigmoid()[0, 0].cpu().numpy()
+        return probs
+
+    def predict_file(self, path: Path, *, original_size: bool = True) -> np.ndarray:
+        """Mask of one image file, `(H, W) uint8` of 0 and 255, at the file's size or at the model's.
+
+        The model always sees the size that it was trained at. For the file's own size its probabilities, not its
+        mask, are resized (bilinear), which gives smoother edges.
+        """
+        hw = self.config.data.image_hw
+        probs = self.predict_probs(read_image(path, hw))
+        if original_size:
+            height, width = read_image(path, None).shape[:2]
+            resized = Image.fromarray(probs).resize((width, height), Image.Resampling.BILINEAR)
+            probs = np.asarray(resized)
+        return np.where(probs >= self.threshold, 255, 0).astype(np.uint8)
+
+
+def write_bundle(folder: Path, weights: dict[str, Tensor], config: TrainConfig, card: dict[str, Any]) -> None:
+    """Seals weights and card into `folder`, replacing an earlier one whole or not at all.
+
+    Only a process that dies between the two renames at the end leaves `folder` empty; the earlier model lies beside
+    it then, and the next call puts it back first.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _settle(folder)
+    staging = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    try:
+        save_file(weights, staging / WEIGHTS_FILE, metadata={"format": "pt"})
+        record = {
+            "format": FORMAT,
+            "config": config.model_dump(mode="json"),
+            **card,
+            "versions": {"python": platform.python_version(), **installed_versions()},
+            "files": {
+                WEIGHTS_FILE: {
+                    "sha256": sha256(staging / WEIGHTS_FILE),
+                    "size": (staging / WEIGHTS_FILE).stat().st_size,
+                }
+            },
+        }
+        (staging / CARD_FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        previous = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+        if folder.exists():
+            os.replace(folder, previous)
+        try:
+            os.replace(staging, folder)
+        except BaseException:
+            if previous.exists():
+                os.replace(previous, folder)
+            raise
+        shutil.rmtree(previous, ignore_errors=True)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _settle(folder: Path) -> None:
+    """Puts back a model that a killed process had renamed away, and removes what others have left behind."""
+    for previous in folder.parent.glob(f".{glob.escape(folder.name)}.*.old"):
+        if not folder.exists():
+            os.replace(previous, folder)
+        shutil.rmtree(previous, ignore_errors=True)
+    for staging in folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"):
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def load_bundle(folder: Path, device: torch.device | None = None) -> Bundle:
+    """Loads a sealed model after checking its hashes.
+
+    Raises:
+        BundleError: A file is missing or altered, or the card does not describe the weights.
+    """
+    card = verify_bundle(folder)
+    try:
+        config = TrainConfig.model_validate(card["config"])
+        threshold = float(card["threshold"]["value"])
+        if not 0.0 <= threshold <= 1.0:
+            raise ValueError(f"threshold.value must lie in [0, 1], found {threshold}")
+        model = build_model(config.model, load_pretrained=False)
+        model.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    except (KeyError, TypeError, ValueError, RuntimeError, ConfigError, SafetensorError) as error:
+        raise BundleError(f"{folder}: the card does not describe the weights: {error}") from error
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = model.to(device).to(memory_format=torch.channels_last).eval()
+    return Bundle(folder, card, config, model, threshold, device)

@@ -1,0 +1,220 @@
+"""The one training loop: `fit` reads top to bottom, and every command and every trial runs it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from segcore.applied.verify import verify_applied, verify_epoch
+from segcore.checkpoint.state import BestModel, TrainingState, load_checkpoint
+from segcore.data.loader import Batch, Loader, build_loader
+from segcore.data.pixels.cache_file import SampleCache
+from segcore.errors import DataError, NonFiniteLossError
+from segcore.training.compiling import Compiler
+from segcore.training.device import choose_device, freed_memory_kept
+from segcore.training.evaluation import evaluate, score
+from segcore.training.step import augments_on_device, build_step
+
+if TYPE_CHECKING:
+    from segcore.config import LoopConfig, TrainConfig
+
+METRICS: dict[str, str] = {
+    "val/iou": "max",
+    "val/dice": "max",
+    "val/iou_pooled": "max",
+    "val/dice_pooled": "max",
+    "val/loss": "min",
+}
+"""What may choose the best epoch and the best trial, and in which direction it is better."""
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch gave.
+
+    `metrics` has one spelling everywhere: `train/loss`, `lr`, and of the validation images `val/loss`,
+    `val/iou` and `val/dice` (mean over images), `val/iou_pooled` and `val/dice_pooled` (over all pixels), all at
+    `val/threshold`; `val/iou_auto` at `val/threshold_auto` is what `threshold: auto` gives or would have given.
+    `time/loader_wait` is the share of the training time that was spent in waiting for batches, `time/compiled` is 1
+    where the epoch ended with compiled steps. `note` is something that a user should know of this epoch, once.
+    `applied` is what was read back of the run before its first step, in the first epoch's result.
+    """
+
+    epoch: int
+    metrics: dict[str, float]
+    is_best: bool
+    is_last: bool
+    state: TrainingState
+    note: str | None = None
+    applied: dict[str, Any] | None = None
+
+
+def seed_everything(seed: int, epoch: int) -> None:
+    """Seeds torch for one epoch, so that dropout after a resume draws what an uninterrupted run would."""
+    torch.manual_seed((seed * 1_000_003 + epoch) % 2**63)
+
+
+def fit(
+    config: TrainConfig,
+    cache: SampleCache,
+    *,
+    metric: str = "val/iou",
+    checkpoint: Path | None = None,
+    as_fork: bool = False,
+    num_cpus: int = 1,
+    device: torch.device | None = None,
+    decided_at: Collection[int] = (),
+    on_trained: Callable[[TrainingState], None] | None = None,
+) -> Iterator[EpochResult]:
+    """Trains one model and yields after each epoch; the caller may save, report or stop there.
+
+    Args:
+        config: Everything that the run depends on.
+        cache: Decoded samples, with a non-empty `train` and `val` split.
+        metric: Key of `METRICS` that decides which epoch's weights are the best.
+        checkpoint: Folder written by `save_checkpoint`; training goes on after its epoch, with this config's settings.
+        as_fork: The checkpoint is of another trial, whose best epoch is not this one's.
+        num_cpus: Cores of this run; loader processes follow it where they help.
+        device: Default: the GPU when there is one.
+        decided_at: Epochs after which this run may be stopped; what takes long to pay is judged by the next one.
+        on_trained: Called after an epoch's steps and before its validation. Until its result is taken, nothing
+            changes in the state but `lr_schedule` and `best`, so tensors may be written meanwhile.
+
+    Raises:
+        AppliedConfigError: What was built is not what the config asks for.
+        NonFiniteLossError: The training or validation loss became NaN or infinite.
+        DataError: A split is empty.
+    """
+    device = device or choose_device()
+    loop = config.train
+    for split in ("train", "val"):
+        if not cache.indices(split):
+            raise DataError(f"data.root: the {split} split holds no images; training needs both train and val")
+
+    is_cuda = device.type == "cuda"
+    train_loader = build_train_loader(config, cache, num_cpus, device)
+    val_loader = build_loader(
+        cache, "val", batch_size=loop.batch_size, augment=None, shuffle=False, drop_last=False, seed=loop.seed,
+        num_workers=0 if loop.num_workers == "auto" else loop.num_workers, pin_memory=is_cuda,
+    )  # fmt: skip
+    step = build_step(config, device, steps_per_epoch=len(train_loader), load_pretrained=checkpoint is None)
+    model, lr_schedule, ema = step.model, step.lr_schedule, step.ema
+    state = TrainingState(model, step.optimizer, lr_schedule, step.scaler, ema)
+    if checkpoint is not None:
+        load_checkpoint(checkpoint, state, as_fork=as_fork)
+
+    mode = compile_mode(loop, device)
+    applied: dict[str, Any] | None = verify_applied(config, step, train_loader, val_loader, cache.hw, mode)
+    next_decision = min((epoch for epoch in decided_at if epoch > state.epoch), default=loop.epochs)
+    take_step = Compiler(
+        step,
+        mode=mode,
+        steps_left=(next_decision - state.epoch) * len(train_loader),
+        folder=cache.path.parent / "inductor",
+    )
+    val_precision = (
+        step.precision if is_cuda else torch.float32
+    )  # on a CPU, scores are those of the sealed model, exactly
+    eval_model: nn.Module = ema.module if ema is not None else model
+    sign = 1.0 if METRICS[metric] == "max" else -1.0
+
+    has_told = False
+    with closing(train_loader), closing(val_loader), freed_memory_kept(device) as tidy_up:
+        for epoch in range(state.epoch + 1, loop.epochs + 1):
+            tidy_up()
+            seed_everything(loop.seed, epoch)
+            train_loader.set_epoch(epoch)
+            started = time.perf_counter()
+            train_loss = train_one_epoch(model, train_loader, take_step)
+            train_s = time.perf_counter() - started
+            if not math.isfinite(train_loss):
+                raise _non_finite(epoch, f"the training loss became {train_loss}", config, step.precision)
+            state.epoch = epoch
+            if on_trained is not None:
+                on_trained(state)
+            try:
+                validation = evaluate(eval_model, val_loader, step.loss_fn, val_precision, device, config.threshold)
+            except NonFiniteLossError as error:
+                raise _non_finite(epoch, str(error), config, step.precision) from error
+
+            metrics: dict[str, float] = {
+                "train/loss": train_loss,
+                "lr": lr_schedule.lr,
+                **score(validation, config.threshold),
+                "time/train_s": train_s,
+                "time/val_s": time.perf_counter() - started - train_s,
+                "time/images_per_s": train_loader.num_samples / train_s,
+                "time/loader_wait": min(1.0, train_loader.wait_s / train_s),
+                "time/compiled": float(take_step.is_compiled),
+            }
+            verify_epoch(config, metrics, epoch * len(train_loader), len(train_loader))
+            lr_schedule.end_epoch(sign * metrics[metric])
+
+            is_best = state.best is None or sign * metrics[metric] > sign * state.best.metrics[metric]
+            if is_best:
+                curve, chosen = validation.curve, (metrics["val/threshold"], metrics["val/threshold_auto"])
+                state.best = BestModel.copy_of(
+                    eval_model, epoch, metrics, curve.to_dict(), validation.overlays, curve.image_counts(chosen)
+                )
+            note = None if has_told or take_step.decision is None else take_step.decision.reason
+            has_told = has_told or note is not None
+            yield EpochResult(epoch, metrics, is_best, epoch == loop.epochs, state, note, applied)
+            applied = None
+
+
+def compile_mode(loop: LoopConfig, device: torch.device) -> bool | Literal["auto"]:
+    """Whether a run compiles its steps; on a CPU, or deterministic, only where it is told to: `auto` goes by timing."""
+    if loop.compile == "auto" and loop.deterministic:
+        return False
+    return loop.compile if device.type == "cuda" or loop.compile is True else False
+
+
+def train_one_epoch(model: nn.Module, loader: Loader, take_step: Callable[[Batch], Tensor]) -> float:
+    """Trains over the loader once and returns the mean loss over samples.
+
+    The losses are read once, at the end, so that no step waits for one.
+    """
+    model.train()
+    losses, sizes = [], []
+    for batch in loader:
+        losses.append(take_step(batch))
+        sizes.append(len(batch))
+    weights = torch.tensor(sizes, dtype=torch.float64)
+    mean: float = (torch.stack(losses).cpu().double() * weights).sum().item() / max(sum(sizes), 1)
+    return mean
+
+
+def build_train_loader(config: TrainConfig, cache: SampleCache, num_cpus: int, device: torch.device) -> Loader:
+    """The training batches of a run, augmented where it is fastest, by as many processes as help.
+
+    With `train.num_workers: auto` those are the run's cores where a GPU trains and the loader has to augment. Where the
+    GPU augments, one thread that reads ahead is enough; on a CPU, loader and model want the same cores.
+    """
+    loop, is_cuda, on_device = config.train, device.type == "cuda", augments_on_device(config, device)
+    automatic = num_cpus if is_cuda and not on_device else 0
+    return build_loader(
+        cache, "train", batch_size=loop.batch_size, augment=config.augment,
+        augment_on="device" if on_device else "loader", shuffle=True, drop_last=True, seed=loop.seed,
+        num_workers=automatic if loop.num_workers == "auto" else loop.num_workers, pin_memory=is_cuda,
+    )  # fmt: skip
+
+
+def _non_finite(epoch: int, found: str, config: TrainConfig, precision: torch.dtype) -> NonFiniteLossError:
+    return NonFiniteLossError(
+        f"epoch {epoch}: {found} "
+        f"(optimizer.lr={config.optimizer.lr:g}, loss={_active_terms(config)}, precision={precision}); "
+        "a lower optimizer.lr, train.grad_clip above 0 or precision fp32 is the usual cure"
+    )
+
+
+def _active_terms(config: TrainConfig) -> str:
+    weights = {name: getattr(config.loss, name) for name in ("bce", "dice", "focal", "tversky", "lovasz")}
+    return "+".join(f"{weight:g}*{name}" for name, weight in weights.items() if weight > 0)

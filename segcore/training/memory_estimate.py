@@ -1,0 +1,95 @@
+"""How much memory a training step will take, worked out without taking any."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from segcore.losses import build_loss
+from segcore.models.build import build_model_outline
+from segcore.training.device import choose_precision
+
+if TYPE_CHECKING:
+    from segcore.config import TrainConfig
+
+STATES_PER_PARAMETER = {"adamw": 2, "nadam": 2, "sgd": 1}
+"""float32 numbers that an optimizer keeps for each parameter; sgd only with momentum."""
+
+_TRACED_IMAGES = 2  # batch norm needs more than one value a channel
+
+
+@dataclass(frozen=True)
+class ModelMemory:
+    """What a model takes whatever its batch is.
+
+    Attributes:
+        all_bytes: Parameters and buffers.
+        trained_bytes: Parameters that get a gradient.
+        bytes_per_image: What the forward pass and the loss keep of one image for the backward pass.
+    """
+
+    all_bytes: int
+    trained_bytes: int
+    bytes_per_image: int
+
+
+def trace_model(config: TrainConfig, device: torch.device) -> ModelMemory:
+    """Goes through forward pass and loss with tensors that have a shape but no data, and adds up what is kept.
+
+    Args:
+        config: Its `model`, `loss`, `data.image_size`, `optimizer.encoder_lr_factor` and `train.precision` count.
+        device: What it would be trained on, which decides the precision.
+    """
+    model = build_model_outline(config.model)
+    if config.optimizer.encoder_lr_factor == 0 and model.has_timm_encoder:
+        model.freeze_encoder()
+    precision = choose_precision(config.train, device, model)
+    loss_fn = build_loss(config.loss)
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
+        return tensor
+
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        state = {name: _like(value) for name, value in [*model.named_parameters(), *model.named_buffers()]}
+        images = torch.zeros((_TRACED_IMAGES, 3, *config.data.image_hw), dtype=torch.uint8)
+        images = images.contiguous(memory_format=torch.channels_last)
+        targets = torch.zeros((_TRACED_IMAGES, 1, *config.data.image_hw), dtype=torch.uint8)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            with torch.autocast("cpu", dtype=precision, enabled=precision is not torch.float32):
+                logits = torch.func.functional_call(model, state, (images,))
+            loss_fn(logits.float(), targets)
+        for value in state.values():
+            kept.pop(value.untyped_storage()._cdata, None)
+        activations = sum(storage.nbytes() for storage in kept.values())
+    return ModelMemory(
+        all_bytes=sum(_num_bytes(value) for value in [*model.parameters(), *model.buffers()]),
+        trained_bytes=sum(_num_bytes(value) for value in model.parameters() if value.requires_grad),
+        bytes_per_image=activations // _TRACED_IMAGES,
+    )
+
+
+def estimate_training_bytes(config: TrainConfig, model: ModelMemory) -> int:
+    """Bytes that training with this config holds at the end of a forward pass, apart from kernels' working space.
+
+    Weights, gradients, what the optimizer keeps, the moving average, and the activations of as many images as go
+    through the model at once.
+    """
+    optimizer, loop = config.optimizer, config.train
+    states = 0 if optimizer.name == "sgd" and optimizer.momentum == 0 else STATES_PER_PARAMETER[optimizer.name]
+    at_once = min(loop.batch_size, loop.micro_batch_size or loop.batch_size)
+    average = model.all_bytes if loop.ema_decay > 0 else 0
+    return model.all_bytes + model.trained_bytes * (1 + states) + average + model.bytes_per_image * at_once
+
+
+def _like(value: Tensor) -> Tensor:
+    return torch.empty(value.shape, dtype=value.dtype, requires_grad=value.requires_grad)
+
+
+def _num_bytes(value: Tensor | nn.Parameter) -> int:
+    return value.numel() * value.element_size()

@@ -1,0 +1,406 @@
+"""More trials for a search that has ended: what is refused, what a crash leaves, and real searches from end to end."""
+
+import json
+import logging
+import os
+import shutil
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+from commands import start_segsearch
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from ray import tune
+from rich.console import Console
+
+import search.stages.extending
+from search.config.load import load_config
+from search.config.tree import SearchConfig
+from search.errors import RunError
+from search.run.folder import create_run, update_run
+from search.run.journal import epochs_by_trial, read_events
+from search.run.paths import RunPaths, read_json
+from search.run.tables import read_table
+from search.space.parse import parse_space
+from search.stages import job
+from search.stages.extending import begin_extension, plan_extension
+from search.study.observations import PARAMS_ATTR
+from search.study.recording import OUTSIDE_ATTR, record_params
+from search.study.storage import open_study
+from search.tune.search import run_search
+from segcore.errors import ConfigError
+from segcore.sealed.card import read_card, verify_bundle
+
+TREE: dict[str, Any] = {
+    "data": {"root": "synthetic", "image_size": 32, "synthetic": {"num_images": 32}},
+    "model": {"base_channels": 4, "depth": 2},
+    "augment": {"policy": "flip"},
+    "train": {"epochs": 2, "batch_size": 8},
+    "space": {
+        "optimizer.lr": {"loguniform": [1e-3, 1e-2]},
+        "augment.policy": {"choice": ["none", "flip", "light"]},
+    },
+    "search": {"num_samples": 4, "scheduler": {"name": "none"}, "gate": False, "confirm": None},
+    "resources": {"cpus_per_trial": 1, "gpus_per_trial": 0},
+    "tracking": {"wandb": {"mode": "disabled"}},
+}
+QUIET = Console(stderr=True, quiet=True)
+
+
+def new_config(folder: Path, **sections: Any) -> SearchConfig:
+    tree = {**TREE, **sections, "results": str(folder / "results")}
+    tree["data"] = {**tree["data"], "cache_dir": str(folder / "cache")}
+    tree["search"] = {"confirm": None, **tree["search"]}
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return load_config(path)
+
+
+def add_trial(paths: RunPaths, config: SearchConfig, flat: dict[str, Any], value: float) -> None:
+    study = open_study(paths.storage_url, paths.name, mode="max", sampler=None)
+    trial = study.ask()
+    trial.set_user_attr(PARAMS_ATTR, flat)
+    record_params(study, trial, parse_space(config.space, config.train_config()), flat)
+    trial.report(value, step=1)
+    study.tell(trial, value)
+
+
+@pytest.fixture(scope="module")
+def ended_once(tmp_path_factory: pytest.TempPathFactory) -> RunPaths:
+    """A search as it stands when two trials have ended, without a model."""
+    config = new_config(tmp_path_factory.mktemp("ended"))
+    paths = create_run(config, "search")
+    add_trial(paths, config, {"optimizer.lr": 2e-3, "augment.policy": "none"}, 0.4)
+    add_trial(paths, config, {"optimizer.lr": 8e-3, "augment.policy": "flip"}, 0.6)
+    update_run(paths, status="done", stopped_by={"rule": "target", "detail": "reached"})
+    return paths
+
+
+@pytest.fixture
+def ended(ended_once: RunPaths, tmp_path: Path) -> RunPaths:
+    """Its copy, as if it had been searched here."""
+    paths = RunPaths(tmp_path / "results" / ended_once.name)
+    shutil.copytree(ended_once.root, paths.root)
+    there, here = (str(paths.root.parents[1]) for paths in (ended_once, paths))
+    assert there in paths.config.read_text()
+    paths.config.write_text(paths.config.read_text().replace(there, here))
+    return paths
+
+
+def test_trials_are_added_to_those_that_were_begun(ended: RunPaths) -> None:
+    extension = plan_extension(ended, 5, [])
+    assert (extension.num_begun, extension.num_more, extension.config.search.num_samples) == (2, 5, 7)
+    assert extension.changed == {}
+    assert extension.num_outside == 0
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("data.image_size=64", r"data\.image_size: the earlier trials saw other data"),
+        ("train.epochs=5", r"train\.epochs: the earlier trials were trained that way"),
+        ("search.metric=val/dice", r"search\.metric: the earlier trials were judged by it"),
+        (
+            "search.second_metric=cost/parameters",
+            r"search\.second_metric: the earlier trials were chosen and judged with",
+        ),
+        ("search.num_samples=9", r"search\.num_samples: is set by --num-samples, which counts the trials to add"),
+        ("model.depth=3", r"model\.depth: the earlier trials were trained with 2; to vary it, search it: --set 'space"),
+        ("threshold=0.5", r"threshold: the earlier trials were trained with auto"),
+        ("loss.dice=0.5", r"loss\.dice: the earlier trials"),
+        ("name=other", r"name: a run keeps its name"),
+        ("results=elsewhere", r"results: a run stays where it is"),
+    ],
+)
+def test_what_would_make_trials_incomparable_is_refused(ended: RunPaths, override: str, reason: str) -> None:
+    before = ended.config.read_bytes(), ended.run.read_bytes()
+    with pytest.raises(ConfigError, match=f"'tiny' cannot be extended with these changes:\n  {reason}"):
+        plan_extension(ended, 2, [override])
+    assert (ended.config.read_bytes(), ended.run.read_bytes()) == before
+
+
+def test_every_refusal_is_told_at_once(ended: RunPaths) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan_extension(ended, 2, ["train.epochs=5", "model.depth=3", "search.sampler=random", "data.seed=1"])
+    assert [line.split(":")[0].strip() for line in str(caught.value).splitlines()[1:]] == [
+        "data.seed", "model.depth", "train.epochs",
+    ]  # fmt: skip
+
+
+def test_a_mistake_in_a_change_is_told_as_in_any_config(ended: RunPaths) -> None:
+    with pytest.raises(ConfigError, match=r"space\.optimizer\.lrr.*unknown key"):
+        plan_extension(ended, 2, ["space.optimizer.lrr={uniform: [0, 1]}"])
+    with pytest.raises(ConfigError, match="space: nothing would be searched"):
+        plan_extension(ended, 2, ["space.optimizer.lr=null", "space.augment.policy=null"])
+
+
+def test_a_key_set_to_what_it_is_changes_nothing(ended: RunPaths) -> None:
+    assert plan_extension(ended, 2, ["train.epochs=2", "search.metric=val/iou"]).changed == {}
+
+
+@pytest.mark.parametrize(
+    ("override", "rule"),
+    [
+        ("search.target=0.6", "target"),
+        ("search.plateau={min_trials: 5, floor: 1}", None),
+        ("search.time_budget_s=50", "time_budget_s"),
+    ],
+)
+def test_a_rule_that_is_met_already_is_refused_before_anything_is_written(
+    ended: RunPaths, override: str, rule: str | None
+) -> None:
+    update_run(ended, timings={"search_s": 51.0})
+    if rule is None:
+        assert plan_extension(ended, 2, [override]).config.search.plateau is not None
+        return
+    with pytest.raises(ConfigError, match=rf"search\.{rule}: this rule would end .* --set search\.{rule}=null"):
+        plan_extension(ended, 2, [override])
+
+
+def test_a_training_run_cannot_be_extended(tmp_path: Path) -> None:
+    paths = create_run(new_config(tmp_path), "train")
+    update_run(paths, status="done")
+    with pytest.raises(RunError, match="one training run, not a search"):
+        plan_extension(paths, 2, [])
+
+
+def test_a_run_that_is_being_worked_on_cannot_be_extended(ended: RunPaths) -> None:
+    update_run(ended, status="running")
+    with pytest.raises(RunError, match="is still running"):
+        plan_extension(ended, 2, [])
+
+
+def test_what_changed_is_noted_and_the_old_config_kept(ended: RunPaths, caplog: pytest.LogCaptureFixture) -> None:
+    old = ended.config.read_text()
+    overrides = ["space.optimizer.lr={loguniform: [5e-3, 5e-2]}", "search.sampler=random", "search.target=0.9"]
+    with caplog.at_level(logging.INFO, "segsearch"):
+        begin_extension(ended, plan_extension(ended, 3, overrides))
+    assert ended.earlier_config(1).read_text() == old
+    assert load_config(ended.config).search.num_samples == 5
+    assert load_config(ended.config).space["optimizer.lr"] == {"loguniform": [5e-3, 5e-2]}
+    record = read_json(ended.run)
+    assert record["status"] == "interrupted"
+    assert "stopped_by" not in record
+    (note,) = record["extensions"]
+    assert (note["trials_before"], note["num_samples"], note["config_before"]) == (2, 3, "config.1.yaml")
+    assert note["stopped_by"] == {"rule": "target", "detail": "reached"}
+    assert note["changed"] == {
+        "space.optimizer.lr": [{"loguniform": [1e-3, 1e-2]}, {"loguniform": [5e-3, 5e-2]}],
+        "search.sampler": ["auto", "random"],
+        "search.target": [None, 0.9],
+    }
+    assert "extending tiny: 2 trials so far, 3 more, 5 in all" in caplog.text
+    assert "1 earlier trials lie outside of the space now" in caplog.text
+
+
+def test_a_crash_before_the_config_is_written_leaves_the_run_as_it_was(
+    ended: RunPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extension = plan_extension(ended, 3, ["search.sampler=random"])
+    old, write_text = ended.config.read_text(), search.stages.extending.write_text
+
+    def killed_at_the_config(path: Path, text: str) -> None:
+        if path == ended.config:
+            raise KeyboardInterrupt
+        write_text(path, text)
+
+    monkeypatch.setattr(search.stages.extending, "write_text", killed_at_the_config)
+    with pytest.raises(KeyboardInterrupt):
+        begin_extension(ended, extension)
+    assert ended.config.read_text() == old
+    assert read_json(ended.run)["status"] == "interrupted"
+    monkeypatch.undo()
+    begin_extension(ended, plan_extension(ended, 4, ["search.sampler=random"]))
+    assert [note["num_samples"] for note in read_json(ended.run)["extensions"]] == [4]
+    assert ended.earlier_config(1).read_text() == old
+    assert load_config(ended.config).search.num_samples == 6
+
+
+def test_a_second_extension_keeps_the_first_ones_config_too(ended: RunPaths) -> None:
+    for sampler in ("random", "gp"):
+        begin_extension(ended, plan_extension(ended, 3, [f"search.sampler={sampler}"]))
+    assert load_config(ended.earlier_config(1)).search.sampler == "auto"
+    assert load_config(ended.earlier_config(2)).search.sampler == "random"
+    assert len(read_json(ended.run)["extensions"]) == 2
+
+
+def test_time_that_earlier_sessions_used_up_ends_the_search_before_it_starts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = new_config(tmp_path, search={**TREE["search"], "time_budget_s": 60})
+    paths = create_run(config, "search")
+    add_trial(paths, config, {"optimizer.lr": 2e-3, "augment.policy": "none"}, 0.4)
+    study = open_study(paths.storage_url, paths.name, mode="max", sampler=None)
+    study.ask()
+    update_run(paths, timings={"search_s": 61.0})
+    with caplog.at_level(logging.INFO, "segsearch"):
+        assert run_search(config, paths, tmp_path / "never read")
+    assert "stopped by search.time_budget_s: its 60 s, all sessions together, are used up" in caplog.text
+    assert read_json(paths.run)["stopped_by"]["rule"] == "time_budget_s"
+    assert states(paths) == {"COMPLETE": 1, "FAIL": 1}
+
+
+def states(paths: RunPaths) -> Counter[str]:
+    study = optuna.load_study(study_name=paths.name, storage=paths.storage_url)
+    return Counter(trial.state.name for trial in study.get_trials(deepcopy=False))
+
+
+def long_epochs(spec: dict[str, Any]) -> None:
+    """Reports one epoch at once and is then busy for five minutes."""
+    metrics = {"val/iou": 0.5, "val/threshold": 0.5, "train/loss": 1.0, "time/images_per_s": 1.0}
+    tune.report({**metrics, "number": spec["number"], "epoch": 1, "best_epoch": 1, "finished": False})
+    time.sleep(300)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+class TestRealSearches:
+    def test_a_target_ends_the_search_seals_and_exports(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        config = new_config(
+            tmp_path,
+            train={"epochs": 500, "batch_size": 8},
+            search={"num_samples": 6, "scheduler": {"name": "none"}, "target": 0.3},
+            export={"targets": [{"local": str(tmp_path / "out")}]},
+        )
+        with caplog.at_level(logging.INFO, "segsearch"):
+            outcome = job.run(config, QUIET)
+        assert outcome.exit_code == 0
+        record, rows = read_json(outcome.paths.run), read_table(outcome.paths.trials)
+        assert record["status"] == "done"
+        assert record["stopped_by"]["rule"] == "target"
+        assert caplog.text.count("stopped by search.target: trial") == 1
+        assert 1 <= len(rows) < 6
+        assert {row["state"] for row in rows} <= {"pruned", "failed"}
+        assert not {"RUNNING", "WAITING"} & set(states(outcome.paths)) - {"WAITING"}
+        best = max(rows, key=lambda row: row["value"] or 0.0)
+        assert best["value"] >= 0.3
+        assert read_card(outcome.paths.best)["origin"]["trial"] == best["number"]
+        assert verify_bundle(tmp_path / "out")["origin"]["trial"] == best["number"]
+
+    def test_a_time_budget_ends_trials_that_are_within_a_long_epoch(self, tmp_path: Path) -> None:
+        config = new_config(tmp_path, search={**TREE["search"], "time_budget_s": 40})
+        paths = create_run(config, "search")
+        started = time.monotonic()
+        assert run_search(config, paths, tmp_path / "never read", trainable=long_epochs)
+        assert time.monotonic() - started < 90
+        rows = read_table(paths.trials)
+        assert [row["error"] for row in rows] == [None] * len(rows)
+        assert {row["state"] for row in rows} == {"pruned"}
+        assert {row["value"] for row in rows} == {0.5}
+        assert read_json(paths.run)["stopped_by"]["rule"] == "time_budget_s"
+
+    def test_a_finished_search_goes_on_in_a_changed_space(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Narrowed range and removed choice; then points so poor that the best stays; then the first space again."""
+        config = new_config(tmp_path, export={"targets": [{"local": str(tmp_path / "out")}]})
+        paths = job.run(config, QUIET).paths
+        first = read_table(paths.trials)
+        assert len(first) == 4
+
+        narrower = ["space.optimizer.lr={loguniform: [4e-3, 3e-2]}", "space.augment.policy={choice: [medium, flip]}"]
+        assert job.extend(paths, 3, narrower, QUIET).exit_code == 0
+        second = read_table(paths.trials)
+        assert kept(second[:4]) == kept(first)
+        assert [row["number"] for row in second] == list(range(7))
+        for row in second[4:]:
+            assert 4e-3 <= row["param/optimizer.lr"] <= 3e-2
+            assert row["param/augment.policy"] in ("medium", "flip")
+        assert states(paths) == {"COMPLETE": 7}
+        best = max(second, key=lambda row: row["value"])
+        assert read_card(paths.best)["origin"]["trial"] == best["number"]
+        assert verify_bundle(tmp_path / "out")["origin"] == read_card(paths.best)["origin"]
+        in_space = [row["param/optimizer.lr"] >= 4e-3 and row["param/augment.policy"] == "flip" for row in first]
+        assert outside(paths) == [number for number in range(4) if not in_space[number]]
+
+        study = optuna.load_study(study_name=paths.name, storage=paths.storage_url)
+        distributions = [trial.distributions for trial in study.trials]
+        assert (
+            distributions
+            == [
+                {
+                    "optimizer.lr": FloatDistribution(1e-3, 3e-2, log=True),
+                    "augment.policy": CategoricalDistribution(("none", "flip", "light", "medium")),
+                }
+            ]
+            * 7
+        )
+        assert set(optuna.importance.get_param_importances(study)) == {"optimizer.lr", "augment.policy"}
+
+        sealed = {path.name: path.stat().st_mtime_ns for path in paths.best.iterdir()}
+        with caplog.at_level(logging.INFO, "segsearch"):
+            outcome = job.extend(paths, 1, ["space.optimizer.lr={loguniform: [1e-9, 1e-8]}"], QUIET)
+        assert outcome.exit_code == 0
+        assert f"the best is still trial {best['number']}" in caplog.text
+        assert {path.name: path.stat().st_mtime_ns for path in paths.best.iterdir()} == sealed
+        assert outside(paths) == list(range(7))
+        assert len(read_json(paths.run)["extensions"]) == 2
+
+        assert job.extend(paths, 1, [f"space={json.dumps(TREE['space'])}"], QUIET).exit_code == 0
+        third = read_table(paths.trials)
+        assert len(third) == 9
+        back = [1e-3 <= r["param/optimizer.lr"] <= 1e-2 and r["param/augment.policy"] != "medium" for r in third]
+        assert outside(paths) == [number for number in range(9) if not back[number]]
+        assert all(back[number] for number in (0, 1, 2, 3, 8))
+
+
+def outside(paths: RunPaths) -> list[int]:
+    study = optuna.load_study(study_name=paths.name, storage=paths.storage_url)
+    return [trial.number for trial in study.trials if trial.user_attrs.get(OUTSIDE_ATTR)]
+
+
+def kept(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a trial's row said, without columns that only later trials have."""
+    return [{key: value for key, value in row.items() if value is not None} for row in rows]
+
+
+def num_epochs(paths: RunPaths) -> int:
+    return sum(len(epochs) for epochs in epochs_by_trial(read_events(paths.events)).values())
+
+
+def test_an_extension_by_no_trials_needs_a_change_and_meets_no_rule(ended: RunPaths) -> None:
+    with pytest.raises(ConfigError, match="--num-samples 0 without a change of 'tiny' would do nothing"):
+        plan_extension(ended, 0, [])
+    extension = plan_extension(ended, 0, ["search.confirm={top_k: 2, seeds: 2}", "search.target=0.1"])
+    assert extension.config.search.num_samples == 2
+    assert extension.config.search.confirm is not None
+    with pytest.raises(ConfigError, match=r"search\.target: this rule would end the extension at once"):
+        plan_extension(ended, 1, ["search.target=0.1"])
+
+
+@pytest.mark.slow
+def test_an_extension_that_was_killed_goes_on_with_resume(tmp_path: Path) -> None:
+    search_settings = {"num_samples": 2, "max_concurrent": 1, "scheduler": {"name": "none"}}
+    new_config(tmp_path, train={"epochs": 3, "batch_size": 8}, search=search_settings)
+    paths = RunPaths(tmp_path / "results" / "tiny")
+    process = start_segsearch(["run", str(tmp_path / "tiny.yaml")], tmp_path)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    first = read_table(paths.trials)
+
+    lr = "space.optimizer.lr={loguniform: [4e-3, 3e-2]}"
+    process = start_segsearch(["extend", str(paths.root), "--num-samples", "2", "--set", lr], tmp_path)
+    deadline = time.monotonic() + 180
+    while num_epochs(paths) < 7 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == -signal.SIGKILL, output
+    assert 7 <= num_epochs(paths) < 12
+    assert verify_bundle(paths.best)["origin"]["trials"] == 2
+
+    resumed = start_segsearch(["resume", str(paths.root)], tmp_path)
+    output = resumed.communicate(timeout=300)[0]
+    assert resumed.returncode == 0, output
+    rows = read_table(paths.trials)
+    assert states(paths) == {"COMPLETE": 4}
+    assert kept(rows[:2]) == kept(first)
+    assert all(4e-3 <= row["param/optimizer.lr"] <= 3e-2 for row in rows[2:])
+    assert len(read_json(paths.run)["extensions"]) == 1
+    assert read_json(paths.run)["status"] == "done"
+    assert read_card(paths.best)["origin"]["trial"] == max(rows, key=lambda row: row["value"])["number"]

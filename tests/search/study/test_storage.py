@@ -1,0 +1,142 @@
+import math
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from places import ROOT
+
+from search.study import storage
+from search.study.storage import (
+    ReportBuffer,
+    close_study,
+    open_study,
+    stored_trials,
+    write_reports,
+)
+
+
+@pytest.fixture(scope="module")
+def empty_db(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("study") / "study.db"
+    close_study(open_study(f"sqlite:///{path}", "birds", mode="max", sampler=None))
+    return path
+
+
+@pytest.fixture
+def url(empty_db: Path, tmp_path: Path) -> str:
+    return f"sqlite:///{shutil.copy(empty_db, tmp_path / 'study.db')}"
+
+
+def reopen(url: str) -> optuna.Study:
+    return open_study(url, "birds", mode="max", sampler=None)
+
+
+def values(url: str) -> dict[int, dict[int, float]]:
+    """As another process, Optuna's own dashboard for one, reads them."""
+    return {
+        trial.number: trial.intermediate_values for trial in optuna.load_study(study_name="birds", storage=url).trials
+    }
+
+
+def test_reports_are_written_together_and_as_optuna_writes_them(url: str) -> None:
+    study = reopen(url)
+    ours, theirs = study.ask(), study.ask()
+    told = {1: 0.5, 2: math.inf, 3: -math.inf, 4: 0.25}
+    for epoch, value in told.items():
+        theirs.report(value, epoch)
+    write_reports(study, {(ours._trial_id, epoch): value for epoch, value in told.items()})
+    write_reports(study, {})
+    assert values(url) == {0: told, 1: told}
+    write_reports(study, {(ours._trial_id, 5): math.nan, (ours._trial_id, 1): 0.75})
+    again = values(url)[0]
+    assert math.isnan(again.pop(5))
+    assert again == {**told, 1: 0.75}
+
+
+def test_a_study_in_memory_takes_reports_too() -> None:
+    study = optuna.create_study()
+    write_reports(study, {(study.ask()._trial_id, 1): 0.5})
+    assert study.trials[0].intermediate_values == {1: 0.5}
+
+
+def test_reports_wait_for_their_time(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = reopen(url)
+    study.ask()
+    buffer = ReportBuffer(study)
+    buffer.add(0, 1, 0.5)
+    buffer.flush_if_due()
+    assert values(url) == {0: {}}
+    monkeypatch.setattr(storage, "FLUSH_S", 0.0)
+    buffer.flush_if_due()
+    assert values(url) == {0: {1: 0.5}}
+    buffer.add(0, 1, 0.7)
+    buffer.add(0, 2, 0.6)
+    buffer.flush()
+    assert values(url) == {0: {1: 0.7, 2: 0.6}}
+
+
+def test_a_thousand_reports_take_less_than_a_second(url: str) -> None:
+    study = reopen(url)
+    study.ask()
+    buffer = ReportBuffer(study)
+    started = time.process_time()
+    for epoch in range(1000):
+        buffer.add(0, epoch, 0.5)
+        if epoch % 100 == 99:
+            buffer.flush()
+    assert time.process_time() - started < 1.0
+    assert len(values(url)[0]) == 1000
+
+
+def test_another_process_reads_while_the_study_is_written(url: str) -> None:
+    study = reopen(url)
+    trial = study.ask()
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as reader:
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM trial_intermediate_values").fetchone() == (0,)
+        started = time.monotonic()
+        write_reports(study, {(trial._trial_id, 1): 0.5})  # does not wait for the reader to end
+        assert time.monotonic() - started < 5
+    assert values(url) == {0: {1: 0.5}}
+
+
+def test_a_killed_process_loses_nothing_that_was_written(url: str) -> None:
+    code = (
+        "import os, sys\n"
+        "from search.study.storage import open_study, write_reports\n"
+        "study = open_study(sys.argv[1], 'birds', mode='max', sampler=None)\n"
+        "trial = study.ask()\n"
+        "write_reports(study, {(trial._trial_id, epoch): 0.5 for epoch in range(50)})\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, url], cwd=ROOT, check=False)
+    assert done.returncode == -9
+    assert [len(trial.intermediate_values) for trial in stored_trials(url, "birds")] == [50]
+
+
+def test_a_closed_study_is_one_file_that_can_be_copied(url: str, tmp_path: Path) -> None:
+    study = reopen(url)
+    write_reports(study, {(study.ask()._trial_id, 1): 0.5})
+    assert {path.name for path in tmp_path.iterdir()} == {"study.db", "study.db-wal", "study.db-shm"}
+    close_study(study)
+    assert [path.name for path in tmp_path.iterdir()] == ["study.db"]
+    copy = shutil.copy(tmp_path / "study.db", tmp_path / "copy.db")
+    assert values(f"sqlite:///{copy}") == {0: {1: 0.5}}
+    assert study.trials[0].intermediate_values == {1: 0.5}, "and it opens again"
+
+
+def test_a_study_that_someone_reads_is_closed_without_waiting(url: str, tmp_path: Path) -> None:
+    study = reopen(url)
+    study.ask()
+    with sqlite3.connect(tmp_path / "study.db") as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM trials").fetchone()
+        started = time.monotonic()
+        close_study(study)
+        assert time.monotonic() - started < 5
+    assert len(stored_trials(url, "birds")) == 1

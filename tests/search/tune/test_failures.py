@@ -1,0 +1,111 @@
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from search.run.journal import (
+    GOES_ON,
+    INTERRUPTED,
+    OUT_OF_MEMORY,
+    RETRIED_ALONE,
+    WORKER_DIED,
+)
+from search.tune.failures import MAX_RETRIES, describe_failure, read_failure
+
+HEAD = "Failure # 1 (occurred at 2026-01-02_03-04-05)\n"
+TASK = (
+    HEAD + "\x1b[36mray::ImplicitFunc.train()\x1b[39m (pid=13, ip=10.0.0.2, actor_id=ab, repr=train_trial)\n  File x\n"
+)
+ACTOR_DIED = (
+    HEAD + "The actor died unexpectedly before finishing this task.\n\tclass_name: ImplicitFunc\n\tactor_id: 78\n"
+    "\tpid: 14252\n\tnamespace: 51\n\tip: 10.0.0.2\n{}\n"
+)
+KILLED = (
+    "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: Worker "
+    "unexpectedly exits with a connection error code 2. End of file. There are some potential root causes. (1) The "
+    "process is killed by SIGKILL by OOM killer due to high memory usage. (2) ray stop --force is called."
+)
+MONITOR = (
+    "1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.2) was 3.49GB used"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (TASK + "KeyError: 'lr'\n", ("KeyError", "'lr'")),
+        (TASK + "segcore.errors.NonFiniteLossError: epoch 1: nan\n", ("NonFiniteLossError", "epoch 1: nan")),
+        (TASK + "MemoryError\n", (OUT_OF_MEMORY, "")),
+        (TASK + "MemoryError: no more\n", (OUT_OF_MEMORY, "no more")),
+        (TASK + "numpy._core._exceptions._ArrayMemoryError: Unable to allocate 8 GiB\n",
+         (OUT_OF_MEMORY, "Unable to allocate 8 GiB")),
+        (TASK + "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB\n",
+         (OUT_OF_MEMORY, "CUDA out of memory. Tried to allocate 2 GiB")),
+        (TASK + "RuntimeError: [enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate "
+         "memory: you tried to allocate 4000000000000 bytes. Error code 12 (Cannot allocate memory)\n", OUT_OF_MEMORY),
+        (TASK + "RuntimeError: DefaultCPUAllocator: not enough memory: you tried to take 8 bytes.\n", OUT_OF_MEMORY),
+        (TASK + "torch.AcceleratorError: CUDA error: out of memory\n", OUT_OF_MEMORY),
+        (TASK + "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate()\n", OUT_OF_MEMORY),
+        (TASK + "RuntimeError: the memory of elephants\n", ("RuntimeError", "the memory of elephants")),
+        (HEAD + MONITOR + "\nOOM kill reason: 3 B exceeded 2 B\n", (OUT_OF_MEMORY, MONITOR)),
+        (ACTOR_DIED.format(KILLED), (WORKER_DIED, KILLED[:500])),
+        (HEAD + "The actor ab is unavailable: The actor is temporarily unavailable: IOError: 14.", WORKER_DIED),
+        (HEAD + "Trainable runner reuse requires reset_config() to be implemented and return True.", WORKER_DIED),
+        (HEAD + "The actor died because of an error raised in its creation task, \x1b[36mray::X.__init__()\x1b[39m\n"
+         "ModuleNotFoundError: No module named 'segcore'\n", ("ModuleNotFoundError", "No module named 'segcore'")),
+        (HEAD + "something odd", ("unknown", "something odd")),
+        ("", ("unknown", "the trial's process ended without a message")),
+    ],
+)  # fmt: skip
+def test_an_error_file_says_what_happened(text: str, expected: str | tuple[str, str]) -> None:
+    kind, message = read_failure(text)
+    assert (kind if isinstance(expected, str) else (kind, message)) == expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "last_epoch", "expected"),
+    [
+        ({}, None, INTERRUPTED),
+        ({}, 4, INTERRUPTED),
+        ({"strikes": MAX_RETRIES - 1, "reached": 2}, 2, INTERRUPTED),
+        ({"strikes": MAX_RETRIES, "reached": 2}, 3, INTERRUPTED),
+        ({"strikes": MAX_RETRIES, "reached": 2}, 2, WORKER_DIED),
+        ({"strikes": MAX_RETRIES, "reached": 2}, None, WORKER_DIED),
+    ],
+)
+def test_a_dead_worker_is_a_failure_only_after_retries_without_progress(
+    tmp_path: Path, spec: dict[str, Any], last_epoch: int | None, expected: str
+) -> None:
+    (tmp_path / "error.txt").write_text(ACTOR_DIED.format(KILLED))
+    last = {} if last_epoch is None else {"epoch": last_epoch}
+    trial: Any = SimpleNamespace(error_file=str(tmp_path / "error.txt"), config=spec, last_result=last)
+    assert describe_failure(trial)[0] == expected
+
+
+def test_a_failure_of_the_code_is_none_of_the_worker(tmp_path: Path) -> None:
+    (tmp_path / "error.txt").write_text(TASK + "KeyError: 'lr'\n")
+    trial: Any = SimpleNamespace(error_file=str(tmp_path / "error.txt"), config={}, last_result=None)
+    assert describe_failure(trial) == ("KeyError", "'lr'")
+    no_file: Any = SimpleNamespace(error_file=None, config={}, last_result=None)
+    assert describe_failure(no_file) == ("unknown", "the trial's process ended without a message")
+
+
+@pytest.mark.parametrize(
+    ("error", "spec", "expected"),
+    [
+        ("torch.OutOfMemoryError: CUDA out of memory.", {"may_retry_alone": True}, RETRIED_ALONE),
+        ("torch.OutOfMemoryError: CUDA out of memory.", {"may_retry_alone": False}, OUT_OF_MEMORY),
+        ("torch.OutOfMemoryError: CUDA out of memory.", {}, OUT_OF_MEMORY),
+        (MONITOR, {"may_retry_alone": True}, OUT_OF_MEMORY),
+        ("KeyError: 'lr'", {"may_retry_alone": True}, "KeyError"),
+    ],
+)
+def test_only_a_share_of_a_gpu_that_was_too_little_is_a_reason_to_try_a_whole_one(
+    tmp_path: Path, error: str, spec: dict[str, Any], expected: str
+) -> None:
+    (tmp_path / "error.txt").write_text(TASK + error + "\n")
+    trial: Any = SimpleNamespace(error_file=str(tmp_path / "error.txt"), config=spec, last_result=None)
+    kind = describe_failure(trial)[0]
+    assert kind == expected
+    assert (kind in GOES_ON) == (expected == RETRIED_ALONE)

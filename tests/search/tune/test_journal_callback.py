@@ -1,0 +1,153 @@
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from search.run.journal import EventLog, read_events
+from search.sampling.proposer import Proposer
+from search.space.parse import parse_space
+from search.study.observations import observations
+from search.study.storage import open_study
+from search.tune import journal_callback as journal
+from search.tune.journal_callback import JournalCallback
+from search.tune.retries import Retries
+from search.tune.searcher import StudySearcher
+from segcore.config import TrainConfig
+
+METRIC = "val/iou"
+
+
+class Session:
+    """A searcher with its journal, told of trials as Tune's controller tells them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.study = open_study(f"sqlite:///{folder / 'study.db'}", "birds", mode="max", sampler=None)
+        base = TrainConfig()
+        space = parse_space({"optimizer.lr": {"uniform": [0.001, 0.1]}}, base)
+        self.searcher = StudySearcher(
+            self.study, space, self.spec,
+            Proposer(space, "random", seed=0, num_samples=9, max_epochs=5),
+            base=base, metric=METRIC, mode="max", num_samples=9,
+        )  # fmt: skip
+        self.callback = JournalCallback(EventLog(folder / "events.jsonl"), self.searcher)
+        self.trials: list[Any] = []
+
+    @staticmethod
+    def spec(number: int, train: TrainConfig) -> dict[str, Any]:
+        return {"number": number}
+
+    def start(self) -> Any:
+        name = f"ray-{len(self.trials)}"
+        trial = SimpleNamespace(
+            trial_id=name, config=self.searcher.suggest(name), status="RUNNING", last_result={}, error_file=None
+        )
+        self.trials.append(trial)
+        return trial
+
+    def report(self, trial: Any, epoch: int, value: float) -> None:
+        result = {"number": trial.config["number"], "epoch": epoch, METRIC: value, "finished": False, "done": False}
+        self.searcher.on_trial_result(trial.trial_id, result)
+        self.callback.on_trial_result(0, self.trials, trial, result)
+        trial.last_result = result
+
+    def break_down(self, trial: Any, text: str, told: bool = True) -> None:
+        trial.status = "ERROR"
+        trial.error_file = str(self.folder / f"{trial.trial_id}.txt")
+        Path(trial.error_file).write_text(text)
+        if told:
+            self.searcher.on_trial_complete(trial.trial_id, error=True)
+            self.callback.on_trial_error(0, self.trials, trial)
+
+    def events(self) -> list[dict[str, Any]]:
+        return [{k: v for k, v in event.items() if k != "time"} for event in read_events(self.folder / "events.jsonl")]
+
+    def states(self) -> list[str]:
+        return [seen.state.name for seen in observations(self.study)]
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Session:
+    return Session(tmp_path)
+
+
+def test_a_report_leaves_what_training_said_and_nothing_of_rays(session: Session) -> None:
+    session.report(session.start(), 1, 0.5)
+    assert session.events() == [
+        {"event": "epoch", "number": 0, "epoch": 1, "metrics": {METRIC: 0.5, "finished": False}}
+    ]  # fmt: skip
+
+
+def test_a_failure_is_in_the_journal_and_in_the_study(session: Session) -> None:
+    session.break_down(session.start(), "Failure # 1\nray::train()\nMemoryError\n")
+    assert session.events() == [{"event": "error", "number": 0, "kind": "out of memory", "message": ""}]
+    assert session.states() == ["FAIL"]
+    assert observations(session.study)[0].out_of_memory
+
+
+def test_a_dead_worker_costs_an_attempt_and_four_without_progress_the_trial(session: Session) -> None:
+    text = "Failure # 1\nThe actor died unexpectedly before finishing this task.\n\tpid: 1\nIt was killed.\n"
+    trial = session.start()
+    session.report(trial, 1, 0.5)
+    for _ in range(3):
+        session.break_down(trial, text)
+        assert session.states() == ["RUNNING"]
+        trial = session.start()
+        assert trial.config["number"] == 0
+    session.break_down(trial, text)
+    assert session.states() == ["FAIL"]
+    assert [event["event"] for event in session.events()] == ["epoch", *["interrupted"] * 3, "error"]
+    assert session.events()[1] == {
+        "event": "interrupted",
+        "number": 0,
+        "epoch": 1,
+        "message": "It was killed.",
+    }
+    assert session.events()[-1]["kind"] == "worker died"
+    assert session.start().config["number"] == 1
+
+
+def test_a_trial_whose_share_was_too_little_goes_on_and_fails_only_alone(session: Session) -> None:
+    text = "Failure # 1\nray::train()\ntorch.OutOfMemoryError: CUDA out of memory.\n"
+    session.searcher = session.callback._searcher = StudySearcher(
+        session.study, parse_space({"optimizer.lr": {"uniform": [0.001, 0.1]}}, TrainConfig()),
+        lambda number, train: {"number": number, "gpu_fraction": 0.5, "may_retry_alone": True},
+        Proposer(session.searcher._space, "random", seed=0, num_samples=1, max_epochs=5),
+        base=TrainConfig(), metric=METRIC, mode="max", num_samples=1,
+        retries=Retries(share={"gpu_fraction": 1.0, "may_retry_alone": False}),
+    )  # fmt: skip
+    trial = session.start()
+    session.report(trial, 1, 0.5)
+    session.break_down(trial, text)
+    assert session.states() == ["RUNNING"]
+    again = session.start()
+    assert (again.config["number"], again.config["gpu_fraction"], again.config["reached"]) == (0, 1.0, 1)
+    session.break_down(again, text)
+    assert session.states() == ["FAIL"]
+    assert observations(session.study)[0].out_of_memory
+    assert session.events()[1:] == [
+        {"event": "retried", "number": 0, "epoch": 1, "message": "CUDA out of memory."},
+        {"event": "error", "number": 0, "kind": "out of memory", "message": "CUDA out of memory."},
+    ]
+
+
+def test_a_trial_that_ray_ends_without_a_word_is_found(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Tune does when a worker that is to be used again does not stop its last trial in time."""
+    monkeypatch.setattr(journal, "SWEEP_S", 0.0)
+    lost, other = session.start(), session.start()
+    session.break_down(lost, "Failure # 1\nTrainable runner reuse requires reset_config()", told=False)
+    session.callback.on_step_end(1, session.trials)
+    session.callback.on_step_end(2, session.trials)
+    assert [event["event"] for event in session.events()] == ["interrupted"]
+    assert session.searcher.live == {other.trial_id}
+    assert session.start().config == {**lost.config, "strikes": 1, "reached": 0}
+
+
+def test_reports_reach_the_study_while_trials_run(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    session.report(session.start(), 1, 0.5)
+    session.callback.on_step_end(1, session.trials)
+    assert observations(session.study)[0].values == {}
+    monkeypatch.setattr("search.study.storage.FLUSH_S", 0.0)
+    session.callback.on_step_end(2, session.trials)
+    assert observations(session.study)[0].values == {1: 0.5}
