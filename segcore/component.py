@@ -2,8 +2,8 @@
 
 A loss, optimizer, schedule, architecture, sampler, scheduler, data layout or export target is one `Component`: its
 name, what it is in one line, its options (typed, with ranges and help), the config keys that it reads, and how it is
-built. A `Registry` holds the components of one kind; the config's types, its JSON schema, the checks for idle keys, error
-messages, the docs' tables and the report's names are derived from it, so that adding one needs no other change.
+built. A `Registry` holds the components of one kind. The config's types, its JSON schema, the checks for idle keys,
+error messages, the docs' tables and the report's names are derived from it, so that adding one needs no other change.
 
 Declaring must be cheap: a config is checked before torch, Ray or a client library is imported, so a module that
 declares a component imports such libraries inside the function that builds it.

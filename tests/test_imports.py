@@ -18,11 +18,6 @@ PACKAGES = ("segcore", "search")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 MAX_LINES = 400
 
-LOWEST = frozenset(
-    {"search.errors", "search.terminal", "segcore.component", "segcore.config", "segcore.errors", "segcore.losses"}
-)
-"""The modules beside the packages that every layer may import."""
-
 HEAVY = frozenset({"torch", "ray", "wandb", "optuna", "albumentations", "timm", "yadisk", "cv2", "sqlalchemy"})
 DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "cv2": "opencv-python-headless"}
 PART_OF_ANOTHER = {"sqlalchemy": "optuna", "huggingface_hub": "timm"}
@@ -148,13 +143,17 @@ def package_of(module: str) -> str:
 
 
 def layers() -> dict[str, int]:
-    """The one table of layers: the last line of each package's docstring; 0 for the modules of `LOWEST`."""
-    found = dict.fromkeys(LOWEST, 0)
-    for package in sorted({package_of(module) for module in MODULES} - LOWEST - set(PACKAGES)):
-        docstring = ast.get_docstring(ast.parse(MODULES[package].read_text(encoding="utf-8"))) or ""
+    """The one table of layers, from the last line of docstrings: every package says its own, a module beside them may.
+
+    A module that says none is at the bottom: every layer may import it, and it imports none of them.
+    """
+    found = {}
+    for name in sorted({package_of(module) for module in MODULES} - set(PACKAGES)):
+        docstring = ast.get_docstring(ast.parse(MODULES[name].read_text(encoding="utf-8"))) or ""
         match = re.search(r"^Layer (\d+)\.\Z", docstring, re.MULTILINE)
-        assert match, f"{package} does not say its layer: end its docstring with a line such as `Layer 3.`"
-        found[package] = int(match[1])
+        is_package = MODULES[name].name == "__init__.py"
+        assert match or not is_package, f"{name} does not say its layer: end its docstring with, e.g., `Layer 3.`"
+        found[name] = int(match[1]) if match else 0
     return found
 
 
