@@ -225,7 +225,7 @@ def loaded_by(code: str, *arguments: str) -> set[str]:
 def test_light_modules_start_light() -> None:
     modules = (
         "segcore.config, segcore.errors, segcore.sealed.card, segcore.data.pairs.samples, search.errors, "
-        "search.run.paths, search.run.journal, search.config.load, search.space.parse, search.run.folder, "
+        "search.runs.paths, search.runs.journal, search.config.load, search.space.parse, search.runs.folder, "
         "search.show.run, search.cli"
     )
     assert loaded_by(f"import {modules}") & HEAVY == set()

@@ -82,7 +82,7 @@ def seal(run_name: str, number: int, out: Path, results: Path) -> None:
 
     For a search with search.second_metric, `segsearch show RUN` lists the trials that are worth it.
     """
-    from search.run.paths import find_run
+    from search.runs.paths import find_run
 
     paths = find_run(run_name, results)
     from search.stages import picking

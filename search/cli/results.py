@@ -74,7 +74,7 @@ def report(run_name: str, out: Path | None, opened: str, results: Path, as_json:
 
     With --json, the numbers of the page are printed and no page is made.
     """
-    from search.run.paths import find_run
+    from search.runs.paths import find_run
 
     paths = find_run(run_name, results)
     from search.report.build import report_record, write_report
@@ -110,7 +110,7 @@ def explain(run_name: str, num_seeds: int | None, begin: tuple[str, ...], result
 
     Stopped in the middle, the same command goes on. The ledger is kept with RUN, and shown by show and report.
     """
-    from search.run.paths import find_run
+    from search.runs.paths import find_run
 
     paths = find_run(run_name, results)
     from search.show.ledger import render_ledger
@@ -143,7 +143,7 @@ def reproduce(
     A single training run is its own trial 0. On a GPU, what two trainings differ by is a match, unless --within is
     given; else nothing is. Exit code 0: it matched; 1: it did not. RUN stays as it is.
     """
-    from search.run.paths import find_run
+    from search.runs.paths import find_run
 
     paths = find_run(run_name, results)
     from search.show.reproduction import render_reproduction

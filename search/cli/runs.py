@@ -39,7 +39,7 @@ def run(config: Path, overrides: tuple[str, ...], name: str | None, local: bool,
 @RESULTS
 def resume(run_name: str, results: Path) -> None:
     """Go on with a search that was stopped, by Ctrl-C, a crash or a kill."""
-    from search.run.paths import find_run
+    from search.runs.paths import find_run
 
     paths = find_run(run_name, results)
     from search.stages import job
@@ -67,7 +67,7 @@ def extend(run_name: str, num_more: int, overrides: tuple[str, ...], results: Pa
 
     An extension that is interrupted goes on with: segsearch resume RUN
     """
-    from search.run.paths import find_run
+    from search.runs.paths import find_run
 
     paths = find_run(run_name, results)
     from search.stages import job

@@ -24,7 +24,7 @@ from search.export.target import (
     card_last,
     redact,
 )
-from search.run.paths import read_json, write_json
+from search.runs.paths import read_json, write_json
 from segcore.errors import ConfigError
 from segcore.sealed.card import CARD_FILE, verify_bundle
 

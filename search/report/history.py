@@ -3,8 +3,8 @@
 from collections import defaultdict
 from typing import Any
 
-from search.run.reading import Sources
-from search.run.tables import ranked, settings_of
+from search.runs.reading import Sources
+from search.runs.tables import ranked, settings_of
 
 MAX_CURVES = 300
 """A page with more lines than this is slow, and shows no more; the best trials are kept."""

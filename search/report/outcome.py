@@ -4,8 +4,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from search.run.reading import Sources
-from search.run.tables import ranked, settings_of
+from search.runs.reading import Sources
+from search.runs.tables import ranked, settings_of
 from search.show.confirmation import is_tie
 from search.show.quoting import ORIGIN_KEYS, quote
 from search.show.run import METRICS, score_parts, score_rows

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from search.run.reading import Sources
-from search.run.tables import settings_of
+from search.runs.reading import Sources
+from search.runs.tables import settings_of
 
 COSTS = {"cost/parameters": "parameters", "cost/latency_ms": "latency, ms"}
 """Columns of the trial table, and their names for people."""

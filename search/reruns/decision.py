@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search.reruns.estimates import SeedEstimates
-from search.run.tables import ranked
+from search.runs.tables import ranked
 from segcore.scores.intervals import CONFIDENCE
 from segcore.scores.seed_noise import FloatArray
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from search.run.journal import INTERRUPTED, RETRIED_ALONE
+from search.runs.journal import INTERRUPTED, RETRIED_ALONE
 from search.tune.retries import Retries
 from segcore.config import TrainConfig
 

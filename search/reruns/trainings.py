@@ -18,7 +18,7 @@ from rich.console import Console
 
 from search.config.tree import SearchConfig
 from search.reruns.searcher import Rerun, RerunSearcher
-from search.run.journal import (
+from search.runs.journal import (
     EventLog,
     epochs_by_trial,
     errors_by_trial,
@@ -26,7 +26,7 @@ from search.run.journal import (
     read_events,
     retried_trials,
 )
-from search.run.paths import (
+from search.runs.paths import (
     RunPaths,
     read_json,
     trial_dirname,

@@ -19,7 +19,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from search.config.tree import SchedulerConfig
-from search.run.paths import RunPaths
+from search.runs.paths import RunPaths
 from search.space.domains import (
     Choice,
     Fixed,

@@ -15,7 +15,7 @@ References:
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from search.run.pareto import pareto_order
+from search.runs.pareto import pareto_order
 
 
 class Promotions:

@@ -10,14 +10,14 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from search.run.folder import RESUMABLE, status_now
-from search.run.paths import (
+from search.runs.folder import RESUMABLE, status_now
+from search.runs.paths import (
     RunPaths,
     find_run,
     list_runs,
     read_json,
 )
-from search.run.tables import (
+from search.runs.tables import (
     best_trial,
     pareto_front,
     ranked,

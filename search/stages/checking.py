@@ -7,8 +7,8 @@ from rich.console import Console
 
 from search.config.tree import SearchConfig
 from search.errors import RunError
-from search.run.folder import absolute_paths
-from search.run.paths import RunPaths, read_json
+from search.runs.folder import absolute_paths
+from search.runs.paths import RunPaths, read_json
 from search.space.forbid import uniform_points
 from search.space.parse import apply, parse_space
 from search.space.proof import require_effects

@@ -24,8 +24,8 @@ from search.reruns.trainings import (
     tidy,
     want,
 )
-from search.run.paths import RunPaths, read_json, write_json
-from search.run.tables import settings_of
+from search.runs.paths import RunPaths, read_json, write_json
+from search.runs.tables import settings_of
 from segcore.config import TrainConfig
 from segcore.data.pairs.samples import Sample
 

@@ -22,10 +22,10 @@ from search.reruns.trainings import (
     val_halves,
     want,
 )
-from search.run.folder import held, stored_config
-from search.run.paths import RunPaths, read_json, write_json
-from search.run.reading import read_sources
-from search.run.tables import best_trial, read_table
+from search.runs.folder import held, stored_config
+from search.runs.paths import RunPaths, read_json, write_json
+from search.runs.reading import read_sources
+from search.runs.tables import best_trial, read_table
 from search.space.parse import parse_space
 from search.stages.checking import same_data
 from search.stages.confirming import other_seeds, read_confirmation, with_seed

@@ -16,13 +16,13 @@ from search.export.registry import (
     parse_target,
 )
 from search.export.target import SpecLike
-from search.run.folder import (
+from search.runs.folder import (
     stored_config,
     timed,
     update_run,
     working_on,
 )
-from search.run.paths import RunPaths, find_run, read_json
+from search.runs.paths import RunPaths, find_run, read_json
 from search.terminal import transfer_bars
 from segcore.errors import ConfigError
 from segcore.sealed.card import CARD_FILE, read_card, verify_bundle

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from search.config.load import dump_config, load_config
 from search.config.tree import SearchConfig
 from search.errors import RunError
-from search.run.folder import (
+from search.runs.folder import (
     absolute_paths,
     held,
     stage_seconds,
@@ -23,7 +23,7 @@ from search.run.folder import (
     stored_config,
     update_run,
 )
-from search.run.paths import RunPaths, read_json, write_text
+from search.runs.paths import RunPaths, read_json, write_text
 from search.space.parse import parse_space
 from search.study.observations import PARAMS_ATTR
 from search.study.recording import in_space

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from search.config.tree import SearchConfig
 from search.errors import GateError, RunError
-from search.run.folder import update_run
-from search.run.paths import RunPaths
+from search.runs.folder import update_run
+from search.runs.paths import RunPaths
 
 if TYPE_CHECKING:
     from segcore.gate.report import Finding, GateReport

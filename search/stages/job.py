@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from search.config.tree import SearchConfig
-from search.run.folder import (
+from search.runs.folder import (
     absolute_paths,
     create_run,
     stored_config,
@@ -22,9 +22,9 @@ from search.run.folder import (
     update_run,
     working_on,
 )
-from search.run.journal import read_events
-from search.run.paths import RunPaths, read_json
-from search.run.tables import best_trial, build_tables, read_table
+from search.runs.journal import read_events
+from search.runs.paths import RunPaths, read_json
+from search.runs.tables import best_trial, build_tables, read_table
 from search.show.quoting import headline, origin_text
 from search.space.parse import apply
 from search.stages.checking import (

@@ -7,10 +7,10 @@ from typing import Any
 from rich.console import Console
 
 from search.errors import RunError
-from search.run.folder import stored_config
-from search.run.journal import dropped_trials, read_events
-from search.run.paths import RunPaths, read_json
-from search.run.tables import read_table
+from search.runs.folder import stored_config
+from search.runs.journal import dropped_trials, read_events
+from search.runs.paths import RunPaths, read_json
+from search.runs.tables import read_table
 from search.show.quoting import headline
 from search.stages.checking import same_data
 from search.stages.job import trial_configs

@@ -10,7 +10,7 @@ from PIL import Image
 from platformdirs import user_cache_dir
 
 from search.errors import RunError
-from search.run.paths import find_run
+from search.runs.paths import find_run
 from segcore.config import DataConfig
 from segcore.data.pairs.discovery import discover
 from segcore.data.pixels.decode import IMAGE_SUFFIXES

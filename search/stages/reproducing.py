@@ -20,10 +20,10 @@ from rich.console import Console
 
 from search.config.tree import SearchConfig
 from search.errors import ResourceError, RunError
-from search.run.environment import describe_environment, differences
-from search.run.folder import stored_config
-from search.run.journal import applied_by_trial, epochs_by_trial, read_events
-from search.run.paths import RunPaths, read_json
+from search.runs.environment import describe_environment, differences
+from search.runs.folder import stored_config
+from search.runs.journal import applied_by_trial, epochs_by_trial, read_events
+from search.runs.paths import RunPaths, read_json
 from search.schedulers.forks import PARENT_ATTR
 from search.stages.checking import same_data
 from search.stages.job import trial_configs

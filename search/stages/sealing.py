@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from search.config.tree import SearchConfig
-from search.run.journal import applied_by_trial, read_events
-from search.run.paths import RunPaths, read_json
-from search.run.tables import best_trial
+from search.runs.journal import applied_by_trial, read_events
+from search.runs.paths import RunPaths, read_json
+from search.runs.tables import best_trial
 from segcore.checkpoint.state import BestModel, read_best
 from segcore.config import TrainConfig
 from segcore.data.pairs.leaks import leak_counts

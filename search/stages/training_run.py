@@ -6,10 +6,10 @@ from pathlib import Path
 
 from search.config.tree import SearchConfig
 from search.errors import RunError
-from search.run.folder import timed
-from search.run.journal import EventLog, epochs_by_trial, read_events
-from search.run.paths import RunPaths, trial_dirname
-from search.run.tables import write_epochs
+from search.runs.folder import timed
+from search.runs.journal import EventLog, epochs_by_trial, read_events
+from search.runs.paths import RunPaths, trial_dirname
+from search.runs.tables import write_epochs
 from segcore.applied.verify import compact
 from segcore.checkpoint.state import BestModel, first_readable, read_best
 from segcore.checkpoint.writer import CheckpointWriter

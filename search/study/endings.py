@@ -7,7 +7,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from search.run.journal import OUT_OF_MEMORY, epochs_by_trial, errors_by_trial, is_finished
+from search.runs.journal import OUT_OF_MEMORY, epochs_by_trial, errors_by_trial, is_finished
 from search.study.observations import COST_ATTR, FAILURE_ATTR, MEMORY_CONSTRAINT
 from search.study.storage import trial_id_of, write_reports
 

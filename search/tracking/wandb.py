@@ -16,8 +16,8 @@ from typing import Any, ParamSpec
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from search.run.journal import GOES_ON
-from search.run.paths import RunPaths
+from search.runs.journal import GOES_ON
+from search.runs.paths import RunPaths
 from search.tracking.wandb_log import RunLog
 from search.tracking.wandb_run import Destination, Ending, Mode
 from search.tune.failures import describe_failure

@@ -15,9 +15,9 @@ import optuna
 from ray import tune
 from ray.tune.experiment import Trial
 
-from search.run.journal import EventLog
-from search.run.paths import RunPaths
-from search.run.tables import STATES, best_trial, pareto_front
+from search.runs.journal import EventLog
+from search.runs.paths import RunPaths
+from search.runs.tables import STATES, best_trial, pareto_front
 from search.study.observations import COST_ATTR
 from search.study.storage import trial_id_of
 from segcore.checkpoint.files import delete_checkpoint, drop_state, folder_bytes

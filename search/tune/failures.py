@@ -6,7 +6,7 @@ from typing import Any
 
 from ray.tune.experiment import Trial
 
-from search.run.journal import INTERRUPTED, OUT_OF_MEMORY, RETRIED_ALONE, WORKER_DIED
+from search.runs.journal import INTERRUPTED, OUT_OF_MEMORY, RETRIED_ALONE, WORKER_DIED
 
 MAX_RETRIES = 3
 """Times that a trial goes on after its worker died without having come any further; then it counts as failed."""

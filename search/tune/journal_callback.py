@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from search.run.journal import INTERRUPTED, RETRIED_ALONE, EventLog
+from search.runs.journal import INTERRUPTED, RETRIED_ALONE, EventLog
 from search.tune.failures import describe_failure
 
 log = logging.getLogger("segsearch")

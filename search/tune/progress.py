@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from search.run.journal import GOES_ON, RETRIED_ALONE
+from search.runs.journal import GOES_ON, RETRIED_ALONE
 from search.tune.failures import describe_failure
 
 log = logging.getLogger("segsearch")

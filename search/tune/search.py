@@ -16,16 +16,16 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from search.config.tree import SearchConfig, SearchSettings
-from search.run.folder import stage_seconds, update_run
-from search.run.journal import (
+from search.runs.folder import stage_seconds, update_run
+from search.runs.journal import (
     OUT_OF_MEMORY,
     EventLog,
     read_events,
     retried_trials,
     waiting_alone,
 )
-from search.run.paths import RunPaths, trial_dirname
-from search.run.tables import Tables, build_tables, write_tables
+from search.runs.paths import RunPaths, trial_dirname
+from search.runs.tables import Tables, build_tables, write_tables
 from search.sampling.proposer import Proposer
 from search.schedulers.build import build_promotions, build_scheduler, decision_epochs
 from search.schedulers.forks import Forks, Population, Snapshots

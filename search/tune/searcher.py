@@ -15,7 +15,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
-from search.run.journal import INTERRUPTED, RETRIED_ALONE
+from search.runs.journal import INTERRUPTED, RETRIED_ALONE
 from search.sampling.proposer import Proposer
 from search.schedulers.forks import Forks
 from search.schedulers.rungs import Promotions

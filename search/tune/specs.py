@@ -6,7 +6,7 @@ from typing import Any
 
 from ray import tune
 
-from search.run.paths import RunPaths
+from search.runs.paths import RunPaths
 from search.tune.cluster import TrialResources
 from segcore.config import TrainConfig
 

@@ -65,7 +65,7 @@ def our_config(folder: Path, num_samples: int) -> Any:
 
 def run_ours(folder: Path, num_trials: int, sleep_s: float) -> float:
     """Wall seconds of our search."""
-    from search.run.folder import create_run
+    from search.runs.folder import create_run
     from search.tune.search import run_search
 
     config = our_config(folder, num_trials)
@@ -133,8 +133,8 @@ def reports_per_s(num_reports: int) -> float:
     """Reports a second through searcher, journal and progress lines, as Tune's controller calls them."""
     from rich.console import Console
 
-    from search.run.folder import create_run
-    from search.run.journal import EventLog
+    from search.runs.folder import create_run
+    from search.runs.journal import EventLog
     from search.sampling.proposer import Proposer
     from search.space.parse import parse_space
     from search.study.storage import open_study

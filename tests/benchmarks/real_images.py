@@ -20,7 +20,7 @@ import numpy as np
 from bench_page import table, write_page
 from PIL import Image
 
-from search.run.tables import ranked, read_table, settings_of
+from search.runs.tables import ranked, read_table, settings_of
 from search.show.confirmation import confirmation_lines, confirmation_table
 from search.show.ledger import alternative_table, ledger_lines, ledger_table
 from search.show.run import short_names

@@ -8,9 +8,9 @@ from click.testing import CliRunner, Result
 from earlier_runs import unpack_earlier_runs
 
 from search.cli import main
-from search.run.journal import epochs_by_trial, read_events
-from search.run.paths import RunPaths
-from search.run.tables import read_table
+from search.runs.journal import epochs_by_trial, read_events
+from search.runs.paths import RunPaths
+from search.runs.tables import read_table
 
 
 @pytest.fixture

@@ -45,8 +45,8 @@ def main(folder: Path) -> None:
     from rich.console import Console
 
     from search.config.load import load_config
-    from search.run.folder import create_run
-    from search.run.paths import RunPaths
+    from search.runs.folder import create_run
+    from search.runs.paths import RunPaths
     from search.stages import checking
     from search.tune.progress import ProgressCallback
     from search.tune.search import run_search

@@ -11,10 +11,10 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from search.config.tree import SearchConfig
-from search.run.folder import create_run, update_run
-from search.run.paths import RunPaths, write_json
-from search.run.reading import Sources
-from search.run.tables import Tables, write_tables
+from search.runs.folder import create_run, update_run
+from search.runs.paths import RunPaths, write_json
+from search.runs.reading import Sources
+from search.runs.tables import Tables, write_tables
 from search.study.storage import close_study, open_study
 
 OPTUNA_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}

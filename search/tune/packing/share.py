@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from search.config.tree import SearchConfig
-from search.run.folder import update_run
-from search.run.paths import RunPaths, read_json
+from search.runs.folder import update_run
+from search.runs.paths import RunPaths, read_json
 from search.space.tree import Space
 from search.tune.packing.gpu_probe import (
     GpuNode,

@@ -16,8 +16,8 @@ from PIL import Image
 
 from search.cli.group import main
 from search.config.load import load_config
-from search.run.folder import absolute_paths, create_run, update_run
-from search.run.paths import read_json
+from search.runs.folder import absolute_paths, create_run, update_run
+from search.runs.paths import read_json
 from segcore.config import DataConfig
 
 SYNTHETIC = "data: {root: synthetic, image_size: 32, synthetic: {num_images: 24}}\n"

@@ -19,7 +19,7 @@ from search.config.tree import SearchConfig
 from search.errors import RunError
 from search.report import figures
 from search.report.build import report_record, write_report
-from search.run.paths import RunPaths, write_json
+from search.runs.paths import RunPaths, write_json
 from search.stages import job
 
 SELF_CLOSING = frozenset({"meta", "link", "img"})

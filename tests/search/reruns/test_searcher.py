@@ -6,7 +6,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from search.reruns.searcher import Rerun, RerunSearcher
-from search.run.journal import INTERRUPTED, RETRIED_ALONE
+from search.runs.journal import INTERRUPTED, RETRIED_ALONE
 from segcore.config import TrainConfig
 
 ALONE = {"num_cpus": 2, "gpu_fraction": 1.0, "may_retry_alone": False}

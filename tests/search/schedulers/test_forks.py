@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.schedulers import TrialScheduler
 
 from search.config.tree import SchedulerConfig
-from search.run.paths import RunPaths, trial_dirname
+from search.runs.paths import RunPaths, trial_dirname
 from search.schedulers.build import build_scheduler
 from search.schedulers.forks import (
     PARENT_ATTR,

@@ -10,9 +10,9 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from search.config.load import load_config
-from search.run.journal import epochs_by_trial, read_events
-from search.run.paths import RunPaths
-from search.run.tables import read_table
+from search.runs.journal import epochs_by_trial, read_events
+from search.runs.paths import RunPaths
+from search.runs.tables import read_table
 from search.schedulers.forks import PARENT_ATTR
 from search.stages import job
 from segcore.sealed.bundle import load_bundle

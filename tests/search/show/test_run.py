@@ -14,9 +14,9 @@ from rich.console import Console
 
 from search.config.tree import SearchConfig
 from search.errors import RunError
-from search.run.folder import create_run, update_run
-from search.run.paths import RunPaths, write_json
-from search.run.tables import Tables, write_tables
+from search.runs.folder import create_run, update_run
+from search.runs.paths import RunPaths, write_json
+from search.runs.tables import Tables, write_tables
 from search.show.run import (
     render_run,
     run_details,

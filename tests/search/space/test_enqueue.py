@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from search.config.load import dump_config, load_config
-from search.run.folder import absolute_paths
+from search.runs.folder import absolute_paths
 from search.space.enqueue import enqueued_points
 from search.space.parse import apply, parse_space
 from segcore.errors import ConfigError

@@ -10,8 +10,8 @@ import yaml
 from rich.console import Console
 
 from search.config.load import load_config
-from search.run.folder import create_run
-from search.run.tables import read_table
+from search.runs.folder import create_run
+from search.runs.tables import read_table
 from search.stages import checking
 from search.study.storage import stored_trials
 from search.tune.search import run_search

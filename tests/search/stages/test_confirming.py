@@ -27,14 +27,14 @@ from search.reruns.trainings import (
     unfinished,
     want,
 )
-from search.run.journal import (
+from search.runs.journal import (
     applied_by_trial,
     epochs_by_trial,
     is_finished,
     read_events,
 )
-from search.run.paths import RunPaths, read_json, write_json
-from search.run.tables import read_table
+from search.runs.paths import RunPaths, read_json, write_json
+from search.runs.tables import read_table
 from search.stages import checking, job
 from search.stages.confirming import (
     confirm,

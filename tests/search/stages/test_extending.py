@@ -22,10 +22,10 @@ import search.stages.extending
 from search.config.load import load_config
 from search.config.tree import SearchConfig
 from search.errors import RunError
-from search.run.folder import create_run, update_run
-from search.run.journal import epochs_by_trial, read_events
-from search.run.paths import RunPaths, read_json
-from search.run.tables import read_table
+from search.runs.folder import create_run, update_run
+from search.runs.journal import epochs_by_trial, read_events
+from search.runs.paths import RunPaths, read_json
+from search.runs.tables import read_table
 from search.space.parse import parse_space
 from search.stages import job
 from search.stages.extending import begin_extension, plan_extension

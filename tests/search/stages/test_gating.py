@@ -13,7 +13,7 @@ from rich.console import Console
 from search.cli.group import main
 from search.config.load import load_config
 from search.errors import GateError
-from search.run.paths import RunPaths, read_json, write_json
+from search.runs.paths import RunPaths, read_json, write_json
 from search.stages.gating import keep, pass_gate, render_gate
 from segcore.data.synthetic import draw_sample
 from segcore.gate.report import Figures, Finding, GateReport

@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 from search.cli.group import main
 from search.config.load import load_config
 from search.errors import ResourceError, RunError
-from search.run.environment import describe_environment, differences
-from search.run.folder import stored_config
-from search.run.journal import applied_by_trial, epochs_by_trial, read_events
-from search.run.paths import RunPaths, read_json
-from search.run.tables import read_table
+from search.runs.environment import describe_environment, differences
+from search.runs.folder import stored_config
+from search.runs.journal import applied_by_trial, epochs_by_trial, read_events
+from search.runs.paths import RunPaths, read_json
+from search.runs.tables import read_table
 from search.stages import job
 from search.stages.reproducing import (
     compare,

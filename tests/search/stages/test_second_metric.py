@@ -21,10 +21,10 @@ from search.cli.group import main
 from search.config.load import load_config
 from search.config.tree import SearchConfig
 from search.errors import RunError
-from search.run.folder import create_run
-from search.run.journal import EventLog, epochs_by_trial, read_events
-from search.run.paths import RunPaths
-from search.run.tables import build_tables, read_table
+from search.runs.folder import create_run
+from search.runs.journal import EventLog, epochs_by_trial, read_events
+from search.runs.paths import RunPaths
+from search.runs.tables import build_tables, read_table
 from search.sampling.proposer import Proposer
 from search.schedulers.build import build_promotions, build_scheduler
 from search.show.run import run_details

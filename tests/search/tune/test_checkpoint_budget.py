@@ -14,9 +14,9 @@ from rich.console import Console
 
 from search.config.load import load_config
 from search.errors import RunError
-from search.run.journal import EventLog, dropped_trials, read_events
-from search.run.paths import RunPaths
-from search.run.tables import read_table
+from search.runs.journal import EventLog, dropped_trials, read_events
+from search.runs.paths import RunPaths
+from search.runs.tables import read_table
 from search.stages import job
 from search.stages.picking import seal_trial
 from search.stages.sealing import newest_readable

@@ -17,10 +17,10 @@ import pytest
 from places import ROOT
 
 from search.config.load import load_config
-from search.run.folder import create_run
-from search.run.journal import epochs_by_trial, read_events
-from search.run.paths import RunPaths
-from search.run.tables import read_table
+from search.runs.folder import create_run
+from search.runs.journal import epochs_by_trial, read_events
+from search.runs.paths import RunPaths
+from search.runs.tables import read_table
 from search.study.observations import PARAMS_ATTR
 from search.study.storage import close_study, open_study
 
@@ -43,7 +43,7 @@ import ray
 from search.tune import ray_watch
 from search.tune.cluster import ray_session
 from search.config.load import load_config
-from search.run.paths import RunPaths
+from search.runs.paths import RunPaths
 from search.tune.search import run_search
 
 folder, epoch_s = Path(sys.argv[1]), float(sys.argv[2])

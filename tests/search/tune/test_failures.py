@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from search.run.journal import (
+from search.runs.journal import (
     GOES_ON,
     INTERRUPTED,
     OUT_OF_MEMORY,

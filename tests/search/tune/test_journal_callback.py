@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from search.run.journal import EventLog, read_events
+from search.runs.journal import EventLog, read_events
 from search.sampling.proposer import Proposer
 from search.space.parse import parse_space
 from search.study.observations import observations

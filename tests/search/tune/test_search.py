@@ -18,10 +18,10 @@ from rich.console import Console
 from search.config.load import load_config
 from search.config.tree import SearchConfig
 from search.errors import ResourceError
-from search.run.folder import create_run
-from search.run.journal import epochs_by_trial, read_events
-from search.run.paths import RunPaths
-from search.run.tables import read_table
+from search.runs.folder import create_run
+from search.runs.journal import epochs_by_trial, read_events
+from search.runs.paths import RunPaths
+from search.runs.tables import read_table
 from search.stages import checking, job
 from search.study.storage import open_study
 from search.tune.cluster import plan_resources

@@ -13,8 +13,8 @@ from places import ROOT
 from ray.tune.search import Searcher
 
 from search.errors import RunError
-from search.run.journal import INTERRUPTED, OUT_OF_MEMORY, RETRIED_ALONE, EventLog, read_events, retried_trials
-from search.run.tables import build_tables
+from search.runs.journal import INTERRUPTED, OUT_OF_MEMORY, RETRIED_ALONE, EventLog, read_events, retried_trials
+from search.runs.tables import build_tables
 from search.sampling.proposer import Proposer
 from search.schedulers.rungs import Promotions
 from search.space.parse import apply, parse_space

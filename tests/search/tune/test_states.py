@@ -17,10 +17,10 @@ from ray.tune import ExperimentAnalysis, ResultGrid
 
 from search.config.load import load_config
 from search.config.tree import SearchConfig
-from search.run.folder import create_run
-from search.run.journal import epochs_by_trial, read_events
-from search.run.paths import RunPaths
-from search.run.tables import read_table
+from search.runs.folder import create_run
+from search.runs.journal import epochs_by_trial, read_events
+from search.runs.paths import RunPaths
+from search.runs.tables import read_table
 from search.study.observations import MEMORY_CONSTRAINT
 from search.tune.ray_watch import memory_kills_end_one_trial
 from search.tune.search import run_search

@@ -18,8 +18,8 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 from places import ROOT
 
-from search.run.journal import read_events
-from search.run.paths import RunPaths
+from search.runs.journal import read_events
+from search.runs.paths import RunPaths
 from search.study.observations import FAILURE_ATTR, MEMORY_CONSTRAINT, PARAMS_ATTR
 from search.study.storage import stored_trials
 from search.tune.packing.rate import TOLERANCE

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from search.config.tree import SearchConfig
-from search.run.paths import RunPaths, read_json, write_json
+from search.runs.paths import RunPaths, read_json, write_json
 from search.space.parse import parse_space
 from search.tune.cluster import TrialResources
 from search.tune.packing import share as packing

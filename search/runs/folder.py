@@ -16,9 +16,9 @@ from filelock import FileLock, Timeout
 from search.config.load import dump_config, load_config
 from search.config.tree import SearchConfig
 from search.errors import RunError
-from search.run.environment import describe_environment
-from search.run.journal import read_events
-from search.run.paths import (
+from search.runs.environment import describe_environment
+from search.runs.journal import read_events
+from search.runs.paths import (
     RunPaths,
     read_json,
     write_json,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from search.run.journal import applied_by_trial, epochs_by_trial, errors_by_trial
-from search.run.pareto import sorted_fronts
+from search.runs.journal import applied_by_trial, epochs_by_trial, errors_by_trial
+from search.runs.pareto import sorted_fronts
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

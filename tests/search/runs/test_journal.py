@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from search.run.journal import (
+from search.runs.journal import (
     EventLog,
     epochs_by_trial,
     errors_by_trial,
@@ -48,7 +48,7 @@ def test_a_line_is_in_the_file_before_the_call_returns(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     code = (
         "import os, sys, pathlib\n"
-        "from search.run.journal import EventLog\n"
+        "from search.runs.journal import EventLog\n"
         "log = EventLog(pathlib.Path(sys.argv[1]))\n"
         "log.epoch(0, 1, {'val/iou': 0.5})\n"
         "os.kill(os.getpid(), 9)\n"

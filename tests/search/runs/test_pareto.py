@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from search.run.pareto import Point, pareto_order, sorted_fronts
-from search.run.tables import pareto_front
+from search.runs.pareto import Point, pareto_order, sorted_fronts
+from search.runs.tables import pareto_front
 
 
 def dominates(a: Point, b: Point) -> bool:

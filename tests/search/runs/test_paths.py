@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from search.errors import RunError
-from search.run.paths import (
+from search.runs.paths import (
     RunPaths,
     find_run,
     list_runs,

@@ -8,10 +8,10 @@ import yaml
 
 from search.config.tree import SearchConfig
 from search.errors import RunError
-from search.run.folder import status_now, stored_config
-from search.run.journal import read_events
-from search.run.paths import RunPaths, read_json
-from search.run.tables import best_trial, build_tables, read_table
+from search.runs.folder import status_now, stored_config
+from search.runs.journal import read_events
+from search.runs.paths import RunPaths, read_json
+from search.runs.tables import best_trial, build_tables, read_table
 from segcore.sealed.card import CARD_FILE, read_card
 
 if TYPE_CHECKING:

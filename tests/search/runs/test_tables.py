@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from optuna.trial import TrialState
 
-from search.run.tables import (
+from search.runs.tables import (
     Tables,
     best_trial,
     build_tables,

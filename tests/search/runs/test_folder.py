@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from search.config.tree import SearchConfig
 from search.errors import RunError
-from search.run.folder import (
+from search.runs.folder import (
     absolute_paths,
     create_run,
     stage_seconds,
@@ -22,8 +22,8 @@ from search.run.folder import (
     update_run,
     working_on,
 )
-from search.run.journal import EventLog
-from search.run.paths import RunPaths, read_json
+from search.runs.journal import EventLog
+from search.runs.paths import RunPaths, read_json
 from segcore.errors import DataError
 
 
@@ -152,8 +152,8 @@ def test_two_workers_cannot_have_the_same_run(paths: RunPaths) -> None:
 def test_another_process_keeps_this_one_out_until_it_dies(paths: RunPaths) -> None:
     code = (
         "import pathlib, sys, time\n"
-        "from search.run.paths import RunPaths\n"
-        "from search.run.folder import working_on\n"
+        "from search.runs.paths import RunPaths\n"
+        "from search.runs.folder import working_on\n"
         "with working_on(RunPaths(pathlib.Path(sys.argv[1]))):\n"
         "    print('working', flush=True)\n"
         "    time.sleep(60)\n"
