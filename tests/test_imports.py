@@ -261,3 +261,21 @@ def test_a_command_that_only_reads_loads_nothing_heavy(arguments: list[str], tmp
 def test_a_wrong_config_is_told_before_the_slowest_imports(command: str, tmp_path: Path) -> None:
     loaded = loaded_by_command([command, "{tmp}/wrong.yaml"], tmp_path)
     assert loaded & {"torch", "timm", "wandb", "albumentations", "yadisk"} == set()
+
+
+def loggers_of(module: str) -> list[str]:
+    """How a module names its loggers; the root logger is the empty name."""
+    calls = [
+        node for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))) if isinstance(node, ast.Call)
+    ]
+    named = [node for node in calls if ast.unparse(node.func).rpartition(".")[2] == "getLogger"]
+    return [ast.unparse(node.args[0]) if node.args else "" for node in named]
+
+
+def test_what_is_logged_reaches_the_runs_log() -> None:
+    """The file and the screen listen to `segsearch` alone; the root is asked only for what libraries log."""
+    found = {module: names for module in MODULES if (names := loggers_of(module))}
+    assert len(found) > 10
+    wrong = {module: name for module, names in found.items() for name in names if name not in ("'segsearch'", "")}
+    assert wrong == {}
+    assert {module for module, names in found.items() if "" in names} <= {"search.cli.group", "search.tune.ray_watch"}

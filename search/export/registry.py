@@ -43,7 +43,7 @@ __all__ = [
     "sealed_files",
 ]
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("segsearch")
 
 
 def _local(location: str, context: TrackingContext) -> Target:

@@ -31,7 +31,7 @@ from search.export.yandex_errors import (
     retry_after_s,
 )
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("segsearch")
 
 Result = TypeVar("Result")
 

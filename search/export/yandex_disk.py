@@ -41,7 +41,7 @@ from search.export.yandex_errors import is_transient, may_have_been_done
 
 __all__ = ["YandexDiskTarget", "download"]
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("segsearch")
 
 TEMPORARY_PREFIX = "segsearch-upload-"
 _SENDS = 3

@@ -1,10 +1,12 @@
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from servers.yandex_disk import FOR_EVER, TOKEN, Fault, YandexDiskServer
 
+from search.config.tree import SearchConfig
 from search.export import yandex_client
 from search.export.backoff import Backoff
 from search.export.registry import (
@@ -16,6 +18,7 @@ from search.export.registry import (
     sealed_files,
 )
 from search.export.target import TargetSpec
+from search.runs.folder import create_run, working_on
 from segcore.errors import BundleError, ConfigError
 
 GOOD = {"local": "/tmp/x", "yandex_disk": "/segsearch/attention", "wandb_artifact": "attention-best"}
@@ -137,6 +140,26 @@ def test_a_bug_in_a_target_is_an_outcome(
         seal(), [TargetSpec("yandex_disk", "/a"), TargetSpec("local", str(tmp_path / "o"))], tmp_path / "export.json"
     )
     assert [outcome.error for outcome in outcomes] == ["RuntimeError: broken with ***", None]
+
+
+def test_what_an_exporter_says_is_kept_in_the_runs_log(
+    seal: Callable[..., Path],
+    tmp_path: Path,
+    disk: YandexDiskServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A warning and an info of the exporter, in a run that works as the command line sets it up."""
+    monkeypatch.setattr(yandex_client, "Backoff", lambda: Backoff(sleep=lambda s: None))
+    caplog.set_level(logging.INFO, "segsearch")
+    disk.faults = [Fault("meta", status=503), Fault("put", "drop_after")]
+    paths = create_run(SearchConfig(name="r", results=str(tmp_path / "results")), "search")
+    with working_on(paths):
+        (outcome,) = export_all(seal(), [TargetSpec("yandex_disk", "/a")], paths.export)
+    assert outcome.status == "done"
+    lines = paths.log.read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if " WARNING Yandex Disk: look at /a" in line and "attempt 2 of 7" in line]
+    assert [line for line in lines if " INFO Yandex Disk: " in line and "arrived although its answer was lost" in line]
 
 
 def test_interruption_keeps_the_record_of_what_was_done(seal: Callable[..., Path], tmp_path: Path) -> None:
