@@ -6,18 +6,23 @@ built. A `Registry` holds the components of one kind. The config's types, its JS
 error messages, the docs' tables and the report's names are derived from it, so that adding one needs no other change.
 
 Declaring must be cheap: a config is checked before torch, Ray or a client library is imported, so a module that
-declares a component imports such libraries inside the function that builds it.
+declares a component imports such libraries inside the function that builds it. It cannot import the config's types
+either, which are made of what it declares. Nor does declaring need pydantic, which only a config's section does.
 """
+
+from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
-
-from pydantic import BaseModel, Field, create_model
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from segcore.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 Build = TypeVar("Build")
 
@@ -28,15 +33,29 @@ class Option:
 
     Attributes:
         name: The key, e.g. `momentum`.
-        type: What pydantic takes, with its range: `Annotated[float, Field(ge=0.0, lt=1.0)]`.
+        type: What pydantic takes: `float`, `int | None`, or an `Annotated` type for a rule that has no field here.
         default: Its value where the config is silent.
         help: One line for the schema and the docs.
+        ge: Smallest value.
+        gt: What a value must be above.
+        le: Largest value.
+        lt: What a value must be below.
+        min_length: Least number of characters of a text.
+        argument: What the builder calls it, where that is not `name`.
+        order: Where it stands in its section; equal ones stand in the order of the components that read them.
     """
 
     name: str
     type: Any
     default: Any
     help: str = ""
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+    min_length: int | None = None
+    argument: str = ""
+    order: int = 50
 
 
 @dataclass(frozen=True)
@@ -48,7 +67,7 @@ class Component(Generic[Build]):
         summary: One line: what it is, for help, schema and docs.
         build: How it is built; what its arguments are is the kind's affair.
         options: The keys of its section that it reads. Several components may share one, declared alike.
-        reads: Dotted keys outside of its section that it reads too.
+        reads: Dotted keys beside these that it reads and that another of its kind does not.
         order: Where it stands among its kind, in messages and tables; equal ones are sorted by name.
     """
 
@@ -59,6 +78,10 @@ class Component(Generic[Build]):
     reads: tuple[str, ...] = ()
     order: int = 50
 
+    def arguments(self, section: Any) -> dict[str, Any]:
+        """The values of its options in a config's section, under the names that its builder gives them."""
+        return {option.argument or option.name: getattr(section, option.name) for option in self.options}
+
 
 class Registry(Generic[Build]):
     """The components of one kind, by name.
@@ -66,29 +89,44 @@ class Registry(Generic[Build]):
     Args:
         kind: What they are, for messages: `optimizer`.
         key: The config key that chooses one: `optimizer.name`.
-        components: All of them.
+        components: All of them; empty with `package`.
+        package: A package whose modules declare them as `COMPONENT`, or several as `COMPONENTS`. They are imported
+            once the registry is first asked for something, so that they may import the module that it stands in.
 
     Raises:
         ValueError: A name is taken twice, or two components declare one option differently.
     """
 
-    def __init__(self, kind: str, key: str, components: list[Component[Build]]) -> None:
+    def __init__(
+        self, kind: str, key: str, components: Sequence[Component[Build]] = (), package: str | None = None
+    ) -> None:
         self.kind, self.key = kind, key
-        ordered = sorted(components, key=lambda component: (component.order, component.name))
-        self._by_name = {component.name: component for component in ordered}
-        if len(self._by_name) < len(components):
-            raise ValueError(f"two components of the kind {kind} share a name: {[c.name for c in ordered]}")
-        self.options: dict[str, Option] = {}
-        for option in (option for component in ordered for option in component.options):
-            if self.options.setdefault(option.name, option) != option:
-                raise ValueError(f"{kind}: the option {option.name} is declared in two ways")
+        self._given, self._package = tuple(components), package
+        if package is None:
+            assert self.options is not None  # checks them, now
 
     @classmethod
-    def of_package(cls, kind: str, key: str, package: str) -> "Registry[Build]":
-        """The `COMPONENT` of each module of a package: a new file there is a new component."""
-        folder = importlib.import_module(package).__path__
-        modules = (importlib.import_module(f"{package}.{found.name}") for found in pkgutil.iter_modules(folder))
-        return cls(kind, key, [module.COMPONENT for module in modules if hasattr(module, "COMPONENT")])
+    def of_package(cls, kind: str, key: str, package: str) -> Registry[Build]:
+        """What the modules of a package declare: a new file there is a new component."""
+        return cls(kind, key, package=package)
+
+    @cached_property
+    def _by_name(self) -> dict[str, Component[Build]]:
+        found = [*self._given, *(_declared_in(self._package) if self._package else ())]
+        ordered = sorted(found, key=lambda component: (component.order, component.name))
+        by_name = {component.name: component for component in ordered}
+        if len(by_name) < len(ordered):
+            raise ValueError(f"two components of the kind {self.kind} share a name: {[c.name for c in ordered]}")
+        return by_name
+
+    @cached_property
+    def options(self) -> dict[str, Option]:
+        """Every option of this kind by name, in the order of its section."""
+        options: dict[str, Option] = {}
+        for option in (option for component in self for option in component.options):
+            if options.setdefault(option.name, option) != option:
+                raise ValueError(f"{self.kind}: the option {option.name} is declared in two ways")
+        return dict(sorted(options.items(), key=lambda item: item[1].order))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -116,17 +154,53 @@ class Registry(Generic[Build]):
             raise ConfigError(f"{self.key}: no {self.kind} {name!r}; valid: {', '.join(self.names)}")
         return self._by_name[name]
 
+    def readers(self, option: str) -> tuple[str, ...]:
+        """Names of the components that read an option."""
+        return tuple(component.name for component in self if option in {each.name for each in component.options})
+
     def unused_by(self, name: str) -> tuple[str, ...]:
         """Options of this kind that the component of that name does not read."""
         used = {option.name for option in self[name].options}
         return tuple(option for option in self.options if option not in used)
 
-    def section(self, base: type[BaseModel]) -> Any:
-        """A config section: the fields of `base`, and every option of this kind with its type, default and help."""
-        fields = {
-            option.name: (option.type, Field(option.default, description=option.help or None))
-            for option in self.options.values()
-        }
-        return create_model(  # type: ignore[call-overload]
-            base.__name__, __base__=base, __module__=base.__module__, __doc__=base.__doc__, **fields
+    def idle_with(self, name: str) -> tuple[str, ...]:
+        """Dotted keys that others of this kind read and the component of that name does not."""
+        section = self.key.rpartition(".")[0]
+        reads = [key for component in self for key in component.reads if key not in self[name].reads]
+        return tuple(dict.fromkeys([*(f"{section}.{option}" for option in self.unused_by(name)), *reads]))
+
+    def section(self, base: type[BaseModel], says_readers: bool = False) -> Any:
+        """A config section: the fields of `base`, then every option of this kind with its type, default and help.
+
+        Args:
+            base: The section's class, with what is not an option, its docstring and its validators.
+            says_readers: Whether an option's help begins with the names of the components that read it.
+        """
+        return with_options(base, self.options.values(), self if says_readers else None)
+
+
+def with_options(base: type[BaseModel], options: Iterable[Option], registry: Registry[Any] | None = None) -> Any:
+    """A section with the fields of `base` and these options; with a registry, their help says who reads them."""
+    from pydantic import Field, create_model
+
+    fields = {}
+    for option in options:
+        readers = f"{', '.join(registry.readers(option.name))}: " if registry else ""
+        limits = {name: getattr(option, name) for name in ("ge", "gt", "le", "lt", "min_length")}
+        given = {name: limit for name, limit in limits.items() if limit is not None}
+        fields[option.name] = (
+            option.type,
+            Field(option.default, description=f"{readers}{option.help}" or None, **given),
         )
+    return create_model(  # type: ignore[call-overload]
+        base.__name__, __base__=base, __module__=base.__module__, __doc__=base.__doc__, **fields
+    )
+
+
+def _declared_in(package: str) -> Iterator[Component[Any]]:
+    """What the modules of a package declare, imported one by one."""
+    for found in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        module = importlib.import_module(f"{package}.{found.name}")
+        yield from getattr(module, "COMPONENTS", ())
+        if hasattr(module, "COMPONENT"):
+            yield module.COMPONENT
