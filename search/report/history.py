@@ -3,7 +3,7 @@
 from collections import defaultdict
 from typing import Any
 
-from search.runs.reading import Sources
+from search.runs.sources import Sources
 from search.runs.tables import ranked, settings_of
 
 MAX_CURVES = 300

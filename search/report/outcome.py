@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from search.runs.reading import Sources
+from search.runs.sources import Sources
 from search.runs.tables import ranked, settings_of
 from search.show.confirmation import is_tie
 from search.show.quoting import ORIGIN_KEYS, quote

@@ -24,7 +24,7 @@ from search.reruns.trainings import (
 )
 from search.runs.folder import held, stored_config
 from search.runs.paths import RunPaths, read_json, write_json
-from search.runs.reading import read_sources
+from search.runs.sources import read_sources
 from search.runs.tables import best_trial, read_table
 from search.space.parse import parse_space
 from search.stages.checking import same_data
