@@ -157,11 +157,7 @@ class Run:
         if self.record.kind == "search" and self.frozen and self._is_ahead_of_tables:
             from search.runs.journal import read_events
 
-            objective = self.objective
-            tables = build_tables(
-                self.frozen, read_events(self.paths.events), metric=objective.metric, mode=objective.mode,
-                second_metric=objective.second,
-            )  # fmt: skip
+            tables = build_tables(self.frozen, read_events(self.paths.events), self.objective)
             trials, epochs = tables.trials, tables.epochs
         else:
             try:

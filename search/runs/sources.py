@@ -12,6 +12,7 @@ from search.runs.folder import status_now, stored_config
 from search.runs.journal import read_events
 from search.runs.paths import RunPaths, read_json
 from search.runs.tables import best_trial, build_tables, read_table
+from segcore.objective import Objective
 from segcore.sealed.card import CARD_FILE, read_card
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Sources:
     @property
     def winner(self) -> int | None:
         """The sealed trial, or the best one while nothing is sealed; None for a single training run."""
-        return winner_of(self.card, self.trials, self.config.search.mode)
+        return winner_of(self.card, self.trials, self.config.search.objective)
 
     def row(self, number: int | None) -> dict[str, Any] | None:
         """A trial's row."""
@@ -78,12 +79,11 @@ def read_sources(paths: RunPaths) -> Sources:
     if trials is not None:
         epochs = epochs or []
     elif frozen:  # a search that has not come to its first table
-        metric, mode = config.search.metric, config.search.mode
-        tables = build_tables(frozen, read_events(paths.events), metric=metric, mode=mode)
+        tables = build_tables(frozen, read_events(paths.events), config.search.objective)
         trials, epochs = tables.trials, tables.epochs
     else:
         trials, epochs = [], epochs or []
-    winner = winner_of(card, trials, config.search.mode) if run["kind"] == "search" else 0
+    winner = winner_of(card, trials, config.search.objective) if run["kind"] == "search" else 0
     return Sources(
         run={**run, "status": status_now(run)},
         config=config,
@@ -115,9 +115,9 @@ def _table(path: Path) -> list[dict[str, Any]] | None:
         raise RunError(f"{path} cannot be read: {error}") from error
 
 
-def winner_of(card: dict[str, Any] | None, trials: list[dict[str, Any]], mode: str) -> int | None:
+def winner_of(card: dict[str, Any] | None, trials: list[dict[str, Any]], objective: Objective) -> int | None:
     """The trial that was sealed; the best one, where none is."""
     if card is not None and "trial" in card["origin"]:
         return int(card["origin"]["trial"])
-    best = best_trial(trials, mode)
+    best = best_trial(trials, objective)
     return best["number"] if best else None
