@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 
 from segcore.checkpoint.examples import Overlays, read_overlays
+from segcore.task import Layer
 
 EACH_END = 2
 _WIDEST = 256
-_HIT, _MISSED, _WRONG = (46, 160, 67), (31, 119, 216), (220, 50, 47)
 
 
 def overlays(checkpoints: Sequence[Path]) -> dict[str, Any] | None:
@@ -30,16 +30,16 @@ def overlays(checkpoints: Sequence[Path]) -> dict[str, Any] | None:
 def pictures(checkpoints: Sequence[Path], shown: Sequence[int]) -> dict[int, list[str]]:
     """Image, mask and prediction of each shown index, as `data:` addresses.
 
-    In the prediction, what was found is green, what was missed blue, and what is none red.
+    In the prediction, what was found is green, what was missed blue, and what is none red (`Task.compared`).
     """
     stored = read_newest(checkpoints)
     if stored is None:
         return {}
     found = {}
     for index in shown:
-        image, target, pred = stored.images[index], stored.targets[index] > 0, stored.preds[index] > 0
-        with_mask = _tinted(image, [(target, _HIT)])
-        with_pred = _tinted(image, [(target & pred, _HIT), (target & ~pred, _MISSED), (pred & ~target, _WRONG)])
+        image, target, pred = stored.images[index], stored.targets[index], stored.preds[index]
+        with_mask = _tinted(image, stored.task.drawn(target))
+        with_pred = _tinted(image, stored.task.compared(pred, target))
         found[index] = [_png(array) for array in (image, with_mask, with_pred)]
     return found
 
@@ -62,10 +62,10 @@ def _iou(target: np.ndarray, pred: np.ndarray) -> float:
     return int((target & pred).sum()) / union if union else 1.0
 
 
-def _tinted(image: np.ndarray, layers: Sequence[tuple[np.ndarray, tuple[int, int, int]]]) -> np.ndarray:
+def _tinted(image: np.ndarray, layers: Sequence[Layer]) -> np.ndarray:
     tinted = image.astype(np.float32)
-    for where, color in layers:
-        tinted[where] = 0.45 * tinted[where] + 0.55 * np.array(color, dtype=np.float32)
+    for layer in layers:
+        tinted[layer.where] = 0.45 * tinted[layer.where] + 0.55 * np.array(layer.color, dtype=np.float32)
     return tinted.round().astype(np.uint8)
 
 

@@ -22,6 +22,7 @@ from segcore.scores.crossfit import CrossFit, optimism_of_threshold, optimism_on
 from segcore.scores.scoring import score_images, summarize
 from segcore.sealed.bundle import Bundle, load_bundle, write_bundle
 from segcore.sealed.card import update_card, verify_bundle
+from segcore.task import task_of
 
 log = logging.getLogger("segsearch")
 
@@ -181,7 +182,7 @@ def seal(
     card: dict[str, Any] = {
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "origin": origin,
-        "task": {"kind": "binary segmentation", "classes": ["foreground"], "output": "probability = sigmoid(logits)"},
+        "task": task_of(train).record(),
         "threshold": {
             "value": best.metrics["val/threshold"],
             "chosen_by": "best mean IoU per image on val" if auto else "config",

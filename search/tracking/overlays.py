@@ -7,8 +7,6 @@ from PIL import Image
 
 from segcore.checkpoint.examples import Overlays
 
-CLASS_LABELS = {0: "background", 1: "foreground"}
-
 Image.init()  # wandb would load it lazily, and from two threads at once that leaves Pillow without its formats
 
 
@@ -16,13 +14,14 @@ def overlay_images(overlays: Overlays) -> list[Any]:
     """Images for wandb with a prediction and a target mask each, captioned with their IoU (1 when both are empty)."""
     import wandb
 
+    class_labels = {label.value: label.name for label in overlays.task.labels}
     shown = []
     for image, target, pred in zip(overlays.images, overlays.targets, overlays.preds, strict=True):
         union = int(np.logical_or(target, pred).sum())
         iou = int(np.logical_and(target, pred).sum()) / union if union else 1.0
         masks = {
-            "prediction": {"mask_data": pred, "class_labels": CLASS_LABELS},
-            "target": {"mask_data": target, "class_labels": CLASS_LABELS},
+            "prediction": {"mask_data": pred, "class_labels": class_labels},
+            "target": {"mask_data": target, "class_labels": class_labels},
         }
         shown.append(wandb.Image(image, masks=masks, caption=f"IoU {iou:.3f}"))
     return shown

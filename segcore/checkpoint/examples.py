@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from segcore.task import BINARY, Task
+
 CURVE_FILE = "curve.json"
 OVERLAYS_FILE = "overlays.npz"
 MAX_IMAGES = 8
@@ -39,11 +41,19 @@ class Curve:
 
 @dataclass(frozen=True)
 class Overlays:
-    """Validation images with masks: `images` (K, H, W, 3) uint8; `preds`, `targets` (K, H, W) uint8 in {0, 1}."""
+    """Validation images with masks.
+
+    Attributes:
+        images: `(K, H, W, 3) uint8`.
+        targets: `(K, H, W) uint8`, the masks; each byte is one of the task's labels.
+        preds: `(K, H, W) uint8`, what was predicted, likewise.
+        task: What they mean.
+    """
 
     images: npt.NDArray[np.uint8]
     targets: npt.NDArray[np.uint8]
     preds: npt.NDArray[np.uint8]
+    task: Task = BINARY
 
 
 def read_curve(folder: Path) -> Curve | None:
@@ -71,8 +81,15 @@ def read_curve(folder: Path) -> Curve | None:
     return Curve([float(value) for value in thresholds], scores)
 
 
-def read_overlays(folder: Path) -> Overlays | None:
-    """The overlays in a checkpoint folder, with the probabilities cut at the threshold; None when the file is absent.
+def read_overlays(folder: Path, task: Task = BINARY) -> Overlays | None:
+    """The overlays in a checkpoint folder, with what the probabilities come to at the threshold.
+
+    Args:
+        folder: The checkpoint's.
+        task: What its masks mean.
+
+    Returns:
+        None when the file is absent.
 
     Raises:
         ValueError: The file is damaged, or an array has a wrong shape, dtype or value.
@@ -91,16 +108,18 @@ def read_overlays(folder: Path) -> Overlays | None:
     for name, array in (("targets", targets), ("probs", probs)):
         if array.shape != images.shape[:3]:
             raise ValueError(f"{path}: {name} must be {images.shape[:3]} like the images, found {array.shape}")
-    if not np.isin(targets, (0, 1)).all():
-        raise ValueError(f"{path}: targets must be 0 or 1, found {np.unique(targets)[:5].tolist()}")
+    values = [label.value for label in task.labels]
+    if not np.isin(targets, values).all():
+        known = " or ".join(map(str, values))
+        raise ValueError(f"{path}: targets must be {known}, found {np.unique(targets)[:5].tolist()}")
     if not np.isfinite(probs).all() or probs.min() < 0 or probs.max() > 1:
         raise ValueError(f"{path}: probs must lie in [0, 1], found {probs.min()} to {probs.max()}")
     if not 0 <= threshold <= 1:
         raise ValueError(f"{path}: threshold must lie in [0, 1], found {threshold}")
     stride = max(1, math.ceil(math.sqrt(images.shape[1] * images.shape[2] / MAX_PIXELS)))
     keep = np.s_[:MAX_IMAGES, ::stride, ::stride]
-    preds = (probs[keep] >= threshold).astype(np.uint8)
-    return Overlays(images[keep], targets[keep].astype(np.uint8), preds)
+    preds = task.decide(probs[keep][:, None], threshold)
+    return Overlays(images[keep], targets[keep].astype(np.uint8), preds, task)
 
 
 def _is_series(values: object) -> bool:

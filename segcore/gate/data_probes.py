@@ -28,9 +28,9 @@ _MOVED_FIT = 1.15
 
 
 def probe_mask_values(evidence: Evidence) -> Iterator[Finding]:
-    """Targets must be 0 and 1."""
-    facts = evidence.facts
-    if facts.lowest >= 0.0 and facts.highest <= 1.0 and facts.num_levels <= 2:
+    """Masks must hold the labels of the task: 0 and 1."""
+    facts, values = evidence.facts, [label.value for label in evidence.pipeline.task.labels]
+    if facts.lowest >= min(values) and facts.highest <= max(values) and facts.num_levels <= len(values):
         return
     numbers = {"lowest": facts.lowest, "highest": facts.highest, "levels": facts.num_levels}
     if facts.highest == 255.0 and facts.lowest == 0.0:

@@ -94,7 +94,7 @@ def _report(evidence: Evidence, run: Overfit, findings: list[Finding], seconds: 
         f"IoU {iou:.3f} at {threshold:.3f}, best {best_iou:.3f} at {best_threshold:.3f}"
     )
     picture = draw_picture(
-        batch.images.numpy(), batch.targets[:, 0].numpy(), run.probs.numpy(), threshold,
+        evidence.pipeline.task, batch.images.numpy(), batch.targets[:, 0].numpy(), run.probs.numpy(), threshold,
         run.curve.per_image_iou(threshold), title,
     )  # fmt: skip
     return GateReport(tuple(findings), figures, picture)

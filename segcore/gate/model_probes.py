@@ -96,11 +96,13 @@ def probe_double_sigmoid(evidence: Evidence) -> Iterator[Finding]:
             return
     reference = build_loss(pipeline.config.loss).to(pipeline.step.device)
     generator = torch.Generator().manual_seed(0)
-    z = (4.0 * torch.randn(2, 1, 16, 16, generator=generator)).to(pipeline.step.device)
-    targets = (torch.rand(2, 1, 16, 16, generator=generator) > 0.6).to(z.device).float()
+    task = pipeline.task
+    z = (4.0 * torch.randn(2, task.num_outputs, 16, 16, generator=generator)).to(pipeline.step.device)
+    masks = (torch.rand(2, 1, 16, 16, generator=generator) > 0.6).to(z.device).byte()
+    targets = task.targets(masks).float()
     with torch.no_grad():
         found = float(pipeline.step.loss_fn(z, targets))
-        once, twice = float(reference(z, targets)), float(reference(z.sigmoid(), targets))
+        once, twice = float(reference(z, targets)), float(reference(task.probs(z), targets))
     if abs(found - twice) < 1e-4 * max(1.0, twice) < abs(found - once):
         yield Finding(
             "double_sigmoid", "error", "the loss gets probabilities where it takes logits: a sigmoid is applied twice",

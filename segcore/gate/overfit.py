@@ -15,7 +15,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from segcore.data.loader import Batch
 from segcore.gate.pipeline import Pipeline
 from segcore.scores.curve import CurveResult
-from segcore.scores.threshold_curve import ThresholdCurve
+from segcore.scores.threshold_curve import curve_of
 
 MAX_STEPS = 96
 MORE_STEPS = 64
@@ -36,7 +36,7 @@ class Overfit:
     Attributes:
         losses: Of each step, before it was taken.
         curve: Scores of the batch over all thresholds, with the batch's own statistics and without dropout.
-        probs: `(N, H, W) float32`, the batch's probabilities.
+        probs: `(N, C, H, W) float32`, the batch's probabilities.
         seconds: Time of the steps.
         ended_by: `overfitted`, `steps`, `time` or `diverged`.
     """
@@ -105,14 +105,14 @@ def _until(pipeline: Pipeline, batch: Batch, losses: list[float], num_steps: int
         if not math.isfinite(losses[-1]):
             ended_by = "diverged"
             break
-        if _score(pipeline, curve_of(batch, probs_of(pipeline, batch))) >= GOOD_IOU:
+        if _score(pipeline, batch_curve(pipeline, batch, probs_of(pipeline, batch))) >= GOOD_IOU:
             ended_by = "overfitted"
             break
         if time.perf_counter() > deadline:
             ended_by = "time"
             break
     probs = probs_of(pipeline, batch)
-    return Overfit(losses, curve_of(batch, probs), probs[:, 0], 0.0, ended_by)
+    return Overfit(losses, batch_curve(pipeline, batch, probs), probs, 0.0, ended_by)
 
 
 def _faster(pipeline: Pipeline) -> None:
@@ -141,7 +141,7 @@ def training_without_dropout(model: nn.Module) -> None:
 
 
 def probs_of(pipeline: Pipeline, batch: Batch) -> Tensor:
-    """Probabilities `(N, 1, H, W) float32` on the CPU; what is no number is 0."""
+    """Probabilities `(N, C, H, W) float32` on the CPU; what is no number is 0."""
     training_without_dropout(pipeline.model)
     step = pipeline.step
     answers = []
@@ -149,14 +149,14 @@ def probs_of(pipeline: Pipeline, batch: Batch) -> Tensor:
         for images, _ in step.parts(batch):
             with torch.autocast(step.device.type, dtype=step.precision, enabled=step.precision is not torch.float32):
                 logits = step.model(images)
-            answers.append(logits.float().sigmoid().nan_to_num(nan=0.0).cpu())
+            answers.append(pipeline.task.probs(logits.float()).nan_to_num(nan=0.0).cpu())
     return torch.cat(answers)
 
 
-def curve_of(batch: Batch, probs: Tensor) -> CurveResult:
+def batch_curve(pipeline: Pipeline, batch: Batch, probs: Tensor) -> CurveResult:
     """Scores over all thresholds."""
-    curve = ThresholdCurve()
-    curve.update(probs, (batch.targets > 0).byte())
+    curve = curve_of(pipeline.task)
+    curve.update(probs, (batch.targets > 0).byte())  # a mask of other bytes is what a probe names
     return curve.compute()
 
 

@@ -6,19 +6,19 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-ByteArray = npt.NDArray[np.uint8]
+from segcore.task import ByteArray, Task
 
 CELL = 128
 _GAP = 4
 _LABELS = 130
 _TITLE = 52
 _BACKGROUND, _INK, _FAINT = (255, 255, 255), (20, 20, 20), (110, 110, 110)
-_HIT, _MISSED, _WRONG = (46, 160, 67), (31, 119, 216), (220, 50, 47)
 
 
 def draw_picture(
+    task: Task,
     images: npt.NDArray[np.generic],
-    targets: npt.NDArray[np.generic],
+    targets: npt.NDArray[np.number],
     probs: npt.NDArray[np.float32],
     threshold: float,
     ious: npt.NDArray[np.float64],
@@ -26,12 +26,13 @@ def draw_picture(
 ) -> ByteArray:
     """Draw `(H, W, 3) uint8`.
 
-    In the last row, what was found is green, what was missed blue, and what is none red.
+    In the last row, what was found is green, what was missed blue, and what is none red (`Task.compared`).
 
     Args:
+        task: What masks and probabilities mean.
         images: `(N, 3, h, w)`, bytes or anything else, which is then stretched to the range of bytes.
-        targets: `(N, h, w)`; above 0 is foreground.
-        probs: `(N, h, w)` in [0, 1].
+        targets: `(N, h, w)`, the masks.
+        probs: `(N, C, h, w)` in [0, 1].
         threshold: Of the last row.
         ious: `(N,)` of each prediction.
         title: One line.
@@ -48,19 +49,20 @@ def draw_picture(
     font, small = ImageFont.load_default(15), ImageFont.load_default(12)
     draw.text((_GAP * 2, 6), title, _INK, font)
     x = _GAP * 2
-    for colour, word in ((_HIT, "found"), (_MISSED, "missed"), (_WRONG, "wrong")):
-        draw.rectangle((x, 33, x + 10, 43), colour)
-        draw.text((x + 15, 30), word, _FAINT, small)
+    preds = task.decide(probs, threshold)
+    for layer in task.compared(preds[0], targets[0]):
+        draw.rectangle((x, 33, x + 10, 43), layer.color)
+        draw.text((x + 15, 30), layer.name, _FAINT, small)
         x += 70
     for row, label in enumerate(labels):
         draw.multiline_text((_GAP * 2, _TITLE + row * (cell_h + _GAP) + cell_h // 2 - 10), label, _INK, font)
     pictures = _as_bytes(images)
     for column in range(count):
-        inside, predicted = targets[column] > 0, probs[column] >= threshold
         verdict = np.zeros((height, width, 3), np.uint8)
-        verdict[inside & predicted], verdict[inside & ~predicted], verdict[~inside & predicted] = _HIT, _MISSED, _WRONG
-        grey = np.rint(probs[column] * 255).astype(np.uint8)
-        cells = (pictures[column], inside.astype(np.uint8) * 255, grey, verdict)
+        for layer in task.compared(preds[column], targets[column]):
+            verdict[layer.where] = layer.color
+        grey = np.rint(probs[column].max(axis=0) * 255).astype(np.uint8)  # how sure of anything that is scored
+        cells = (pictures[column], task.written(targets[column]), grey, verdict)
         x = _LABELS + column * (cell_w + _GAP)
         for row, cell in enumerate(cells):
             shown = Image.fromarray(cell).convert("RGB").resize((cell_w, cell_h), Image.Resampling.NEAREST)

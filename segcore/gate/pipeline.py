@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -19,7 +20,8 @@ from segcore.data.pixels.cache_file import SampleCache
 from segcore.data.pixels.foreground import ByteArray
 from segcore.models.build import build_model
 from segcore.models.unet import SegmentationModel
-from segcore.scores.threshold_curve import ThresholdCurve
+from segcore.scores.threshold_curve import curve_of
+from segcore.task import Task
 from segcore.training.step import TrainStep, build_step
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ class Pipeline:
         val_pass: The first validation batches; called with the number of the pass.
         step: Model, loss, optimizer and how a step is taken.
         encoder: The part of the model that takes the normalised image; its `mean` and `std` are its own.
-        metric: Maps logits `(N, 1, H, W)`, targets of the same shape and a threshold to mean IoU or Dice.
+        metric: Maps logits `(N, C, H, W)`, masks `(N, 1, H, W)` and a threshold to mean IoU or Dice.
         threshold: Probability from which a pixel is foreground.
         total_steps: Optimizer steps of the whole run.
     """
@@ -64,6 +66,11 @@ class Pipeline:
     def model(self) -> nn.Module:
         """What is trained."""
         return self.step.model
+
+    @property
+    def task(self) -> Task:
+        """What masks and logits mean."""
+        return self.step.task
 
 
 class ResizedSamples:
@@ -135,16 +142,16 @@ def build_pipeline(config: TrainConfig, cache: SampleCache, device: torch.device
         val_pass=val_pass,
         step=step,
         encoder=model.encoder,
-        metric=mean_iou,
+        metric=partial(mean_iou, step.task),
         threshold=config.threshold,
         total_steps=config.train.epochs * batches,
     )
 
 
-def mean_iou(logits: Tensor, targets: Tensor, threshold: float) -> float:
+def mean_iou(task: Task, logits: Tensor, masks: Tensor, threshold: float) -> float:
     """Mean over images of each image's IoU at a threshold, as validation computes it."""
-    curve = ThresholdCurve(thresholds=(threshold,))
-    curve.update(logits.float().sigmoid(), targets)
+    curve = curve_of(task, threshold=threshold)
+    curve.update(task.probs(logits.float()), masks)
     return curve.compute().at(threshold).iou
 
 

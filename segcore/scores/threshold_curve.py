@@ -6,6 +6,7 @@ and the ratios are formed in float64.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,8 +20,9 @@ from segcore.scores.curve import (
     check_threshold,
 )
 from segcore.scores.histogram import HistogramCounter
+from segcore.task import Task
 
-__all__ = ["METRICS", "CurvePoint", "CurveResult", "ThresholdCurve"]
+__all__ = ["METRICS", "CurvePoint", "CurveResult", "ThresholdCurve", "curve_of"]
 
 
 class ThresholdCurve:
@@ -113,3 +115,21 @@ class ThresholdCurve:
         edges = self._counter.positions(np.arange(self.num_bins + 1) / self.num_bins)
         extra = self._counter.positions(np.array(self._extra))
         return CurveResult.from_histograms(histograms, edges, dict(zip(self._extra, extra, strict=True)))
+
+
+def curve_of(
+    task: Task, *, device: torch.device | None = None, threshold: float | Literal["auto"] = "auto"
+) -> ThresholdCurve:
+    """What counts a task's probabilities against its masks.
+
+    Args:
+        task: What the masks mean.
+        device: Where updates are counted; None = wherever the first one is.
+        threshold: One that must be counted exactly too; `auto`: none.
+
+    Raises:
+        ValueError: The task has more than one class; no other counter is there yet.
+    """
+    if len(task.classes) != 1:
+        raise ValueError(f"a threshold curve counts one class, found {len(task.classes)}")
+    return ThresholdCurve(device=device, thresholds=() if threshold == "auto" else (threshold,))

@@ -13,7 +13,8 @@ from torch import nn
 from segcore.data.loader import Loader
 from segcore.errors import NonFiniteLossError
 from segcore.scores.curve import CurveResult
-from segcore.scores.threshold_curve import ThresholdCurve
+from segcore.scores.threshold_curve import curve_of
+from segcore.task import BINARY, Task
 
 NUM_OVERLAYS = 6
 
@@ -35,25 +36,39 @@ def evaluate(
     precision: torch.dtype,
     device: torch.device,
     threshold: float | Literal["auto"] = "auto",
+    task: Task = BINARY,
 ) -> Evaluation:
-    """One pass over a loader: mean loss, exact threshold curve, and `NUM_OVERLAYS` evenly spaced examples."""
+    """One pass over a loader: mean loss, exact threshold curve, and `NUM_OVERLAYS` evenly spaced examples.
+
+    Args:
+        model: From images `(N, 3, H, W) uint8` to logits; it is put into eval mode.
+        loader: The split.
+        loss_fn: The mean over images of a batch's loss, from logits and targets.
+        precision: dtype of autocast; float32 means none.
+        device: Where the model is.
+        threshold: The configured one, counted exactly beside the curve's own.
+        task: What masks and logits mean.
+
+    Raises:
+        NonFiniteLossError: The loss became NaN or infinite.
+    """
     model.eval()
-    curve = ThresholdCurve(device=device, thresholds=() if threshold == "auto" else (threshold,))
+    curve = curve_of(task, device=device, threshold=threshold)
     total = torch.zeros((), dtype=torch.float64, device=device)
     wanted = set(np.linspace(0, loader.num_samples - 1, min(NUM_OVERLAYS, loader.num_samples)).round().astype(int))
     kept = []  # on the device, so that no batch is waited for
     position = 0
     for batch in loader:
         images = batch.images.to(device, non_blocking=True)
-        targets = batch.targets.to(device, non_blocking=True)
+        masks = batch.targets.to(device, non_blocking=True)
         with torch.autocast(device.type, dtype=precision, enabled=precision is not torch.float32):
             logits = model(images)
         logits = logits.float()
-        total += loss_fn(logits, targets).double() * len(images)
-        probs = logits.sigmoid()  # (N, 1, H, W) float32
-        curve.update(probs, targets)
+        total += loss_fn(logits, task.targets(masks)).double() * len(images)
+        probs = task.probs(logits)  # (N, C, H, W) float32
+        curve.update(probs, masks)
         for offset in [i for i in range(len(images)) if position + i in wanted]:
-            kept.append((images[offset].permute(1, 2, 0).clone(), targets[offset, 0].clone(), probs[offset, 0].half()))
+            kept.append((images[offset].permute(1, 2, 0).clone(), masks[offset, 0].clone(), probs[offset, 0].half()))
         position += len(images)
     if not math.isfinite(total.item()):
         raise NonFiniteLossError(f"the validation loss became {total.item()}")

@@ -142,7 +142,9 @@ def fit(
             if on_trained is not None:
                 on_trained(state)
             try:
-                validation = evaluate(eval_model, val_loader, step.loss_fn, val_precision, device, config.threshold)
+                validation = evaluate(
+                    eval_model, val_loader, step.loss_fn, val_precision, device, config.threshold, step.task
+                )
             except NonFiniteLossError as error:
                 raise _non_finite(epoch, str(error), config, step.precision) from error
 

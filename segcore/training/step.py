@@ -14,6 +14,7 @@ from segcore.data.augment.device import build_device_augmentation, is_done_on_de
 from segcore.data.loader import Batch
 from segcore.losses import build_loss
 from segcore.models.build import build_model
+from segcore.task import BINARY, Task, task_of
 from segcore.training.device import choose_precision, prepare_device
 from segcore.training.optim import LRSchedule, build_lr_scheduler, build_optimizer
 
@@ -37,6 +38,7 @@ class TrainStep:
             parts are added up, which gives the batch's own: each loss is a mean over images. Batch norm alone sees
             the difference, since its statistics are those of a part.
         augment: What the loader has left to the device; None for nothing.
+        task: What masks and logits mean.
     """
 
     model: nn.Module
@@ -50,6 +52,7 @@ class TrainStep:
     grad_clip: float = 0.0
     micro_batch_size: int | None = None
     augment: Augment | None = None
+    task: Task = BINARY
     _parameters: list[nn.Parameter] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -74,21 +77,21 @@ class TrainStep:
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
     def parts(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields images `(n, 3, H, W) uint8` and targets `(n, 1, H, W) uint8` on the device, augmented."""
+        """Yields images `(n, 3, H, W) uint8` and the task's targets on the device, augmented."""
         size = self.micro_batch_size or len(batch)
         for first in range(0, len(batch), size):
             part = slice(first, first + size)
             images = batch.images[part].to(self.device, non_blocking=True)
-            targets = batch.targets[part].to(self.device, non_blocking=True)
+            masks = batch.targets[part].to(self.device, non_blocking=True)
             if self.augment is not None and batch.plan is not None:
                 plan = batch.plan[part].to(self.device, non_blocking=True)
-                images, targets = self.augment(images, targets, plan)
-            yield images, targets
+                images, masks = self.augment(images, masks, plan)
+            yield images, self.task.targets(masks)
 
     def loss_of(self, images: Tensor, targets: Tensor) -> Tensor:
         """Forward pass and loss, a scalar to go backward from."""
         with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not torch.float32):
-            logits = self.model(images)  # (N, 1, H, W)
+            logits = self.model(images)  # (N, C, H, W)
         loss: Tensor = self.loss_fn(logits.float(), targets)
         return loss
 
@@ -116,6 +119,7 @@ def build_step(
         grad_clip=loop.grad_clip,
         micro_batch_size=loop.micro_batch_size,
         augment=build_device_augmentation(config.augment) if augments_on_device(config, device) else None,
+        task=task_of(config),
     )
 
 
