@@ -118,8 +118,8 @@ def test_slow_libraries_are_imported_where_they_are_needed(package: str) -> None
 
 def test_the_disks_library_is_only_loaded_with_its_target() -> None:
     early = {module for module in MODULES if "yadisk" in {top(name) for name in imports_at_start(module)}}
-    assert {module for module in early if not module.startswith("search.export.yandex_")} == set()
-    outside = {module for module in MODULES if not module.startswith("search.export.yandex_")}
+    assert {module for module in early if not module.startswith("search.export.yandex.")} == set()
+    outside = {module for module in MODULES if not module.startswith("search.export.yandex.")}
     assert {module for module in outside if imports_at_start(module) & early} == set()
 
 

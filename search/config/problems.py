@@ -267,12 +267,14 @@ def _locate(raw: object, loc: Sequence[str | int]) -> tuple[Path, object]:
 
 def take_secrets(raw: MutableMapping[Any, Any], path: tuple[str | int, ...] = ()) -> list[Problem]:
     """Removes every key that looks like a secret from a raw config and says where secrets belong, without echoing."""
+    from search.config.choices import secret_variables  # what is declared there may need this module
+
     problems: list[Problem] = []
     for key in list(raw):
         here = (*path, str(key))
         if isinstance(key, str) and _SECRET_KEY.search(key.lower().replace("-", "_")):
             del raw[key]
-            message = "a config holds no secret; it comes from the environment: WANDB_API_KEY / YADISK_TOKEN"
+            message = f"a config holds no secret; it comes from the environment: {' / '.join(secret_variables())}"
             problems.append(Problem(dotted(here), message))
         else:
             problems += _secrets_in(raw[key], here)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from search.config.choices import TARGETS
 from segcore.config import (
     AugmentConfig,
     DataConfig,
@@ -28,10 +29,8 @@ from segcore.config import (
     TrainConfig,
     UnitFloat,
 )
-from segcore.objective import Objective
 
 Metric = Literal["val/iou", "val/dice", "val/iou_pooled", "val/dice_pooled", "val/loss"]
-TargetKind = Literal["local", "yandex_disk", "wandb_artifact"]
 Name = Annotated[
     str,
     Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-]*$", max_length=100),
@@ -156,11 +155,6 @@ class SearchSettings(Section):
         (), description="Known-good points to try first: maps of searched keys; a key left out is the config's own."
     )
 
-    @property
-    def objective(self) -> Objective:
-        """What trials are compared by."""
-        return Objective(self.metric, self.mode, self.second_metric)
-
     @model_validator(mode="before")
     @classmethod
     def _mode_follows_metric(cls, raw: Any) -> Any:
@@ -235,22 +229,11 @@ class TargetSpec(Section):
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
-    local: str | None = Field(None, min_length=1, description="A folder.")
-    yandex_disk: str | None = Field(
-        None, pattern=r"^(disk:|app:)?/.*[^/]$", description="An absolute path on the disk: /models/attention."
-    )
-    wandb_artifact: str | None = Field(
-        None,
-        pattern=r"^[A-Za-z0-9_.\-]+$",
-        max_length=128,
-        description="An artifact's name: letters, digits, `.`, `_`, `-`.",
-    )
-
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        given = [kind for kind in type(self).model_fields if getattr(self, kind) is not None]
+        given = [kind for kind in TARGETS.names if getattr(self, kind) is not None]
         if len(given) != 1:
-            names = ", ".join(type(self).model_fields)
+            names = ", ".join(TARGETS.names)
             raise ValueError(
                 f"found {' and '.join(given) or 'no target'}; valid: exactly one of {names}, e.g. {{local: exported}}"
             )
@@ -261,16 +244,27 @@ class TargetSpec(Section):
         return {self.kind: self.location}
 
     @property
-    def kind(self) -> TargetKind:
+    def kind(self) -> str:
         """Which kind of place."""
-        if self.local is not None:
-            return "local"
-        return "yandex_disk" if self.yandex_disk is not None else "wandb_artifact"
+        return next(kind for kind in TARGETS.names if getattr(self, kind) is not None)
 
     @property
     def location(self) -> str:
         """Path or name at that place."""
-        return self.local or self.yandex_disk or self.wandb_artifact or ""
+        return str(getattr(self, self.kind))
+
+    @property
+    def is_path(self) -> bool:
+        """Whether the location is a path of this machine."""
+        return bool(TARGETS[self.kind].build.is_path)
+
+    def moved_to(self, location: str) -> "TargetSpec":
+        """The same kind of place, elsewhere."""
+        return TargetSpec(**{self.kind: location})
+
+
+if not TYPE_CHECKING:
+    TargetSpec = TARGETS.section(TargetSpec)  # a field for each target, as it declares its location
 
 
 class ExportConfig(Section):

@@ -1,32 +1,16 @@
-"""What every export target shares: its interface, the receipt it gives, and the hashing that proves a copy.
+"""What an export target is: how it declares itself, what it does, and the receipt it gives.
 
 A target's word is never enough: each one compares what the destination holds with the sha256 of
 what was sent, and only then returns a `Receipt`.
 """
 
-import hashlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypedDict
+from typing import Any, Protocol
 
-from segcore.sealed.card import CARD_FILE
-
-SECRET_VARIABLES = ("YADISK_TOKEN", "WANDB_API_KEY")
-"""Environment variables whose values must not reach a log, an error or a file."""
-
-_CHUNK_BYTES = 1 << 20
-
-Progress = Callable[[str, int, int], None]
-"""Called as `(file name, bytes done, bytes in total)`; the bytes fall back to 0 when a file is sent again."""
-
-
-class FileDigest(TypedDict):
-    """Content identity of one file."""
-
-    sha256: str
-    size: int
+from search.export.files import FileDigest, Progress
+from segcore.component import Component, Option
 
 
 class SpecLike(Protocol):
@@ -34,7 +18,7 @@ class SpecLike(Protocol):
 
     @property
     def kind(self) -> str:
-        """A key of `TARGETS`."""
+        """The name of a target."""
 
     @property
     def location(self) -> str:
@@ -43,7 +27,7 @@ class SpecLike(Protocol):
 
 @dataclass(frozen=True)
 class TargetSpec:
-    """Where to export to: a kind of target (a key of `TARGETS`) and a location that only that kind understands."""
+    """Where to export to: the name of a target and a location that only that kind understands."""
 
     kind: str
     location: str
@@ -111,30 +95,37 @@ class Target(Protocol):
         """
 
 
-def digest_of(path: Path) -> FileDigest:
-    """Hashes a file in one pass."""
-    sha256, size = hashlib.sha256(), 0
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            sha256.update(chunk)
-            size += len(chunk)
-    return {"sha256": sha256.hexdigest(), "size": size}
+@dataclass(frozen=True)
+class Destination:
+    """How one kind of target is built, and what the rest of the program has to know of it.
+
+    Attributes:
+        open: Builds it from a location and what the run knows of itself; nothing is sent yet.
+        placeholder: Stands for a location in the docs: `PATH`.
+        secrets: Environment variables that it reads a secret from; their values are kept out of every text.
+        is_path: A location is a path of this machine, so that it is made absolute and is nobody's business.
+        fetch: Copies a sealed model from a location back into a folder; None where it cannot.
+    """
+
+    open: "Callable[[str, TrackingContext], Target]"
+    placeholder: str
+    secrets: tuple[str, ...] = ()
+    is_path: bool = False
+    fetch: "Callable[[str, Path, Progress | None], Path] | None" = None
 
 
-def card_last(names: Mapping[str, object]) -> list[str]:
-    """File names in the order in which a reader may see them appear: the card only after what it vouches for."""
-    return sorted(names, key=lambda name: (name == CARD_FILE, name))
+def destination(
+    name: str, summary: str, location: Any, build: Destination, *, reads: tuple[str, ...] = (), order: int = 50
+) -> Component[Destination]:
+    """An export target as a component: the one key of its entry in the config is its name.
 
-
-def redact(text: str) -> str:
-    """Replaces the value of every secret of this process in a text."""
-    for variable in SECRET_VARIABLES:
-        secret = os.environ.get(variable, "").strip()
-        if secret:
-            text = text.replace(secret, "***")
-    return text
-
-
-def megabytes(size: int) -> str:
-    """A byte count for people."""
-    return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size} bytes"
+    Args:
+        name: Its key, as in `{local: exported}`.
+        summary: What a location is, for the schema and for messages: `A folder.`
+        location: The type of a location, as pydantic takes it: `Annotated[str, Field(min_length=1)]`.
+        build: How it is built.
+        reads: Dotted config keys beside the location that it is built from.
+        order: Where it stands among the targets.
+    """
+    option = Option(name, location | None, None, summary)
+    return Component(name, summary, build, (option,), reads, order)

@@ -4,21 +4,25 @@ import math
 import re
 from typing import Any
 
-from search.export.target import redact
+from search.config.choices import TARGETS, secret_variables
+from search.secrets import redact
 
 _PATH = re.compile(r"(?<![\w.:/~-])(?:~|/)(?:[^\s/'\"`,;:()\[\]{}<>|=]*/)+([^\s/'\"`,;:()\[\]{}<>|=]+)")
-_OURS = frozenset({"yandex_disk"})
+_OURS = frozenset(target.name for target in TARGETS if not target.build.is_path)
 """Keys whose values are paths elsewhere than on this machine."""
 
 
 def without_private(value: Any) -> Any:
     """The same tree for JSON: paths cut to their last part, secrets starred, and None for a number that is none."""
     if isinstance(value, dict):
-        return {key: item if key in _OURS else without_private(item) for key, item in value.items()}
+        return {
+            key: redact(item, secret_variables()) if key in _OURS and isinstance(item, str) else without_private(item)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
         return [without_private(item) for item in value]
     if isinstance(value, str):
-        return redact(shorten_paths(value))
+        return redact(shorten_paths(value), secret_variables())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

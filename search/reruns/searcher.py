@@ -10,7 +10,6 @@ from ray.tune.search import Searcher
 from search.runs.journal import INTERRUPTED, RETRIED_ALONE
 from search.tune.retries import Retries
 from segcore.config import TrainConfig
-from segcore.objective import Objective
 
 
 @dataclass
@@ -36,7 +35,8 @@ class RerunSearcher(Searcher):  # type: ignore[misc]
     Args:
         reruns: Those that are to be made or to go on.
         spec_of: Makes a training's spec for the trainable from its number and its config.
-        objective: What trainings are compared by.
+        metric: Key of the reports.
+        mode: `max` or `min`.
         alone: Numbers of those that ran out of memory beside others.
         share: What one that runs alone gets; see `Retries`.
     """
@@ -45,12 +45,13 @@ class RerunSearcher(Searcher):  # type: ignore[misc]
         self,
         reruns: Sequence[Rerun],
         spec_of: Callable[[int, TrainConfig], dict[str, Any]],
-        objective: Objective,
         *,
+        metric: str,
+        mode: str,
         alone: frozenset[int] = frozenset(),
         share: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(metric=objective.metric, mode=objective.mode)
+        super().__init__(metric=metric, mode=mode)
         self._spec_of = spec_of
         self._queue: Retries[Rerun] = Retries(reruns, alone, share)
         self._live: dict[str, Rerun] = {}

@@ -77,10 +77,7 @@ def create_run(config: SearchConfig, kind: str) -> RunPaths:
 def absolute_paths(config: SearchConfig) -> SearchConfig:
     """The config with every path made absolute, so that a worker, or a resume from elsewhere, finds the same files."""
     model, data = config.model, config.data
-    targets = [
-        spec.model_copy(update={"local": _absolute(spec.location)}) if spec.kind == "local" else spec
-        for spec in config.export.targets
-    ]
+    targets = [spec.moved_to(_absolute(spec.location)) if spec.is_path else spec for spec in config.export.targets]
     return config.model_copy(
         update={
             "data": data.model_copy(

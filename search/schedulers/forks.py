@@ -29,7 +29,6 @@ from search.space.domains import (
 from search.space.tree import Space
 from search.study.observations import PARAMS_ATTR
 from segcore.checkpoint.files import link_file
-from segcore.objective import Objective
 
 PARENT_ATTR = "parent"
 """User attribute of a fork: `[number, epoch]`, the trial and the epoch that it goes on from."""
@@ -113,14 +112,14 @@ class Forks:
         population: The rules.
         space: What the settings of a fork are altered within.
         snapshots: What forks go on from.
-        objective: What trials are compared by.
+        mode: `max` or `min`.
         seed: The search's seed.
     """
 
     population: Population
     space: Space
     snapshots: Snapshots
-    objective: Objective
+    mode: str
     seed: int = 0
 
     def prepare(self, study: optuna.Study) -> bool:
@@ -166,8 +165,9 @@ class Forks:
         return trials[int(rng.choice(found[point]))], point
 
     def _best_at(self, trials: Sequence[FrozenTrial], point: int) -> list[int]:
+        sign = 1.0 if self.mode == "max" else -1.0
         members = {
-            trial.number: self.objective.sign * trial.intermediate_values[point]
+            trial.number: sign * trial.intermediate_values[point]
             for trial in trials
             if trial.state in (TrialState.RUNNING, TrialState.COMPLETE)
             and point in trial.intermediate_values

@@ -3,19 +3,14 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from search.config.tree import SearchConfig
 from search.errors import RunError
-from search.export.registry import (
-    ExportOutcome,
-    check_targets,
-    export_all,
-    parse_target,
-)
-from search.export.target import SpecLike
+from search.export.registry import check_targets, parse_target
+from search.export.sending import ExportOutcome, export_all
+from search.export.target import SpecLike, TrackingContext
 from search.runs.folder import (
     stored_config,
     timed,
@@ -38,7 +33,7 @@ def require_targets(config: SearchConfig) -> None:
     Raises:
         ConfigError: A target lacks its token, or something is in its way.
     """
-    problems = check_targets(config.export.targets, **export_context(config, None))
+    problems = check_targets(config.export.targets, export_context(config, None))
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise ConfigError(
@@ -102,16 +97,16 @@ def export_again(name_or_path: str, results: Path, targets: list[str], console: 
         return export_run(config, paths, console, specs)
 
 
-def export_context(config: SearchConfig, paths: RunPaths | None) -> dict[str, Any]:
+def export_context(config: SearchConfig, paths: RunPaths | None) -> TrackingContext:
     """What a target may need to know of the run."""
     wandb = config.tracking.wandb
-    return {
-        "project": wandb.project,
-        "entity": wandb.entity,
-        "group": wandb.group or config.name,
-        "mode": wandb.mode,
-        "run_dir": paths.root if paths else None,
-    }
+    return TrackingContext(
+        mode=wandb.mode,
+        project=wandb.project,
+        entity=wandb.entity,
+        group=wandb.group or config.name,
+        run_dir=paths.root if paths else None,
+    )
 
 
 def _log_outcome(outcome: ExportOutcome) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from platformdirs import user_cache_dir
 
+from search.config.choices import TARGETS
 from search.errors import RunError
 from search.runs.paths import find_run
 from segcore.config import DataConfig
@@ -19,21 +20,21 @@ from segcore.scores.scoring import score_images, summarize
 from segcore.sealed.bundle import Bundle, load_bundle
 from segcore.sealed.card import CARD_FILE
 
-REMOTE_PREFIX = "yandex_disk:"
+REMOTE = tuple(target.name for target in TARGETS if target.build.fetch is not None)
+"""Targets that a sealed model can be fetched from again."""
 
 
 def find_model(text: str, results: Path, progress: Callable[[str, int, int], None] | None = None) -> Path:
-    """The folder of a sealed model: a bundle, a run (its `best/`), or a copy of `yandex_disk:/path`.
+    """The folder of a sealed model: a bundle, a run (its `best/`), or a copy of one at `KIND:LOCATION`.
 
     Raises:
         BundleError: There is no such model.
     """
-    if text.startswith(REMOTE_PREFIX):
-        from search.export.yandex_download import download
-
-        remote = text.removeprefix(REMOTE_PREFIX)
-        folder = Path(user_cache_dir("segsearch")) / "models" / remote.strip("/").replace("/", "_")
-        return download(remote, folder, progress=progress)
+    kind, _, location = text.partition(":")
+    if kind in REMOTE:
+        folder = Path(user_cache_dir("segsearch")) / "models" / location.strip("/").replace("/", "_")
+        fetched: Path = TARGETS[kind].build.fetch(location, folder, progress)
+        return fetched
     folder = Path(text)
     if (folder / CARD_FILE).is_file():
         return folder
@@ -42,7 +43,7 @@ def find_model(text: str, results: Path, progress: Callable[[str, int, int], Non
     except RunError as error:
         raise BundleError(
             f"no model {text!r}: it is no folder with a {CARD_FILE}, no run (looked in {results}), "
-            f"and does not start with {REMOTE_PREFIX}"
+            f"and does not start with {' or '.join(f'{kind}:' for kind in REMOTE)}"
         ) from error
     if not (paths.best / CARD_FILE).is_file():
         raise BundleError(f"the run {paths.name!r} has no sealed model yet; go on with: segsearch resume {paths.name}")

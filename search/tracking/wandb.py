@@ -5,7 +5,6 @@ Trials themselves know nothing of it, so it costs them nothing, and a dead serve
 
 import logging
 import math
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
@@ -16,21 +15,19 @@ from typing import Any, ParamSpec
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
+from search import secrets
+from search.config.choices import secret_variables
 from search.runs.journal import GOES_ON
 from search.runs.paths import RunPaths
 from search.tracking.wandb_log import RunLog
 from search.tracking.wandb_run import Destination, Ending, Mode
 from search.tune.failures import describe_failure
-from segcore.objective import Objective
 
 log = logging.getLogger("segsearch")
 
 P = ParamSpec("P")
 
-VAL_IOU = Objective("val/iou")
-
 METRICS_WITHOUT_SLASH = ("lr",)
-SECRET_VARIABLES = ("WANDB_API_KEY", "YADISK_TOKEN")
 _SECRET_NAME = re.compile(r"(token|secret|passw|api_?key|credential)", re.IGNORECASE)
 
 STATE_COMPLETE, STATE_PRUNED, STATE_FAIL, STATE_INTERRUPTED = "COMPLETE", "PRUNED", "FAIL", "INTERRUPTED"
@@ -76,7 +73,8 @@ class WandbCallback(Callback):  # type: ignore[misc]
             means offline with one warning.
         entity: User or team; None is the key's own.
         tags: Tags of every run.
-        objective: What decides the best epoch and the best trial.
+        metric: Which report decides the best epoch and the best trial.
+        metric_mode: `max` or `min`.
         config_of: What to show as a trial's config. Values that look like secrets are left out.
         run_id_of: A trial's name across sessions; with the run's folder it makes the run's id.
         checkpoints: Whose checkpoints the trials write; default: the run's.
@@ -91,13 +89,14 @@ class WandbCallback(Callback):  # type: ignore[misc]
         mode: Mode = "auto",
         entity: str | None = None,
         tags: Sequence[str] = (),
-        objective: Objective = VAL_IOU,
+        metric: str = "val/iou",
+        metric_mode: str = "max",
         config_of: Callable[[Trial], dict[str, Any]] = trial_config,
         run_id_of: Callable[[Trial], str] = trial_key,
         checkpoints: RunPaths | None = None,
     ) -> None:
         self._destination = Destination(project, group, Path(run_dir), mode, entity, tuple(tags))
-        self._objective = objective
+        self._metric, self._sign = metric, -1.0 if metric_mode == "min" else 1.0
         self._config_of, self._run_id_of = config_of, run_id_of
         self._checkpoints = checkpoints or RunPaths(Path(run_dir))
         self._open: dict[str, str] = {}
@@ -132,7 +131,7 @@ class WandbCallback(Callback):  # type: ignore[misc]
         row = metrics_of(result)
         step = int(result.get("epoch", result.get("training_iteration", 0)))
         self._log.row(key, step, row)
-        value = self._objective.sign * row.get(self._objective.metric, math.nan)
+        value = self._sign * row.get(self._metric, math.nan)
         if value > self._best.get(key, (-math.inf, {}))[0]:
             self._best[key] = value, {"epoch": step, **row}
 
@@ -262,11 +261,7 @@ def public(value: Any) -> Any:
 
 def redact(text: str) -> str:
     """`text` with the tokens of this environment cut out."""
-    for name in SECRET_VARIABLES:
-        secret = os.environ.get(name)
-        if secret:
-            text = text.replace(secret, "[secret]")
-    return text
+    return secrets.redact(text, secret_variables(), instead="[secret]")
 
 
 def _flat(scores: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -4,36 +4,39 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from servers.yandex_disk import FOR_EVER, TOKEN, Fault, YandexDiskServer
 
+from search.config.choices import TARGETS, secret_variables
 from search.config.tree import SearchConfig
-from search.export import yandex_client
+from search.config.tree import TargetSpec as ConfigTarget
 from search.export.backoff import Backoff
 from search.export.registry import (
-    TARGETS,
     build_target,
     check_targets,
-    export_all,
     parse_target,
-    sealed_files,
 )
-from search.export.target import TargetSpec
+from search.export.sending import export_all, sealed_files
+from search.export.target import Destination, TargetSpec, TrackingContext
+from search.export.yandex import session
+from search.report.privacy import without_private
 from search.runs.folder import create_run, working_on
+from segcore.component import Component
 from segcore.errors import BundleError, ConfigError
 
 GOOD = {"local": "/tmp/x", "yandex_disk": "/segsearch/attention", "wandb_artifact": "attention-best"}
 
 
 def test_every_kind_is_covered() -> None:
-    assert set(GOOD) == set(TARGETS)
+    assert set(GOOD) == set(TARGETS.names)
 
 
-@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("kind", TARGETS.names)
 def test_text_form(kind: str) -> None:
     spec = parse_target(f"{kind}:{GOOD[kind]}")
     assert spec == TargetSpec(kind, GOOD[kind])
     assert parse_target(str(spec)) == spec
-    target = build_target(spec, project="p", entity=None, group="g", mode="auto", run_dir=Path("/tmp"))
+    target = build_target(spec, TrackingContext(project="p", group="g", run_dir=Path("/tmp")))
     assert (target.kind, target.location) == (kind, GOOD[kind])
 
 
@@ -69,7 +72,7 @@ def test_check_targets_says_what_is_missing_before_the_search(tmp_path: Path) ->
         TargetSpec("yandex_disk", "/x"),
         TargetSpec("wandb_artifact", "best"),
     ]
-    problems = check_targets(specs, mode="offline")
+    problems = check_targets(specs, TrackingContext(mode="offline"))
     assert [problem.split(" ")[2] for problem in problems] == [
         f"local:{tmp_path}:",
         "yandex_disk:/x:",
@@ -96,7 +99,7 @@ def test_goes_on_after_a_failure_and_keeps_the_record(
         TargetSpec("local", str(tmp_path / "out")),
         TargetSpec("wandb_artifact", "best"),
     ]
-    outcomes = export_all(best, specs, record, context={"mode": "disabled"})
+    outcomes = export_all(best, specs, record, context=TrackingContext(mode="disabled"))
     assert [outcome.status for outcome in outcomes] == ["failed", "done", "failed"]
     assert [str(outcome.spec) for outcome in outcomes] == [f"{spec.kind}:{spec.location}" for spec in specs]
     assert "refused (401)" in (outcomes[0].error or "")
@@ -134,8 +137,8 @@ def test_a_bug_in_a_target_is_an_outcome(
     def broken(path: str) -> str:
         raise RuntimeError(f"broken with {TOKEN}")
 
-    monkeypatch.setattr("search.export.yandex_disk.page_url", broken)
-    monkeypatch.setattr(yandex_client, "Backoff", lambda: Backoff(sleep=lambda s: None))
+    monkeypatch.setattr("search.export.yandex.upload.page_url", broken)
+    monkeypatch.setattr(session, "Backoff", lambda: Backoff(sleep=lambda s: None))
     outcomes = export_all(
         seal(), [TargetSpec("yandex_disk", "/a"), TargetSpec("local", str(tmp_path / "o"))], tmp_path / "export.json"
     )
@@ -150,7 +153,7 @@ def test_what_an_exporter_says_is_kept_in_the_runs_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A warning and an info of the exporter, in a run that works as the command line sets it up."""
-    monkeypatch.setattr(yandex_client, "Backoff", lambda: Backoff(sleep=lambda s: None))
+    monkeypatch.setattr(session, "Backoff", lambda: Backoff(sleep=lambda s: None))
     caplog.set_level(logging.INFO, "segsearch")
     disk.faults = [Fault("meta", status=503), Fault("put", "drop_after")]
     paths = create_run(SearchConfig(name="r", results=str(tmp_path / "results")), "search")
@@ -187,3 +190,26 @@ def test_altered_model_is_not_sent(seal: Callable[..., Path], tmp_path: Path, di
     with pytest.raises(BundleError, match="altered or is damaged"):
         export_all(best, [TargetSpec("yandex_disk", "/a")], tmp_path / "export.json")
     assert not disk.requests
+
+
+WRONG = {"local": "", "yandex_disk": "models/x", "wandb_artifact": "a/b"}
+
+
+@pytest.mark.parametrize("target", list(TARGETS), ids=TARGETS.names)
+def test_what_a_target_declares_is_what_the_config_takes(target: Component[Destination]) -> None:
+    spec = ConfigTarget.model_validate({target.name: GOOD[target.name]})
+    assert (spec.kind, spec.location) == (target.name, GOOD[target.name])
+    assert spec.model_dump() == {target.name: GOOD[target.name]}
+    assert spec.is_path == target.build.is_path == (target.name == "local")
+    with pytest.raises(ValidationError):
+        ConfigTarget.model_validate({target.name: WRONG[target.name]})
+    assert target.build.open(GOOD[target.name], TrackingContext()).kind == target.name
+
+
+@pytest.mark.parametrize("target", list(TARGETS), ids=TARGETS.names)
+def test_no_secret_of_a_target_is_told(target: Component[Destination], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(target.build.secrets) <= set(secret_variables())
+    for variable in target.build.secrets:
+        monkeypatch.setenv(variable, "hush-hush")
+        told = without_private({"error": "403 for hush-hush", target.name: "hush-hush"})
+        assert told == {"error": "403 for ***", target.name: "***"}

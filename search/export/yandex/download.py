@@ -1,9 +1,7 @@
 """Fetches a sealed model from Yandex Disk, so that `yandex_disk:/folder` works wherever a model's folder does."""
 
-import hashlib
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +9,14 @@ from yadisk import exceptions as yd
 
 from search.errors import ExportError
 from search.export.backoff import Backoff
-from search.export.target import Progress, digest_of
-from search.export.yandex_client import (
-    DiskSession,
-    RemoteFile,
-    Timeouts,
-    clean_path,
-    read_token,
-)
+from search.export.files import Progress, digest_of
+from search.export.yandex.disk import Disk, RemoteFile
+from search.export.yandex.location import clean_path
+from search.export.yandex.reporting import HashingSink
+from search.export.yandex.session import Timeouts
+from search.export.yandex.token import read_token
 from segcore.errors import BundleError, ConfigError, SegsearchError
 from segcore.sealed.card import CARD_FILE
-
-_REPORT_BYTES = 1 << 20
 
 
 class DownloadError(SegsearchError):
@@ -61,7 +55,7 @@ def download(
         path, token = clean_path(location.removeprefix("yandex_disk:")), read_token()
     except ExportError as error:
         raise ConfigError(str(error)) from error
-    with DiskSession(token, backoff, timeouts) as disk:
+    with Disk(token, backoff, timeouts) as disk:
         try:
             _fetch_model(disk, path, folder, progress)
         except ExportError as error:
@@ -71,7 +65,7 @@ def download(
     return folder
 
 
-def _fetch_model(disk: DiskSession, path: str, folder: Path, progress: Progress | None) -> None:
+def _fetch_model(disk: Disk, path: str, folder: Path, progress: Progress | None) -> None:
     here = disk.look(path)
     if here is None:
         raise BundleError(f"Yandex Disk: there is no folder {path} for this token")
@@ -95,7 +89,7 @@ def _fetch_model(disk: DiskSession, path: str, folder: Path, progress: Progress 
 def _names_on(card_file: Path, path: str) -> list[str]:
     """Names of the other files, from the card; bare names, so that no card can write outside the folder."""
     try:
-        card: Any = json.loads(card_file.read_text(encoding="utf-8"))
+        card = json.loads(card_file.read_text(encoding="utf-8"))
         names = list(card["files"])
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(f"Yandex Disk: {path}/{CARD_FILE} is not the card of a sealed model: {error!r}") from error
@@ -105,52 +99,29 @@ def _names_on(card_file: Path, path: str) -> list[str]:
     return names
 
 
-def _fetch(disk: DiskSession, remote: RemoteFile, folder: Path, progress: Progress | None) -> Path:
+def _fetch(disk: Disk, remote: RemoteFile, folder: Path, progress: Progress | None) -> Path:
     """Downloads to a temporary name in `folder` and verifies; the result, which may lie in place already, is moved."""
     name = remote.path.rpartition("/")[2]
     partial, present = folder / f".{name}.{os.getpid()}.part", folder / name
     if present.is_file() and remote.matches(digest_of(present)):
         return present
 
+    size = remote.size or 0
+
     def attempt(**_: Any) -> None:
         with partial.open("wb") as file:
-            sink = _Sink(file.write, name, remote.size or 0, progress)
-            disk.client.download(remote.path, sink, n_retries=0, timeout=disk.timeouts.transfer(remote.size or 0))
+            sink = HashingSink(file.write, name, remote.size or 0, progress)
+            disk.session.client.download(
+                remote.path, sink, n_retries=0, timeout=disk.session.timeouts.transfer(remote.size or 0)
+            )
         if sink.digest() != (remote.sha256, remote.size):
             raise yd.RetriableYaDiskError(None, f"{sink.size} bytes arrived that are not those of {remote.path}")
 
     try:
-        disk.call(f"download {remote.path}", attempt)
+        disk.session.call(f"download {remote.path}", attempt)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
     if progress is not None:
-        progress(name, remote.size or 0, remote.size or 0)
+        progress(name, size, size)
     return partial
-
-
-class _Sink:
-    """What `yadisk` writes a download to: counts, hashes and reports it on its way to a file."""
-
-    def __init__(self, write: Callable[[bytes], int], name: str, total: int, progress: Progress | None) -> None:
-        self.size = 0
-        self._write, self._name, self._total, self._progress = write, name, total, progress
-        self._sha256 = hashlib.sha256()
-        self._reported = 0
-
-    def seekable(self) -> bool:
-        """No: each attempt gets a new sink."""
-        return False
-
-    def write(self, chunk: bytes) -> int:
-        """Takes the next bytes."""
-        self.size += len(chunk)
-        self._sha256.update(chunk)
-        if self._progress is not None and self.size - self._reported >= _REPORT_BYTES:
-            self._reported = self.size
-            self._progress(self._name, self.size, self._total)
-        return self._write(chunk)
-
-    def digest(self) -> tuple[str, int]:
-        """`(sha256, size)` of what was written."""
-        return self._sha256.hexdigest(), self.size

@@ -7,15 +7,13 @@ import shutil
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from search.errors import ExportError
-from search.export.target import (
-    FileDigest,
-    Progress,
-    Receipt,
-    card_last,
-    digest_of,
-)
+from search.export.files import FileDigest, Progress, card_last, digest_of
+from search.export.target import Destination, Receipt, destination
 from segcore.sealed.card import CARD_FILE
 
 _OURS = frozenset({CARD_FILE, "model.safetensors", "model.onnx"})
@@ -143,3 +141,12 @@ def _copy(source: Path, destination: Path, progress: Progress | None) -> FileDig
 def _some(names: Iterable[str]) -> str:
     ordered = sorted(names)
     return ", ".join(ordered[:3]) + (f" and {len(ordered) - 3} more" if len(ordered) > 3 else "")
+
+
+COMPONENT = destination(
+    "local",
+    "A folder.",
+    Annotated[str, Field(min_length=1)],
+    Destination(open=lambda location, context: LocalTarget(location), placeholder="PATH", is_path=True),
+    order=10,
+)

@@ -10,19 +10,19 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from pydantic import Field
 
 from search.errors import ExportError
-from search.export.target import (
-    Progress,
-    Receipt,
-    TrackingContext,
-    card_last,
-    digest_of,
-    redact,
-)
-from search.tracking.wandb_service import Service, find_service
+from search.export.files import Progress, card_last, digest_of
+from search.export.target import Destination, Receipt, TrackingContext, destination
+from search.secrets import redact
 
+if TYPE_CHECKING:
+    from search.tracking.wandb_service import Service
+
+KEY_VARIABLE = "WANDB_API_KEY"
 ARTIFACT_TYPE = "model"
 _NAME = re.compile(r"[A-Za-z0-9_.\-]{1,128}")
 _INIT_S = 20.0
@@ -97,7 +97,7 @@ class WandbArtifactTarget:
                 f"wandb_artifact:{self.location}: W&B did not confirm it within {limit_s:.0f} s; try again later"
             ) from error
         except Exception as error:  # wandb raises errors of many kinds, some of them plain ValueError
-            detail = redact(" ".join(str(error).split()))[:300]
+            detail = redact(" ".join(str(error).split()), (KEY_VARIABLE,))[:300]
             raise ExportError(
                 f"wandb_artifact:{self.location}: W&B did not take it: {type(error).__name__}: {detail}"
             ) from error
@@ -106,7 +106,7 @@ class WandbArtifactTarget:
                 progress(name, digest["size"], digest["size"])
         return Receipt(self.kind, self.location, digests, url, time.monotonic() - started)
 
-    def _service(self) -> Service:
+    def _service(self) -> "Service":
         mode = self.context.mode if self.context.mode in _OFF else os.environ.get("WANDB_MODE", "")
         if mode in _OFF or os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true"):
             raise ExportError(
@@ -115,12 +115,14 @@ class WandbArtifactTarget:
             )
         import wandb
 
+        from search.tracking.wandb_service import find_service
+
         settings = wandb.setup(settings=wandb.Settings(silent=True)).settings
         service = find_service(settings.base_url, settings.api_key)
         if service is None:
             raise ExportError(
                 f"wandb_artifact:{self.location} needs an API key for {settings.base_url} and there is none: set "
-                "WANDB_API_KEY (https://wandb.ai/authorize) or run `wandb login`"
+                f"{KEY_VARIABLE} (https://wandb.ai/authorize) or run `wandb login`"
             )
         return service
 
@@ -199,3 +201,13 @@ def _bounded(limit_s: float, work: Callable[[], Result]) -> Result:
     if not results:
         raise TimeoutError(f"no result within {limit_s:.0f} s")
     return results[0]
+
+
+COMPONENT = destination(
+    "wandb_artifact",
+    "An artifact's name: letters, digits, `.`, `_`, `-`.",
+    Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]+$", max_length=128)],
+    Destination(open=WandbArtifactTarget, placeholder="NAME", secrets=(KEY_VARIABLE,)),
+    reads=("tracking.wandb.mode", "tracking.wandb.project", "tracking.wandb.entity", "tracking.wandb.group"),
+    order=30,
+)

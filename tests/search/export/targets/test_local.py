@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from search.errors import ExportError
-from search.export.local import LocalTarget
-from search.export.target import digest_of
+from search.export.files import digest_of
+from search.export.targets.local import LocalTarget
 from segcore.sealed.card import verify_bundle
 
 NAMES = ["card.json", "model.safetensors"]

@@ -8,14 +8,8 @@ import requests
 import yadisk
 from yadisk import exceptions as yd
 
-from search.export.target import redact
-
-TOKEN_VARIABLE = "YADISK_TOKEN"
-TOKEN_HELP = (
-    "make an OAuth token with the rights cloud_api:disk.read, cloud_api:disk.write and cloud_api:disk.info "
-    "(register an app on https://oauth.yandex.com, or take a test token from https://yandex.com/dev/disk/poligon) "
-    f"and put it into the environment: export {TOKEN_VARIABLE}=..."
-)
+from search.export.yandex.token import TOKEN_HELP, TOKEN_VARIABLE
+from search.secrets import redact
 
 _TRANSIENT = (
     yd.RequestError,
@@ -47,7 +41,7 @@ def describe(error: BaseException | None) -> str:
     if error is None:
         return "no answer"
     text = re.sub(r"https?://\S+|url: \S+|/upload-target/\S+", "...", str(error))
-    return redact(f"{type(error).__name__}: {text}")[:300]
+    return redact(f"{type(error).__name__}: {text}", (TOKEN_VARIABLE,))[:300]
 
 
 def explain(error: Exception, what: str, asked_s: float | None) -> str:

@@ -6,7 +6,7 @@ import pytest
 from servers.yandex_disk import FOR_EVER, Fault, YandexDiskServer
 
 from search.export.backoff import Backoff
-from search.export.yandex_download import DownloadError, download
+from search.export.yandex.download import DownloadError, download
 from segcore.errors import BundleError, ConfigError
 from segcore.sealed.card import verify_bundle
 

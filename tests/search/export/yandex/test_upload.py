@@ -10,9 +10,10 @@ from servers.yandex_disk import FOR_EVER, TOKEN, Fault, YandexDiskServer
 
 from search.errors import ExportError
 from search.export.backoff import Backoff
-from search.export.target import digest_of
-from search.export.yandex_client import Timeouts
-from search.export.yandex_disk import TEMPORARY_PREFIX, YandexDiskTarget
+from search.export.files import digest_of
+from search.export.yandex.session import Timeouts
+from search.export.yandex.staging import TEMPORARY_PREFIX
+from search.export.yandex.upload import YandexDiskTarget
 
 FOLDER = "/segsearch/attention"
 NAMES = ["card.json", "model.safetensors"]

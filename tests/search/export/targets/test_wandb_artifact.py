@@ -9,8 +9,9 @@ from servers.wandb_artifacts import WandbArtifactServer
 from servers.wandb_server import API_KEY
 
 from search.errors import ExportError
-from search.export.target import TrackingContext, digest_of
-from search.export.wandb_artifact import WandbArtifactTarget
+from search.export.files import digest_of
+from search.export.target import TrackingContext
+from search.export.targets.wandb_artifact import WandbArtifactTarget
 
 NAMES = ["card.json", "model.safetensors"]
 

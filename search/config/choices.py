@@ -1,0 +1,17 @@
+"""What a config chooses by name, found in the packages that build it: a new file there is a new choice here.
+
+The config stands below those packages and knows none of their files. It reads what they declare, by the name of the
+package; the declarations import neither the config nor any library that takes long to load.
+"""
+
+from typing import Any
+
+from segcore.component import Registry
+
+TARGETS: Registry[Any] = Registry.of_package("export target", "export.targets", "search.export.targets")
+"""Where a sealed model may be sent; the build is a `search.export.target.Destination`."""
+
+
+def secret_variables() -> tuple[str, ...]:
+    """Environment variables whose values must not reach a log, an error or a file."""
+    return tuple(sorted({"WANDB_API_KEY", *(variable for target in TARGETS for variable in target.build.secrets)}))
