@@ -16,11 +16,16 @@ __all__ = [
     "ExportError",
     "GateError",
     "NoDataError",
+    "NothingToSearchError",
     "ResourceError",
     "RunError",
     "SegsearchError",
     "TrainingError",
 ]
+
+
+class NothingToSearchError(ConfigError):
+    """The config's space is empty, so all trials of a search would be the same."""
 
 
 class ResourceError(SegsearchError):

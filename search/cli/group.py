@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.logging import RichHandler
+from rich.console import Console, RenderableType
 from rich.markup import escape
+from rich.text import Text
 
 from segcore.errors import SegsearchError
 
@@ -25,12 +25,34 @@ SET = click.option(
     metavar="KEY=VALUE",
     help="Override any key of the config, e.g. train.epochs=5.",
 )
-NAME = click.option("--name", help="The run's name; default: the config's name, or its file name.")
+NAME = click.option(
+    "--name",
+    help="The run's name, of letters, digits, `.`, `_`, `-`; default: the config's name, or its file name.",
+)
+RUNS_IN = click.option(
+    "--results", type=click.Path(path_type=Path), help="Folder of the runs, instead of the config's `results`."
+)
 RESULTS = click.option(
     "--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Folder of the runs."
 )
 NO_GATE = click.option("--no-gate", is_flag=True, help="Do not overfit one batch first; the same as search.gate=false.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+
+class Command(click.Command):
+    """A command that takes no empty text for anything: `--name ''` is a mistake in a script, not a missing name."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses the arguments."""
+        given, _, _ = self.make_parser(ctx).parse_args(list(args))
+        for param in self.get_params(ctx):
+            values = given.get(str(param.name))
+            if "" in (values if isinstance(values, list | tuple) else [values]):
+                hint = getattr(param, "help", None)
+                shown = param.make_metavar(ctx)
+                rule = f"it is empty; give {shown}" + (f": {hint}" if hint else "")
+                raise click.BadParameter(rule, ctx=ctx, param=param)
+        return super().parse_args(ctx, args)
 
 
 class Commands(click.Group):
@@ -48,6 +70,24 @@ class Commands(click.Group):
             ctx.exit(130)
 
 
+class ScreenHandler(logging.Handler):
+    """Prints what is logged above the live tables. It breaks no line, so that a command in it can be copied."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints one record."""
+        try:
+            console.print(self.format(record), markup=False, soft_wrap=True)
+        except Exception:
+            self.handleError(record)
+
+
+def say(*parts: RenderableType) -> None:
+    """Prints results: text as it is, without breaking its lines, tables as wide as the terminal."""
+    for part in parts:
+        is_text = isinstance(part, str | Text)
+        output.print(part, highlight=False, markup=False, soft_wrap=is_text)
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="segsearch")
 @click.option("-v", "--verbose", is_flag=True, help="Also show what the libraries log.")
@@ -57,7 +97,8 @@ def main(verbose: bool) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve each other on a busy machine
     handler: logging.Handler
     if console.is_terminal:
-        handler = RichHandler(console=console, show_path=False, show_level=False, log_time_format="[%X]", markup=False)
+        handler = ScreenHandler()
+        handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%X"))
     else:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))

@@ -9,15 +9,17 @@ import click
 from search.cli.group import (
     JSON,
     RESULTS,
+    Command,
     console,
     output,
+    say,
 )
 from search.terminal import counting_bar, transfer_bars
 
 LAYOUTS = ["auto", "split_folders", "flat", "suffix", "csv"]
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model")
 @click.argument("data")
 @click.option(
@@ -42,12 +44,12 @@ def evaluate(model: str, data: str, split: str | None, layout: str, results: Pat
         return
     low, high = report["iou_interval"]
     title = f"{report['num_images']} {report['split']} images of {data}"
-    output.print(f"{model} on {title}, at threshold {report['threshold']:.4f}", highlight=False, markup=False)
-    output.print(f"IoU, mean per image: {report['iou']:.4f}  (95% interval {low:.4f} - {high:.4f})", highlight=False)
+    say(f"{model} on {title}, at threshold {report['threshold']:.4f}")
+    say(f"IoU, mean per image: {report['iou']:.4f}  (95% interval {low:.4f} - {high:.4f})")
     output.print(scores_table(report, report["split"]))
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
@@ -67,10 +69,10 @@ def predict(model: str, images: tuple[Path, ...], out: Path, size: str, results:
         bundle = load_model(model, results, progress)
     with counting_bar(console, "predicting") as advance:
         predict_images(bundle, found, out, original_size=size == "original", progress=lambda n: advance(n, len(found)))
-    output.print(f"{len(found)} masks in {out}", highlight=False)
+    say(f"{len(found)} masks in {out}")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run_name", metavar="RUN")
 @click.option("--trial", "number", required=True, type=click.IntRange(min=0), metavar="N", help="The trial's number.")
 @click.option(
@@ -90,7 +92,7 @@ def seal(run_name: str, number: int, out: Path, results: Path) -> None:
     picking.seal_trial(paths, number, out, console)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run_name", metavar="RUN")
 @click.option(
     "--to", "targets", multiple=True, metavar="TARGET", help="E.g. local:/models/birds or yandex_disk:/models."

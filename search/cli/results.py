@@ -11,13 +11,16 @@ from rich.table import Table
 from search.cli.group import (
     JSON,
     RESULTS,
+    Command,
     console,
     output,
+    say,
 )
+from search.commands import first_command
 from search.terminal import has_screen
 
 
-@click.command(name="ls")
+@click.command(name="ls", cls=Command)
 @RESULTS
 @JSON
 def list_command(results: Path, as_json: bool) -> None:
@@ -29,7 +32,7 @@ def list_command(results: Path, as_json: bool) -> None:
         click.echo(json.dumps(rows))
         return
     if not rows:
-        output.print(f"no runs in {results}; start one with: segsearch run configs/quickstart.yaml", highlight=False)
+        say(f"no runs in {results}; start one with: {first_command(results)}")
         return
     table = Table("run", "kind", "status", "created", "minutes", "trials", "IoU", "on", box=box.SIMPLE_HEAD)
     for row in rows:
@@ -41,7 +44,7 @@ def list_command(results: Path, as_json: bool) -> None:
     output.print(table)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run_name", metavar="RUN")
 @click.option("--top", default=10, show_default=True, help="Trials to list, best first.")
 @RESULTS
@@ -55,10 +58,10 @@ def show(run_name: str, top: int, results: Path, as_json: bool) -> None:
         click.echo(json.dumps(details))
         return
     for part in render_run(details, top):
-        output.print(part, highlight=False)
+        say(part)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run_name", metavar="RUN")
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="Default: report.html in its folder."
@@ -88,7 +91,7 @@ def report(run_name: str, out: Path | None, opened: str, results: Path, as_json:
         click.launch(str(page))
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run_name", metavar="RUN")
 @click.option(
     "--seeds", "num_seeds", type=click.IntRange(min=2), metavar="N",
@@ -125,10 +128,10 @@ def explain(run_name: str, num_seeds: int | None, begin: tuple[str, ...], result
         click.echo(json.dumps(record))
         return
     for part in render_ledger(record, paths.name):
-        output.print(part, highlight=False)
+        say(part)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run_name", metavar="RUN")
 @click.option("--trial", "number", default=0, show_default=True, type=click.IntRange(min=0), help="The trial's number.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Stop after so many; default: the trial's last one.")
@@ -151,7 +154,7 @@ def reproduce(
 
     record = train_again(paths, number, console, num_epochs=epochs, within=within)
     for part in [] if as_json else render_reproduction(record):
-        output.print(part, highlight=False)
+        say(part)
     if as_json:
         click.echo(json.dumps(record))
     sys.exit(0 if record["matched"] else 1)

@@ -13,28 +13,41 @@ from search.cli.group import (
     NAME,
     NO_GATE,
     RESULTS,
+    RUNS_IN,
     SET,
+    Command,
     console,
     output,
+    say,
 )
+from search.commands import config_command
+from search.errors import NothingToSearchError
 
 
-@click.command()
+@click.command(cls=Command)
 @CONFIG
 @SET
 @NAME
 @click.option("--local", is_flag=True, help="One trial at a time in a small Ray of its own; for trying a config out.")
 @NO_GATE
-def run(config: Path, overrides: tuple[str, ...], name: str | None, local: bool, no_gate: bool) -> None:
+@RUNS_IN
+def run(
+    config: Path, overrides: tuple[str, ...], name: str | None, local: bool, no_gate: bool, results: Path | None
+) -> None:
     """Search CONFIG's space and hand over the best model: check, cache, gate, search, seal, export."""
     alone = ("search.max_concurrent=1", "resources.address=null") if local else ()
-    loaded = _load(config, (*overrides, *alone), name, no_gate)
+    loaded = _load(config, (*overrides, *alone), name, no_gate, results)
     from search.stages import job
 
-    sys.exit(_finish(job.run(loaded, console)))
+    try:
+        outcome = job.run(loaded, console)
+    except NothingToSearchError as error:
+        train_once = config_command("train", config, overrides=overrides, name=name, results=results)
+        raise NothingToSearchError(f"{error} with: {train_once}") from error
+    sys.exit(_finish(outcome))
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run_name", metavar="RUN")
 @RESULTS
 def resume(run_name: str, results: Path) -> None:
@@ -47,7 +60,7 @@ def resume(run_name: str, results: Path) -> None:
     sys.exit(_finish(job.resume(paths, console)))
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run_name", metavar="RUN")
 @click.option(
     "--num-samples", "num_more", required=True, type=click.IntRange(min=0), metavar="N",
@@ -75,20 +88,21 @@ def extend(run_name: str, num_more: int, overrides: tuple[str, ...], results: Pa
     sys.exit(_finish(job.extend(paths, num_more, overrides, console)))
 
 
-@click.command()
+@click.command(cls=Command)
 @CONFIG
 @SET
 @NAME
 @NO_GATE
-def train(config: Path, overrides: tuple[str, ...], name: str | None, no_gate: bool) -> None:
+@RUNS_IN
+def train(config: Path, overrides: tuple[str, ...], name: str | None, no_gate: bool, results: Path | None) -> None:
     """Train CONFIG once as it stands, without a search, and seal the result."""
-    loaded = _load(config, overrides, name, no_gate)
+    loaded = _load(config, overrides, name, no_gate, results)
     from search.stages import job
 
     sys.exit(_finish(job.train(loaded, console)))
 
 
-@click.command()
+@click.command(cls=Command)
 @CONFIG
 @SET
 @NO_GATE
@@ -96,23 +110,24 @@ def train(config: Path, overrides: tuple[str, ...], name: str | None, no_gate: b
     "--picture", type=click.Path(path_type=Path, dir_okay=False),
     help="PNG of the batch, its masks and predictions; default: a new file in the system's folder for such.",
 )  # fmt: skip
-def check(config: Path, overrides: tuple[str, ...], no_gate: bool, picture: Path | None) -> None:
+@RUNS_IN
+def check(config: Path, overrides: tuple[str, ...], no_gate: bool, picture: Path | None, results: Path | None) -> None:
     """Validate CONFIG and its data: every file is decoded, one batch is overfitted, everything wrong is listed."""
-    loaded = _load(config, overrides, None, no_gate)
+    loaded = _load(config, overrides, None, no_gate, results)
     from search.stages import checking, gating
 
     _, cache_path = checking.check(loaded, console)
     if loaded.search.gate:
         report = gating.inspect(loaded, cache_path, console)
         for part in gating.render_gate(report):
-            output.print(part, highlight=False)
+            say(part)
         picture = gating.write_picture(report, loaded.name, picture)
-        output.print(f"picture: {picture}", highlight=False, soft_wrap=True)
+        say(f"picture: {picture}")
         gating.require_passed(report, loaded.name, picture)
-    output.print(f"{config}: config and data are fit for a run", highlight=False)
+    say(f"{config}: config and data are fit for a run")
 
 
-@click.command()
+@click.command(cls=Command)
 @CONFIG
 @SET
 @click.option("--samples", type=click.IntRange(0, 1000), default=10, show_default=True, help="Random points to show.")
@@ -133,15 +148,19 @@ def space(config: Path, overrides: tuple[str, ...], samples: int, seed: int, pro
     if as_json:
         click.echo(json.dumps(record))
         return
-    for part in render_space(record, output.width):
-        output.print(part, highlight=False)
+    for part in render_space(record, output.width, config_command("train", config, overrides=overrides)):
+        say(part)
 
 
-def _load(config: Path, overrides: tuple[str, ...], name: str | None, no_gate: bool = False) -> Any:
+def _load(
+    config: Path, overrides: tuple[str, ...], name: str | None, no_gate: bool = False, results: Path | None = None
+) -> Any:
     from search.config.load import load_config
 
-    named = (f"name={json.dumps(name)}",) if name else ()
-    return load_config(config, (*overrides, *named, *(("search.gate=false",) if no_gate else ())))
+    options = [] if name is None else [f"name={json.dumps(name)}"]
+    options += [] if results is None else [f"results={json.dumps(str(results))}"]
+    options += ["search.gate=false"] if no_gate else []
+    return load_config(config, (*overrides, *options))
 
 
 def _finish(outcome: Any) -> int:
@@ -150,5 +169,5 @@ def _finish(outcome: Any) -> int:
     if outcome.card is not None:
         details = run_details(str(outcome.paths.root), outcome.paths.root.parent)
         for part in render_run(details, 5):
-            output.print(part, highlight=False)
+            say(part)
     return int(outcome.exit_code)

@@ -37,7 +37,7 @@ def render_page(record: Mapping[str, Any], checkpoints: Sequence[Path]) -> str:
 <main>
 {"".join(parts)}
 <noscript><section><p>The figures need JavaScript; the tables do not.</p></section></noscript>
-<footer>Made {made} by segsearch from the files of the run; again with: segsearch report {name}</footer>
+<footer>Made {made} by segsearch from the files of the run; again with: segsearch report . in its folder</footer>
 </main>
 <script>{get_plotlyjs()}</script>
 <script>{SCRIPT}</script>

@@ -13,6 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from search.commands import run_command
 from search.config.load import dump_config, load_config
 from search.config.tree import SearchConfig
 from search.errors import RunError
@@ -45,7 +46,7 @@ def create_run(config: SearchConfig, kind: str) -> RunPaths:
     if paths.run.exists():
         status = status_now(read_json(paths.run))
         if status in ("running", "done", "export_failed") or read_events(paths.events):
-            hint = f"segsearch resume {config.name}" if status in RESUMABLE else f"segsearch show {config.name}"
+            hint = run_command("resume" if status in RESUMABLE else "show", paths.root)
             raise RunError(
                 f"the run {config.name!r} is there already ({paths.root}, status: {status}); "
                 f"see `{hint}`, or give this one another name with --name"

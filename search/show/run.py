@@ -10,6 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from search.commands import quoted, run_command
 from search.runs.folder import RESUMABLE, status_now
 from search.runs.paths import (
     RunPaths,
@@ -72,7 +73,7 @@ def run_details(name_or_path: str, results: Path) -> dict[str, Any]:
         "ledger": read_json(paths.ledger) if paths.ledger.exists() else None,
         "card": card,
         "exports": read_json(paths.export).get("targets", []) if paths.export.exists() else [],
-        "dashboard": f"optuna-dashboard sqlite:///{paths.study}" if paths.study.exists() else None,
+        "dashboard": quoted("optuna-dashboard", f"sqlite:///{paths.study}") if paths.study.exists() else None,
     }
 
 
@@ -89,7 +90,7 @@ def render_run(details: dict[str, Any], top: int) -> list[RenderableType]:
     if run.get("stopped_by"):
         lines.append(f"stopped by search.{run['stopped_by']['rule']}: {run['stopped_by']['detail']}")
     if run["status"] in RESUMABLE:
-        lines.append(f"go on with: segsearch resume {run['name']}")
+        lines.append(f"go on with: {run_command('resume', Path(run['folder']))}")
     if details["dashboard"]:
         lines.append(f"all trials: {details['dashboard']}")
     parts: list[RenderableType] = [Text("\n".join(lines))]
@@ -100,7 +101,7 @@ def render_run(details: dict[str, Any], top: int) -> list[RenderableType]:
     if details["ledger"]:
         parts += render_ledger(details["ledger"], run["name"])
     if details["front"]:
-        parts.append(_front_table(details))
+        parts += _front_parts(details)
     if card:
         parts += _card_tables(card)
     for export in details["exports"]:
@@ -147,7 +148,7 @@ def _front(trials: list[dict[str, Any]], second_metric: str, mode: str) -> list[
     ]
 
 
-def _front_table(details: dict[str, Any]) -> Table:
+def _front_parts(details: dict[str, Any]) -> list[RenderableType]:
     metric, second = details["metric"], details["second_metric"]
     table = Table(title=f"no trial beats these in {metric} and {second}", title_justify="left", box=box.SIMPLE_HEAD)
     for title in ("trial", metric, second):
@@ -156,9 +157,8 @@ def _front_table(details: dict[str, Any]) -> Table:
     for row in details["front"]:
         cost = f"{row['cost']:,.0f}" if second == "cost/parameters" else f"{row['cost']:.2f}"
         table.add_row(str(row["trial"]), _number(row["value"]), cost, _settings_text(row["settings"]))
-    table.caption = f"seal one of them: segsearch seal {details['run']['name']} --trial N -o FOLDER"
-    table.caption_justify = "left"
-    return table
+    seal = run_command("seal", Path(details["run"]["folder"]), "--trial", "N", "-o", "FOLDER")
+    return [table, Text(f"seal one of them: {seal}")]
 
 
 def _settings_text(settings: dict[str, Any]) -> Text:

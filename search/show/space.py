@@ -14,15 +14,16 @@ from search.space.domains import plain
 _WIDEST_CELL = 24
 
 
-def render_space(record: Mapping[str, Any], width: int) -> list[RenderableType]:
+def render_space(record: Mapping[str, Any], width: int, train: str) -> list[RenderableType]:
     """The tree, what is forbidden, the points tried first, sample points, and warnings.
 
     Args:
         record: What `survey` returned.
         width: Columns of the terminal, which decide how many points stand side by side.
+        train: The command that trains the config once, without a search.
     """
     if not record["parameters"]:
-        return [Text("nothing is searched: space is empty; one training run is: segsearch train CONFIG")]
+        return [Text(f"nothing is searched: space is empty; one training run is: {train}")]
     parts: list[RenderableType] = [_tree(record), ""]
     if record["forbid"]:
         parts.append(_forbidden(record))

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from search.commands import run_command
 from search.config.load import load_config
 from search.config.tree import ConfirmConfig, SearchConfig
 from search.errors import RunError
@@ -70,17 +71,23 @@ def explain(
     trials = read_table(paths.trials) if paths.trials.exists() else []
     winner = winner_of(config, paths, trials)
     plan = _plan(config, paths, trials, winner, begin)
+    again = _same_command(paths, num_seeds, begin)
     index, cache_path = same_data(config, paths, console)
     seeds = other_seeds(config, num_seeds or (config.search.confirm or ConfirmConfig()).seeds)
     with held(paths):
         cells = _cells(paths, plan, seeds)
-        if not _train(config, paths, cache_path, cells, console):
-            log.warning("interrupted; nothing is lost. Go on with the same command")
+        if not _train(config, paths, cache_path, cells, console, again):
+            log.warning("interrupted; nothing is lost. Go on with: %s", again)
             return None
         record = {**_record(config, paths, plan, cells, seeds, index.split("val")), "begin": list(begin)}
         record["notes"] += _notes(config, paths, seeds)
         write_json(paths.ledger, record)
     return record
+
+
+def _same_command(paths: RunPaths, num_seeds: int | None, begin: Sequence[str]) -> str:
+    seeds = [] if num_seeds is None else ["--seeds", str(num_seeds)]
+    return run_command("explain", paths.root, *seeds, *(word for change in begin for word in ("--from", change)))
 
 
 def winner_of(config: SearchConfig, paths: RunPaths, trials: Sequence[dict[str, Any]]) -> int:
@@ -94,7 +101,8 @@ def winner_of(config: SearchConfig, paths: RunPaths, trials: Sequence[dict[str, 
         return int(confirmation["winner"])
     best = best_trial(list(trials), config.search.mode)
     if best is None:
-        raise RunError(f"no trial of {paths.name!r} has come to a value yet; go on with: segsearch resume {paths.name}")
+        resume = run_command("resume", paths.root)
+        raise RunError(f"no trial of {paths.name!r} has come to a value yet; go on with: {resume}")
     return int(best["number"])
 
 
@@ -140,7 +148,7 @@ def _cells(paths: RunPaths, plan: Plan, seeds: Sequence[int]) -> Cells:
     }
 
 
-def _train(config: SearchConfig, paths: RunPaths, cache_path: Path, cells: Cells, console: Console) -> bool:
+def _train(config: SearchConfig, paths: RunPaths, cache_path: Path, cells: Cells, console: Console, again: str) -> bool:
     wanted = [rerun for by_seed in cells.values() for rerun in by_seed.values()]
     left = unfinished(paths, wanted, config.search.metric)
     num_seeds = len(next(iter(cells.values())))
@@ -150,7 +158,7 @@ def _train(config: SearchConfig, paths: RunPaths, cache_path: Path, cells: Cells
     )  # fmt: skip
     if not left:
         return True
-    with ray_session(config.resources.address, f"segsearch explain {paths.name}"):
+    with ray_session(config.resources.address, again):
         return run_again(config, paths, cache_path, wanted, console, keep_weights=False)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from search.commands import run_command
 from search.config.tree import SearchConfig
 from search.errors import RunError
 from search.export.registry import check_targets, parse_target
@@ -36,9 +37,11 @@ def require_targets(config: SearchConfig) -> None:
     problems = check_targets(config.export.targets, export_context(config, None))
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
+        targets = [word for spec in config.export.targets for word in ("--to", f"{spec.kind}:{spec.location}")]
+        later = run_command("export", Path(config.results) / config.name, *targets)
         raise ConfigError(
             f"export.targets: not ready\n{lines}\nTo run without an export now: --set 'export.targets=[]', "
-            "and later: segsearch export RUN --to TARGET"
+            f"and later: {later}"
         )
 
 
@@ -62,7 +65,9 @@ def export_run(
         update_run(paths, status="done")
         return EXIT_DONE
     update_run(paths, status="export_failed", error="; ".join(f"{o.spec}: {o.error}" for o in failed))
-    log.error("the sealed model is safe in %s; try again with: segsearch export %s", paths.best, paths.name)
+    asked = [] if targets is None else [str(outcome.spec) for outcome in failed]
+    again = run_command("export", paths.root, *(word for target in asked for word in ("--to", target)))
+    log.error("the sealed model is safe in %s; try again with: %s", paths.best, again)
     return EXIT_EXPORT_FAILED
 
 
@@ -87,7 +92,7 @@ def export_again(name_or_path: str, results: Path, targets: list[str], console: 
     """
     paths = find_run(name_or_path, results)
     if not (paths.best / CARD_FILE).is_file():
-        raise RunError(f"{paths.name!r} has no sealed model yet; go on with: segsearch resume {paths.name}")
+        raise RunError(f"{paths.name!r} has no sealed model yet; go on with: {run_command('resume', paths.root)}")
     config = stored_config(paths)
     specs: Sequence[SpecLike] = [parse_target(text) for text in targets] or config.export.targets
     if not specs:

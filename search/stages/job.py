@@ -13,7 +13,9 @@ from typing import Any
 
 from rich.console import Console
 
+from search.commands import run_command
 from search.config.tree import SearchConfig
+from search.errors import NothingToSearchError
 from search.runs.folder import (
     absolute_paths,
     create_run,
@@ -48,7 +50,6 @@ from search.tune.progress import ProgressCallback
 from segcore.config import TrainConfig
 from segcore.data.pairs.samples import DatasetIndex
 from segcore.data.pixels.cache_file import open_cache
-from segcore.errors import ConfigError
 
 log = logging.getLogger("segsearch")
 
@@ -70,9 +71,9 @@ def run(config: SearchConfig, console: Console) -> Outcome:
     The data is read before the run's folder is made, so that a wrong path leaves nothing behind.
     """
     if not config.space:
-        raise ConfigError(
+        raise NothingToSearchError(
             f"space: {config.name} searches nothing, so all trials would be the same; name keys to search, e.g. "
-            "--set 'space.optimizer.lr={loguniform: [1e-4, 1e-2]}', or train it once with: segsearch train"
+            "--set 'space.optimizer.lr={loguniform: [1e-4, 1e-2]}', or train it once"
         )
     return _search_and_seal(*_begin(config, "search", console), console)
 
@@ -142,13 +143,13 @@ def _search_and_seal(
 
     with working_on(paths):
         log.info("run %s in %s", paths.name, paths.root)
-        with ray_session(config.resources.address, f"segsearch resume {paths.name}"):
+        with ray_session(config.resources.address, run_command("resume", paths.root)):
             is_whole = _search(config, paths, cache_path, console) and _confirm(
                 config, paths, index, cache_path, console
             )
         if not is_whole:
             update_run(paths, status="interrupted")
-            log.warning("interrupted; nothing is lost. Go on with: segsearch resume %s", paths.name)
+            log.warning("interrupted; nothing is lost. Go on with: %s", run_command("resume", paths.root))
             return Outcome(EXIT_INTERRUPTED, paths)
 
         trials, confirmation = read_table(paths.trials), read_confirmation(config, paths)
@@ -188,7 +189,7 @@ def _train_and_seal(
             log.info("%s", headline(card))
             exit_code = export_run(config, paths, console)
     except KeyboardInterrupt:
-        log.warning("interrupted; nothing is lost. Go on with: segsearch resume %s", paths.name)
+        log.warning("interrupted; nothing is lost. Go on with: %s", run_command("resume", paths.root))
         return Outcome(EXIT_INTERRUPTED, paths)
     make_report(paths)
     return Outcome(exit_code, paths, card)
@@ -203,7 +204,8 @@ def make_report(paths: RunPaths) -> None:
     except Exception as error:
         first_line = (str(error).splitlines() or [""])[0]
         what = f"{type(error).__name__}: {first_line}"
-        log.warning("the report could not be made (%s); try again with: segsearch report %s", what, paths.name)
+        again = run_command("report", paths.root)
+        log.warning("the report could not be made (%s); try again with: %s", what, again)
 
 
 def _search(config: SearchConfig, paths: RunPaths, cache_path: Path, console: Console) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from platformdirs import user_cache_dir
 
+from search.commands import run_command
 from search.config.choices import TARGETS
 from search.errors import RunError
 from search.runs.paths import find_run
@@ -46,7 +47,9 @@ def find_model(text: str, results: Path, progress: Callable[[str, int, int], Non
             f"and does not start with {' or '.join(f'{kind}:' for kind in REMOTE)}"
         ) from error
     if not (paths.best / CARD_FILE).is_file():
-        raise BundleError(f"the run {paths.name!r} has no sealed model yet; go on with: segsearch resume {paths.name}")
+        raise BundleError(
+            f"the run {paths.name!r} has no sealed model yet; go on with: {run_command('resume', paths.root)}"
+        )
     return paths.best
 
 

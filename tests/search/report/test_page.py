@@ -229,7 +229,7 @@ class TestAtTheEndOfARun:
         job.make_report(paths)
         (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
         assert re.fullmatch(
-            r"the report could not be made \(\w+: [^\n]+\); try again with: segsearch report birds",
+            r"the report could not be made \(\w+: [^\n]+\); try again with: segsearch report birds --results \S+",
             warning.getMessage(),
         )
         assert not paths.report.exists()

@@ -197,8 +197,9 @@ def test_an_empty_space_says_what_to_do(shown: Callable[..., Result], tmp_path: 
     (tmp_path / "c.yaml").write_text("train: {epochs: 2}\n")
     result = shown(80, str(tmp_path / "c.yaml"))
     assert result.exit_code == 0
-    assert result.output == "nothing is searched: space is empty; one training run is: segsearch train CONFIG\n"
-    assert render_space(survey(load_config(tmp_path / "c.yaml"), 3, 0), 80)
+    command = f"segsearch train {tmp_path / 'c.yaml'}"
+    assert result.output == f"nothing is searched: space is empty; one training run is: {command}\n"
+    assert render_space(survey(load_config(tmp_path / "c.yaml"), 3, 0), 80, "segsearch train c.yaml")
 
 
 def test_a_wrong_config_is_refused_like_everywhere(shown: Callable[..., Result], tmp_path: Path) -> None:
