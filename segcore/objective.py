@@ -1,7 +1,7 @@
 """What a search is about: which metric is searched, in which direction, and which cost is kept low beside it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,6 +32,11 @@ class Objective:
         if math.isnan(value):
             return False
         return than is None or math.isnan(than) or self.sign * value > self.sign * than
+
+    def best(self, values: Iterable[float]) -> float | None:
+        """The best of the values that are numbers; None where none is one."""
+        known = [value for value in values if not math.isnan(value)]
+        return max(known, key=lambda value: self.sign * value, default=None)
 
     def best_epoch(self, values: Mapping[int, float]) -> int | None:
         """The epoch with the best value, of equal ones the earliest; None where no value is a number.

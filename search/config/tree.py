@@ -29,6 +29,7 @@ from segcore.config import (
     TrainConfig,
     UnitFloat,
 )
+from segcore.objective import Objective
 
 Metric = Literal["val/iou", "val/dice", "val/iou_pooled", "val/dice_pooled", "val/loss"]
 Name = Annotated[
@@ -154,6 +155,11 @@ class SearchSettings(Section):
     enqueue: tuple[dict[str, Any], ...] = Field(
         (), description="Known-good points to try first: maps of searched keys; a key left out is the config's own."
     )
+
+    @property
+    def objective(self) -> Objective:
+        """What trials are compared by."""
+        return Objective(self.metric, self.mode, self.second_metric)
 
     @model_validator(mode="before")
     @classmethod

@@ -20,7 +20,7 @@ from search.report.pictures import overlays
 from search.report.privacy import without_private
 from search.report.threshold import threshold_cost
 from search.runs.paths import RunPaths, write_text
-from search.runs.reading import Sources, read_sources
+from search.runs.sources import Sources, read_sources
 
 __all__ = ["report_record", "write_report"]
 

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from typing import Any
 
-from search.runs.reading import Sources
+from search.runs.sources import Sources
 from search.runs.tables import ranked, settings_of
 
 MAX_CURVES = 300
@@ -70,7 +70,7 @@ def _curves(sources: Sources, reports: list[tuple[int, int, float | None]]) -> l
     values: dict[int, dict[int, float | None]] = defaultdict(dict)
     for number, epoch, value in reports:
         values[number][epoch] = value
-    rows = {row["number"]: row for row in ranked(sources.trials, sources.config.search.mode)}
+    rows = {row["number"]: row for row in ranked(sources.trials, sources.config.search.objective)}
     numbers = [number for number in (rows or values) if number in values][:MAX_CURVES]
     return [
         {

@@ -4,7 +4,7 @@ import logging
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from search.runs.reading import Sources
+from search.runs.sources import Sources
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from search.runs.reading import Sources
+from search.runs.sources import Sources
 from search.runs.tables import ranked, settings_of
 from search.show.confirmation import is_tie
 from search.show.quoting import ORIGIN_KEYS, quote
@@ -66,7 +66,7 @@ def all_scores(sources: Sources) -> dict[str, Any] | None:
 
 def best_trials(sources: Sources, count: int = NUM_BEST) -> list[dict[str, Any]] | None:
     """The best trials with their settings, best first; None where there are no trials."""
-    rows = [row for row in ranked(sources.trials, sources.config.search.mode) if row["value"] is not None][:count]
+    rows = [row for row in ranked(sources.trials, sources.config.search.objective) if row["value"] is not None][:count]
     keys = ("number", "state", "value", "best_epoch", "epochs", "val/iou", "val/dice", "val/threshold")
     return [{**{key: row.get(key) for key in keys}, "settings": settings_of(row)} for row in rows] or None
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from search.runs.reading import Sources
+from search.runs.sources import Sources
 from search.runs.tables import settings_of
 
 COSTS = {"cost/parameters": "parameters", "cost/latency_ms": "latency, ms"}

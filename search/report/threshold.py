@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from search.runs.reading import Sources
+from search.runs.sources import Sources
 from segcore.checkpoint.examples import CURVE_FILE, read_curve
 
 RANGE = (0.1, 0.9)

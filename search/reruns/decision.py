@@ -18,6 +18,7 @@ from typing import Any
 
 from search.reruns.estimates import SeedEstimates
 from search.runs.tables import ranked
+from segcore.objective import Objective
 from segcore.scores.intervals import CONFIDENCE
 from segcore.scores.seed_noise import FloatArray
 
@@ -50,29 +51,25 @@ class Candidate:
     reruns: Mapping[int, int] = field(default_factory=dict)
 
 
-def top_trials(trials: Sequence[dict[str, Any]], mode: str, top_k: int) -> list[dict[str, Any]]:
+def top_trials(trials: Sequence[dict[str, Any]], objective: Objective, top_k: int) -> list[dict[str, Any]]:
     """The rows of the best trials, best first; those that failed are none, and of equal ones the earlier is better."""
-    return [row for row in ranked(trials, mode) if row["value"] is not None and row["state"] != "failed"][:top_k]
+    return [row for row in ranked(trials, objective) if row["value"] is not None and row["state"] != "failed"][:top_k]
 
 
 def decide(
     candidates: Sequence[Candidate],
     groups: Sequence[str] | None,
-    *,
-    metric: str,
-    mode: str,
+    objective: Objective,
     seeds: Sequence[int],
-    cost: str = "cost/parameters",
 ) -> dict[str, Any]:
     """Ranks the candidates, finds those that are tied with the first, and takes one.
 
     Args:
         candidates: Those without a seed that came to its end are last, and cannot win.
         groups: Of the validation images, for the intervals; None where images have no scores.
-        metric: What they are judged by.
-        mode: `max` or `min`.
+        objective: What they are judged by. Of a tie, the candidate with the least of its cost wins; where it has none,
+            and of equal ones, that with the fewest parameters; then the best mean.
         seeds: Those that were asked for.
-        cost: Of a tie, the candidate with the least of it wins; then with the fewest parameters; then the best mean.
 
     Returns:
         A record for `confirm.json`: the candidates, best mean first, `tied`, `winner` and `reason`.
@@ -80,7 +77,7 @@ def decide(
     Raises:
         ValueError: No candidate has two seeds, so that nothing is known of the noise.
     """
-    sign = 1.0 if mode == "max" else -1.0
+    sign, cost = objective.sign, objective.second or "cost/parameters"
     done = [candidate for candidate in candidates if len(candidate.scores)]
     ranked = sorted(done, key=lambda c: (-sign * float(c.scores.mean()), c.trial))
     bounds = (0.0, math.inf) if groups is None else (0.0, 1.0)
@@ -113,8 +110,8 @@ def decide(
     tied = [rows[0], *(row for row in rows if row["difference"] and row["difference"]["tied"])]
     winner = min(tied, key=lambda row: _price(row, cost, sign))
     return {
-        "metric": metric,
-        "mode": mode,
+        "metric": objective.metric,
+        "mode": objective.mode,
         "seeds": list(seeds),
         "num_images": first.scores.shape[1] if groups is not None else None,
         "confidence": CONFIDENCE,

@@ -18,6 +18,7 @@ from search.reruns.ledger_plan import (
     Threshold,
     group_of,
 )
+from segcore.objective import Objective
 from segcore.scores.image_counts import NAME_IN_COUNTS
 from segcore.scores.intervals import CONFIDENCE
 from segcore.scores.seed_noise import FloatArray
@@ -33,9 +34,8 @@ def build_ledger(
     images: Mapping[str, Mapping[int, "ImageCounts"]],
     values: Mapping[str, Mapping[int, float]],
     failed: Mapping[str, Mapping[int, str]],
+    objective: Objective,
     *,
-    metric: str,
-    mode: str,
     seeds: Sequence[int],
     groups: Sequence[str] | None,
     half_of: Sequence[int] | None,
@@ -49,8 +49,7 @@ def build_ledger(
         images: By cell and seed, the counts of each training's best epoch; not read for `val/loss`.
         values: By cell and seed, the metric of each training's best epoch; read for `val/loss` alone.
         failed: By cell and seed, why a training has neither.
-        metric: What the search was judged by.
-        mode: `max` or `min`.
+        objective: What the search was judged by.
         seeds: Those that were asked for.
         groups: Each validation image's group; None: each image is one.
         half_of: Each validation image's half, for thresholds that are `auto`; None, or all in one half: they are
@@ -59,6 +58,7 @@ def build_ledger(
         num_trials: How many trials these were computed from.
     """
     split = None if half_of is None or len(set(half_of)) < 2 else np.asarray(half_of)
+    metric = objective.metric
     has_images = metric in NAME_IN_COUNTS
     scores = _Scores(images, NAME_IN_COUNTS[metric], split) if has_images else _Scores(values, None, None)
     bounds = (0.0, 1.0) if has_images else (0.0, math.inf)
@@ -68,14 +68,14 @@ def build_ledger(
     arrays = [scores.of(Scored(cell, threshold)) for cell, threshold in thresholds.items()]
     known = [array for array in arrays if array is not None]
     estimates = SeedEstimates(known, groups, has_images=has_images, bounds=bounds)
-    compare = _Comparison(plan, scores, estimates, groups, 1.0 if mode == "max" else -1.0)
+    compare = _Comparison(plan, scores, estimates, groups, objective.sign)
     is_auto = "auto" in (plan.baseline.threshold, plan.winner.threshold)
     notes = list(plan.notes)
     if not has_images:
         notes.append(f"{metric} has no values of single images: intervals are over seeds alone, not over other images")
     return {
         "metric": metric,
-        "mode": mode,
+        "mode": objective.mode,
         "trial": plan.trial,
         "seeds": list(seeds),
         "num_images": scores.num_images,

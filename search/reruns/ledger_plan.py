@@ -16,6 +16,7 @@ from search.space.parse import apply
 from search.space.tree import Space, all_nodes, flatten
 from segcore.config import TrainConfig
 from segcore.errors import ConfigError
+from segcore.objective import Objective
 
 GROUPS = ("architecture", "encoder", "loss", "augmentation", "scheduler", "optimizer", "training", "threshold")
 """In the order of the steps. Each comes before those whose settings depend on it."""
@@ -108,7 +109,7 @@ def make_plan(
     winner: int,
     params: Mapping[int, Mapping[str, Any]],
     trials: Sequence[Mapping[str, Any]],
-    mode: str,
+    objective: Objective,
 ) -> Plan:
     """Plans the ledger of a search.
 
@@ -122,7 +123,7 @@ def make_plan(
         winner: Number of the trial that won.
         params: Of each trial by number, the searched dotted keys and their values; the winner's among them.
         trials: A row a trial with `number`, `state`, `value` and `epochs`, as in `trials.parquet`.
-        mode: `max` or `min`.
+        objective: What trials are compared by.
     """
     final = apply(base, params[winner])
     cells = _Cells()
@@ -133,22 +134,21 @@ def make_plan(
     if not same_value(base.threshold, final.threshold):
         change = ("threshold", base.threshold, final.threshold)
         steps.append(Step(("threshold",), (change,), Scored(last.cell, base.threshold), last))
-    ranked = [number for number in rank_trials(trials, mode) if number in params]
+    ranked = [number for number in rank_trials(trials, objective) if number in params]
     alternatives = _alternatives(base, winner, params, ranked, space, cells, notes)
     return Plan(winner, cells.configs, first, last, tuple(steps), tuple(alternatives), tuple(notes))
 
 
-def rank_trials(trials: Sequence[Mapping[str, Any]], mode: str) -> list[int]:
+def rank_trials(trials: Sequence[Mapping[str, Any]], objective: Objective) -> list[int]:
     """Numbers of the trials that have a value, best first; those that failed are left out.
 
     Complete trials come before stopped ones, and of those the ones that came further first: values of different
     epochs cannot be compared.
     """
-    sign = 1.0 if mode == "max" else -1.0
 
     def place(row: Mapping[str, Any]) -> tuple[float, ...]:
         is_complete = row["state"] == "complete"
-        return (not is_complete, 0 if is_complete else -row["epochs"], -sign * row["value"], row["number"])
+        return (not is_complete, 0 if is_complete else -row["epochs"], -objective.sign * row["value"], row["number"])
 
     ended = [row for row in trials if row["state"] in ("complete", "pruned")]
     return [row["number"] for row in sorted(_with_value(ended), key=place)]

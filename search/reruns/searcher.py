@@ -10,6 +10,7 @@ from ray.tune.search import Searcher
 from search.runs.journal import INTERRUPTED, RETRIED_ALONE
 from search.tune.retries import Retries
 from segcore.config import TrainConfig
+from segcore.objective import Objective
 
 
 @dataclass
@@ -35,8 +36,7 @@ class RerunSearcher(Searcher):  # type: ignore[misc]
     Args:
         reruns: Those that are to be made or to go on.
         spec_of: Makes a training's spec for the trainable from its number and its config.
-        metric: Key of the reports.
-        mode: `max` or `min`.
+        objective: What trainings are compared by.
         alone: Numbers of those that ran out of memory beside others.
         share: What one that runs alone gets; see `Retries`.
     """
@@ -45,13 +45,12 @@ class RerunSearcher(Searcher):  # type: ignore[misc]
         self,
         reruns: Sequence[Rerun],
         spec_of: Callable[[int, TrainConfig], dict[str, Any]],
+        objective: Objective,
         *,
-        metric: str,
-        mode: str,
         alone: frozenset[int] = frozenset(),
         share: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(metric=metric, mode=mode)
+        super().__init__(metric=objective.metric, mode=objective.mode)
         self._spec_of = spec_of
         self._queue: Retries[Rerun] = Retries(reruns, alone, share)
         self._live: dict[str, Rerun] = {}

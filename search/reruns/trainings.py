@@ -47,6 +47,7 @@ from segcore.config import TrainConfig
 from segcore.data.pairs.samples import Sample
 from segcore.data.pairs.splits import halves
 from segcore.errors import TrainingError
+from segcore.objective import Objective
 from segcore.scores.image_counts import NAME_IN_COUNTS, ImageCounts
 from segcore.scores.seed_noise import FloatArray
 from segcore.trainable import train_trial
@@ -124,22 +125,22 @@ def run_again(
         ResourceError: No node could ever run such a training.
     """
     reruns, search = paths.reruns, config.search
-    metric, mode = search.metric, search.mode
-    left = unfinished(paths, wanted, metric)
+    objective = search.objective
+    left = unfinished(paths, wanted, objective.metric)
     if not left:
         return True
     space = parse_space(config.space, config.train_config())
     resources = plan_resources(config, gpu_share(config, space, paths, cache_path))
     log.info("%s", resources)
     spec_maker = SpecMaker(
-        reruns, reruns.next_session(), cache_path, metric, resources,
-        measure_latency=search.second_metric == LATENCY, retry_out_of_memory=config.resources.retry_out_of_memory,
+        reruns, reruns.next_session(), cache_path, objective.metric, resources,
+        measure_latency=objective.second == LATENCY, retry_out_of_memory=config.resources.retry_out_of_memory,
     )  # fmt: skip
     alone = retried_trials(read_events(reruns.events))
-    searcher = RerunSearcher(left, spec_maker, metric=metric, mode=mode, alone=alone, share=spec_maker.alone)
+    searcher = RerunSearcher(left, spec_maker, objective, alone=alone, share=spec_maker.alone)
     progress = ProgressCallback(
-        console, metric=metric, mode=mode, num_samples=len(wanted), num_epochs=config.train.epochs,
-        done=_ended(paths, wanted, left), best=_best(paths, wanted, metric, mode),
+        console, objective, num_samples=len(wanted), num_epochs=config.train.epochs,
+        done=_ended(paths, wanted, left), best=_best(paths, wanted, objective),
         names={rerun.number: rerun.label for rerun in wanted},
     )  # fmt: skip
     events = EventLog(reruns.events)
@@ -169,19 +170,19 @@ def run_again(
         finally:
             progress.stop()
     events.close()
-    return not unfinished(paths, wanted, metric)
+    return not unfinished(paths, wanted, objective.metric)
 
 
-def outcomes(paths: RunPaths, wanted: Sequence[Rerun], metric: str, mode: str) -> dict[int, Outcome]:
+def outcomes(paths: RunPaths, wanted: Sequence[Rerun], objective: Objective) -> dict[int, Outcome]:
     """What each training that ended came to, by its number."""
     events = read_events(paths.reruns.events)
     journal, errors = epochs_by_trial(events), errors_by_trial(events)
-    sign = 1.0 if mode == "max" else -1.0
     found = {}
     for number in dict.fromkeys(rerun.number for rerun in wanted):
         rows = journal.get(number, {})
         if is_finished(rows):
-            best = max(rows.values(), key=lambda row: (sign * row["metrics"][metric], -row["epoch"]))
+            values = {epoch: float(row["metrics"][objective.metric]) for epoch, row in rows.items()}
+            best = rows[objective.best_epoch(values) or max(rows)]
             images = _images(paths.reruns, number)
             error = "what its images came to cannot be read" if images is None else None
             found[number] = Outcome(number, dict(best["metrics"]), images, error)
@@ -248,12 +249,12 @@ def _ended(paths: RunPaths, wanted: Sequence[Rerun], left: Sequence[Rerun]) -> d
     return dict(Counter("failed" if number in errors else "complete" for number in numbers))
 
 
-def _best(paths: RunPaths, wanted: Sequence[Rerun], metric: str, mode: str) -> tuple[float, int] | None:
+def _best(paths: RunPaths, wanted: Sequence[Rerun], objective: Objective) -> tuple[float, int] | None:
     """The best value so far, and whose it is."""
-    journal, sign = epochs_by_trial(read_events(paths.reruns.events)), 1.0 if mode == "max" else -1.0
+    journal, metric = epochs_by_trial(read_events(paths.reruns.events)), objective.metric
     numbers = {rerun.number for rerun in wanted} & journal.keys()
     values = [(float(row["metrics"][metric]), number) for number in numbers for row in journal[number].values()]
-    return max(values, key=lambda value: sign * value[0], default=None)
+    return max(values, key=lambda value: objective.sign * value[0], default=None)
 
 
 def _tracking(config: SearchConfig, paths: RunPaths) -> list[tune.Callback]:
@@ -263,8 +264,8 @@ def _tracking(config: SearchConfig, paths: RunPaths) -> list[tune.Callback]:
     return [
         WandbCallback(
             project=tracking.project, group=tracking.group or paths.name, run_dir=paths.root, mode=tracking.mode,
-            entity=tracking.entity, tags=(*tracking.tags, "rerun"), metric=config.search.metric,
-            metric_mode=config.search.mode, config_of=_wandb_config, run_id_of=_wandb_id, checkpoints=paths.reruns,
+            entity=tracking.entity, tags=(*tracking.tags, "rerun"), objective=config.search.objective,
+            config_of=_wandb_config, run_id_of=_wandb_id, checkpoints=paths.reruns,
         )
     ]  # fmt: skip
 

@@ -1,123 +1,182 @@
-"""What a report is made of: a run's files, read once."""
+"""The one reader of a run that runs, has ended or was killed: each of its files is read when it is asked for."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-import yaml
-
-from search.config.tree import SearchConfig
 from search.errors import RunError
-from search.runs.folder import status_now, stored_config
-from search.runs.journal import read_events
-from search.runs.paths import RunPaths, read_json
-from search.runs.tables import best_trial, build_tables, read_table
-from segcore.sealed.card import CARD_FILE, read_card
+from search.runs.paths import RunPaths
+from search.runs.records import ExportRecord, RunRecord, read_exports, read_run
+from search.runs.rerun_records import Confirmation, Ledger, read_confirmation, read_ledger
+from search.runs.trials import EpochRow, TrialRow, Trials
+from segcore.objective import Objective
+from segcore.sealed.card import CARD_FILE, Card, read_card
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
+    from search.config.tree import SearchConfig
 
-@dataclass(frozen=True)
-class Sources:
-    """A run as its files tell it.
 
-    Attributes:
-        run: `run.json`, with the status that holds now.
-        config: The resolved config.
-        config_tree: The same as its file has it.
-        card: The sealed model's card, if there is one.
-        trials: `trials.parquet`; empty for a single training run.
-        epochs: `epochs.parquet`.
-        frozen: The study's trials; empty for a single training run.
-        checkpoints: Checkpoint folders of the winner, newest first; of a single training run, its own.
-        confirmation: `confirm.json`, if there is one.
-        ledger: `ledger.json`, if there is one.
+class Run:
+    """A run as its files tell it; a file that is not there yet reads as None or empty.
+
+    What was read once stays as it was read: open the run again to see what has come since. Any part raises a RunError
+    where its file is damaged, and a BundleError where the card is.
+
+    Args:
+        paths: Where its files are.
     """
 
-    run: dict[str, Any]
-    config: SearchConfig
-    config_tree: dict[str, Any]
-    card: dict[str, Any] | None
-    trials: list[dict[str, Any]]
-    epochs: list[dict[str, Any]]
-    frozen: list["FrozenTrial"]
-    checkpoints: list[Path]
-    confirmation: dict[str, Any] | None = None
-    ledger: dict[str, Any] | None = None
+    def __init__(self, paths: RunPaths) -> None:
+        self.paths = paths
+
+    @classmethod
+    def open(cls, path: Path | str) -> Self:
+        """Opens the run in a folder.
+
+        Raises:
+            RunError: There is no run.
+        """
+        paths = RunPaths(Path(path).resolve())
+        if not paths.run.is_file():
+            raise RunError(f"{path} is no run: it has no {paths.run.name}")
+        return cls(paths)
 
     @property
-    def sign(self) -> float:
-        """Times a value of the metric: larger is better."""
-        return 1.0 if self.config.search.mode == "max" else -1.0
+    def name(self) -> str:
+        """The run's name, which is its folder's."""
+        return self.paths.name
 
-    @property
-    def winner(self) -> int | None:
-        """The sealed trial, or the best one while nothing is sealed; None for a single training run."""
-        return winner_of(self.card, self.trials, self.config.search.mode)
+    @cached_property
+    def record(self) -> RunRecord:
+        """`run.json`."""
+        return read_run(self.paths)
 
-    def row(self, number: int | None) -> dict[str, Any] | None:
-        """A trial's row."""
-        return next((row for row in self.trials if row["number"] == number), None)
+    @cached_property
+    def status(self) -> str:
+        """How it stands now: `running`, `stopped`, or what it recorded when it ended."""
+        return self.record.status_now
 
+    @cached_property
+    def config_tree(self) -> dict[str, Any]:
+        """The resolved config as its file has it, which is quicker to read than `config`."""
+        import yaml
 
-def read_sources(paths: RunPaths) -> Sources:
-    """Reads a run's files; one that is not there yet is empty.
+        try:
+            tree = yaml.safe_load(self.paths.config.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise RunError(f"{self.paths.config} cannot be read: {error}") from error
+        if not isinstance(tree, dict) or not isinstance(tree.get("search"), dict):
+            raise RunError(f"{self.paths.config} is not the config of a run")
+        return tree
 
-    Raises:
-        RunError: A file cannot be read.
-    """
-    run, config = read_json(paths.run), stored_config(paths)
-    card = read_card(paths.best) if (paths.best / CARD_FILE).is_file() else None
-    frozen: list[FrozenTrial] = []
-    if paths.study.exists():
+    @cached_property
+    def config(self) -> "SearchConfig":
+        """The resolved config, checked."""
+        from search.config.load import load_config
+
+        return load_config(self.paths.config)
+
+    @cached_property
+    def objective(self) -> Objective:
+        """What its trials are judged by."""
+        search = self.config_tree["search"]
+        return Objective(search["metric"], search["mode"], search.get("second_metric"))
+
+    @cached_property
+    def trials(self) -> Trials:
+        """The search's trials; empty for a single training run."""
+        return self._tables[0]
+
+    @cached_property
+    def epochs(self) -> list[EpochRow]:
+        """Every report, in order of trial and epoch."""
+        return self._tables[1]
+
+    @cached_property
+    def frozen(self) -> list["FrozenTrial"]:
+        """The study's trials; empty for a single training run."""
+        if not self.paths.study.exists():
+            return []
         from search.study.storage import stored_trials
 
-        frozen = stored_trials(paths.storage_url, paths.name)
-    trials, epochs = _table(paths.trials), _table(paths.epochs)
-    if trials is not None:
-        epochs = epochs or []
-    elif frozen:  # a search that has not come to its first table
-        metric, mode = config.search.metric, config.search.mode
-        tables = build_tables(frozen, read_events(paths.events), metric=metric, mode=mode)
-        trials, epochs = tables.trials, tables.epochs
-    else:
-        trials, epochs = [], epochs or []
-    winner = winner_of(card, trials, config.search.mode) if run["kind"] == "search" else 0
-    return Sources(
-        run={**run, "status": status_now(run)},
-        config=config,
-        config_tree=yaml.safe_load(paths.config.read_text(encoding="utf-8")),
-        card=card,
-        trials=trials,
-        epochs=epochs,
-        frozen=frozen,
-        checkpoints=_checkpoints(paths, card, winner),
-        confirmation=read_json(paths.confirmation) if paths.confirmation.exists() else None,
-        ledger=read_json(paths.ledger) if paths.ledger.exists() else None,
-    )
+        return stored_trials(self.paths.storage_url, self.name)
+
+    @cached_property
+    def card(self) -> Card | None:
+        """The sealed model's card."""
+        if not (self.paths.best / CARD_FILE).is_file():
+            return None
+        return Card.model_validate(read_card(self.paths.best))
+
+    @cached_property
+    def confirmation(self) -> Confirmation | None:
+        """What the best trials came to with other seeds."""
+        return read_confirmation(self.paths)
+
+    @cached_property
+    def ledger(self) -> Ledger | None:
+        """What each part of the winner's settings is worth."""
+        return read_ledger(self.paths)
+
+    @cached_property
+    def exports(self) -> list[ExportRecord]:
+        """The latest outcome of each export target."""
+        return read_exports(self.paths)
+
+    @cached_property
+    def winner(self) -> int | None:
+        """The sealed trial, or the best one while nothing is sealed; None for a single training run."""
+        if self.card is not None and self.card.origin.trial is not None:
+            return self.card.origin.trial
+        best = self.trials.best()
+        return best.number if best else None
+
+    @cached_property
+    def winning(self) -> TrialRow | None:
+        """The row of `winner`."""
+        return self.trials.get(self.winner)
+
+    @cached_property
+    def checkpoints(self) -> list[Path]:
+        """Checkpoint folders of the training that is sealed, newest first; of the winner while nothing is.
+
+        What is sealed may be the winner trained again with another seed. A single training run has its own.
+        """
+        if self.card is not None and self.card.origin.rerun is not None:
+            return self.paths.reruns.trial_checkpoints(self.card.origin.rerun)
+        number = self.winner if self.record.kind == "search" else 0
+        return [] if number is None else self.paths.trial_checkpoints(number)
+
+    @cached_property
+    def _tables(self) -> tuple[Trials, list[EpochRow]]:
+        from search.runs.tables import build_tables, read_table
+
+        if self.record.kind == "search" and self.frozen and self._is_ahead_of_tables:
+            from search.runs.journal import read_events
+
+            tables = build_tables(self.frozen, read_events(self.paths.events), self.objective)
+            trials, epochs = tables.trials, tables.epochs
+        else:
+            try:
+                trials, epochs = (
+                    read_table(path) if path.exists() else [] for path in (self.paths.trials, self.paths.epochs)
+                )
+            except (OSError, ValueError) as error:
+                raise RunError(f"the tables of {self.paths.root} cannot be read: {error}") from error
+        return Trials.from_table(trials, self.objective), [_epoch(row) for row in epochs if "epoch" in row]
+
+    @property
+    def _is_ahead_of_tables(self) -> bool:
+        """Whether the journal may know of more than the tables, which are written when a session ends."""
+        trials, events = self.paths.trials, self.paths.events
+        if not trials.exists():
+            return True
+        return events.exists() and events.stat().st_mtime > trials.stat().st_mtime
 
 
-def _checkpoints(paths: RunPaths, card: dict[str, Any] | None, winner: int | None) -> list[Path]:
-    """Of what is sealed, which may be the winner trained again with another seed."""
-    again = card["origin"].get("rerun") if card else None
-    if again is not None:
-        return paths.reruns.trial_checkpoints(again)
-    return [] if winner is None else paths.trial_checkpoints(winner)
-
-
-def _table(path: Path) -> list[dict[str, Any]] | None:
-    if not path.exists():
-        return None
-    try:
-        return read_table(path)
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from error
-
-
-def winner_of(card: dict[str, Any] | None, trials: list[dict[str, Any]], mode: str) -> int | None:
-    """The trial that was sealed; the best one, where none is."""
-    if card is not None and "trial" in card["origin"]:
-        return int(card["origin"]["trial"])
-    best = best_trial(trials, mode)
-    return best["number"] if best else None
+def _epoch(row: Mapping[str, Any]) -> EpochRow:
+    metrics = {key: v for key, v in row.items() if key not in ("number", "epoch", "time") and v is not None}
+    return EpochRow(row["number"], row["epoch"], row["time"], metrics)

@@ -1,7 +1,6 @@
 """The run's tables, from the study and the journal; no training, no Ray, no side effects but the two Parquet files."""
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 
 from search.runs.journal import applied_by_trial, epochs_by_trial, errors_by_trial
 from search.runs.pareto import sorted_fronts
+from segcore.objective import Objective
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -38,10 +38,7 @@ class Tables:
 def build_tables(
     trials: Sequence["FrozenTrial"],
     events: list[dict[str, Any]],
-    *,
-    metric: str,
-    mode: str,
-    second_metric: str | None = None,
+    objective: Objective,
 ) -> Tables:
     """Joins what the study and the journal know of each trial.
 
@@ -62,8 +59,8 @@ def build_tables(
         if state == "waiting":
             continue
         rows = journal.get(trial.number, {})
-        values = {epoch: float(row["metrics"][metric]) for epoch, row in rows.items()}
-        best_epoch = _best_epoch({epoch: value for epoch, value in values.items() if not math.isnan(value)}, mode)
+        values = {epoch: float(row["metrics"][objective.metric]) for epoch, row in rows.items()}
+        best_epoch = objective.best_epoch(values)
         best_metrics = rows[best_epoch]["metrics"] if best_epoch is not None else {}
         error = errors.get(trial.number) if state == "failed" else None
         trial_rows.append(
@@ -77,37 +74,37 @@ def build_tables(
                 "ended": trial.datetime_complete.timestamp() if trial.datetime_complete else None,
                 "train_s": sum(row["metrics"].get("time/train_s", 0.0) for row in rows.values()),
                 **{key: best_metrics.get(key) for key in _metric_keys(best_metrics)},
-                **({second_metric: trial.user_attrs.get(COST_ATTR)} if second_metric else {}),
+                **({objective.second: trial.user_attrs.get(COST_ATTR)} if objective.second else {}),
                 **{f"param/{key}": value for key, value in trial.user_attrs.get(PARAMS_ATTR, {}).items()},
                 "error": f"{error['kind']}: {error['message']}" if error else None,
                 "applied": json.dumps(proofs[trial.number][-1]["applied"]) if trial.number in proofs else None,
                 "ray_trial_ids": list(trial.user_attrs.get(RAY_IDS_ATTR, [])),
             }
         )
-    if second_metric is not None:
-        front = pareto_front(trial_rows, second_metric, mode)
+    if objective.second is not None:
+        front = pareto_front(trial_rows, objective)
         for row in trial_rows:
             row["pareto"] = row["number"] in front
     return Tables(trial_rows, epoch_rows(journal))
 
 
-def pareto_front(trials: Sequence[Mapping[str, Any]], second_metric: str, mode: str) -> list[int]:
+def pareto_front(trials: Sequence[Mapping[str, Any]], objective: Objective) -> list[int]:
     """The numbers of the trials that no other one beats in value and cost at once, best value first.
 
     Trials without a value or a cost, and those that failed, are not compared. Of trials with the same value and cost,
-    all are there.
+    all are there; in a search without a second metric, nobody is.
     """
-    sign = 1.0 if mode == "max" else -1.0
+    second = objective.second
     points = {
-        row["number"]: (sign * row["value"], row[second_metric])
+        row["number"]: (objective.sign * row["value"], row[second])
         for row in trials
-        if row["state"] != "failed" and row["value"] is not None and row.get(second_metric) is not None
+        if row["state"] != "failed" and row["value"] is not None and second is not None and row.get(second) is not None
     }
     fronts = sorted_fronts(points)
     return fronts[0] if fronts else []
 
 
-def best_trial(trials: Sequence[dict[str, Any]], mode: str) -> dict[str, Any] | None:
+def best_trial(trials: Sequence[dict[str, Any]], objective: Objective) -> dict[str, Any] | None:
     """The row whose best epoch is the best of all; the earlier trial wins a tie. None when no trial has a value.
 
     A trial that was stopped early may win. One that failed may win only where all that reported failed: what broke it
@@ -115,17 +112,15 @@ def best_trial(trials: Sequence[dict[str, Any]], mode: str) -> dict[str, Any] | 
     """
     scored = [row for row in trials if row["value"] is not None]
     sound = [row for row in scored if row["state"] != "failed"]
-    sign = 1.0 if mode == "max" else -1.0
-    return max(sound or scored, key=lambda row: (sign * row["value"], -row["number"]), default=None)
+    return max(sound or scored, key=lambda row: (objective.sign * row["value"], -row["number"]), default=None)
 
 
-def ranked(trials: Sequence[dict[str, Any]], mode: str) -> list[dict[str, Any]]:
+def ranked(trials: Sequence[dict[str, Any]], objective: Objective) -> list[dict[str, Any]]:
     """The rows, best first, of equal ones the earlier; then those that failed, then those without a value."""
-    sign = 1.0 if mode == "max" else -1.0
     return sorted(
         trials,
         key=lambda row: (
-            row["value"] is None, row["state"] == "failed", -sign * (row["value"] or 0.0), row["number"],
+            row["value"] is None, row["state"] == "failed", -objective.sign * (row["value"] or 0.0), row["number"],
         ),
     )  # fmt: skip
 
@@ -178,13 +173,6 @@ def _column(values: list[Any]) -> pa.Array:
             return pa.array([None if value is None else float(value) for value in values])
         return pa.array([None if value is None else str(value) for value in values])
     return pa.array(values)
-
-
-def _best_epoch(values: dict[int, float], mode: str) -> int | None:
-    if not values:
-        return None
-    sign = 1.0 if mode == "max" else -1.0
-    return max(values, key=lambda epoch: (sign * values[epoch], -epoch))
 
 
 def _metric_keys(metrics: dict[str, Any]) -> list[str]:

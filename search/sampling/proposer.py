@@ -18,6 +18,7 @@ from search.sampling.past import Past, with_values
 from search.sampling.scalarization import WEIGHTS, scalarized
 from search.space.tree import Space
 from segcore.errors import ConfigError
+from segcore.objective import Objective
 
 SAMPLERS: dict[str, dict[str, float]] = {
     "auto": {"gp": 0.5, "rung_tpe": 0.5},
@@ -47,9 +48,8 @@ class Proposer:
         num_samples: Trials of the whole search; the even start is an eighth of them, within limits.
         max_epochs: Epochs of a whole trial.
         rungs: Epochs at which the scheduler compares trials, ascending; empty when it stops none.
-        mode: `max` or `min`.
+        objective: What trials are compared by; where it has a cost, each proposal weighs the two anew.
         first: Points to try before all others, in this order.
-        has_cost: Trials have a cost, which is kept low beside the metric: each proposal weighs the two anew.
 
     Raises:
         ConfigError: No such sampler.
@@ -64,9 +64,8 @@ class Proposer:
         num_samples: int,
         max_epochs: int,
         rungs: Sequence[int] = (),
-        mode: str = "max",
+        objective: Objective,
         first: Iterable[tuple[Mapping[str, Any], str]] = (),
-        has_cost: bool = False,
     ) -> None:
         if sampler not in SAMPLERS:
             raise ConfigError(f"search.sampler: unknown sampler {sampler!r}; valid: {', '.join(SAMPLERS)}")
@@ -74,14 +73,14 @@ class Proposer:
         self._space, self._cube = space, Cube(space)
         self._shares = SAMPLERS[sampler]
         self._seed = seed % 2**32
-        self._sign = 1.0 if mode == "max" else -1.0
+        self._sign = objective.sign
         self._first = [(dict(flat), origin) for flat, origin in first]
         self._num_start = min(max(4, num_samples // 8), max(5, self._cube.num_axes))
         rungs = sorted({*rungs, max_epochs})
-        self._has_cost = has_cost
+        self._has_cost = objective.second is not None
         # One for each weight: a process keeps what it has learned of lengths and variances, which differ between them.
         self._processes = {
-            weight: CurveProcess(self._cube, rungs, max_epochs) for weight in (WEIGHTS if has_cost else (1.0,))
+            weight: CurveProcess(self._cube, rungs, max_epochs) for weight in (WEIGHTS if self._has_cost else (1.0,))
         }
         self._parzen = {
             "tpe": ParzenSampler(space, score_by_progress, rungs),

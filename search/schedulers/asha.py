@@ -33,8 +33,8 @@ class ResumableAsha(AsyncHyperBandScheduler):  # type: ignore[misc]
     def __init__(self, setting: Setting, grace_period: int, reduction_factor: int, brackets: int = 1) -> None:
         super().__init__(
             time_attr="epoch",
-            metric=setting.metric,
-            mode=setting.mode,
+            metric=setting.objective.metric,
+            mode=setting.objective.mode,
             max_t=setting.max_epochs,
             grace_period=min(grace_period, setting.max_epochs),
             reduction_factor=reduction_factor,
@@ -45,7 +45,7 @@ class ResumableAsha(AsyncHyperBandScheduler):  # type: ignore[misc]
             trial = SimpleNamespace(config={"number": number})
             self.on_trial_add(None, trial)
             for epoch, value in sorted(epochs.items()):
-                self.on_trial_result(None, trial, {"epoch": epoch, setting.metric: value})
+                self.on_trial_result(None, trial, {"epoch": epoch, setting.objective.metric: value})
 
     def bracket_of(self, number: int) -> int:
         """Which bracket a trial belongs to; earlier ones, which stop more trials, get more of them, as in Ray's own."""

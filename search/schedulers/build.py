@@ -12,6 +12,7 @@ from search.schedulers.population import PopulationScheduler
 from search.schedulers.promoting import PromotingAsha
 from search.schedulers.rungs import Promotions
 from search.schedulers.setting import History, Setting
+from segcore.objective import Objective
 
 __all__ = ["SCHEDULERS", "History", "Setting", "build_promotions", "build_scheduler", "decision_epochs"]
 
@@ -65,41 +66,35 @@ SCHEDULERS: dict[str, Callable[[SchedulerConfig, Setting], TrialScheduler]] = {
 
 def build_scheduler(
     options: SchedulerConfig,
+    objective: Objective,
     *,
-    metric: str,
-    mode: str,
     max_epochs: int,
     seed: int = 0,
     history: History,
     unfinished: Iterable[int] = (),
     snapshots: Snapshots | None = None,
     promotions: Promotions | None = None,
-    second_metric: str | None = None,
 ) -> TrialScheduler:
     """The scheduler of that name, as if it had seen `history` itself.
 
     Args:
         options: Its name and options.
-        metric: Key of the reports that trials are compared by.
-        mode: `max` or `min`.
+        objective: What trials are compared by.
         max_epochs: Epochs of a trial that nobody stops.
         seed: Decides what a scheduler draws.
         history: What trials reported in earlier sessions; they are not judged again there.
         unfinished: Those of them that go on.
         snapshots: Where pbt keeps what may be copied.
         promotions: Who waits, from `build_promotions`; without it, asha stops whom it does not let pass.
-        second_metric: Key of the reports' cost, which `promotions` weigh where they were built for one.
     """
-    setting = Setting(
-        metric, mode, max_epochs, seed, history, frozenset(unfinished), snapshots, promotions, second_metric
-    )
+    setting = Setting(objective, max_epochs, seed, history, frozenset(unfinished), snapshots, promotions)
     return SCHEDULERS[options.name](options, setting)
 
 
 def build_promotions(
     options: SchedulerConfig,
+    objective: Objective,
     *,
-    mode: str,
     max_epochs: int,
     history: History,
     unfinished: Iterable[int] = (),
@@ -107,12 +102,12 @@ def build_promotions(
 ) -> Promotions | None:
     """Who waits at which rung, where the scheduler pauses trials rather than stopping them; else None.
 
-    `costs` are those of earlier trials in a search with a second metric, and None in one without.
+    `costs` are those of earlier trials.
     """
     if options.name != "asha" or not options.promote:
         return None
     rungs_below = decision_epochs(options, max_epochs)
-    promotions = Promotions(rungs_below, options.reduction_factor, mode, has_cost=costs is not None)
+    promotions = Promotions(rungs_below, options.reduction_factor, objective)
     promotions.replay(history, unfinished, costs)
     return promotions
 

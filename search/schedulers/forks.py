@@ -29,6 +29,7 @@ from search.space.domains import (
 from search.space.tree import Space
 from search.study.observations import PARAMS_ATTR
 from segcore.checkpoint.files import link_file
+from segcore.objective import Objective
 
 PARENT_ATTR = "parent"
 """User attribute of a fork: `[number, epoch]`, the trial and the epoch that it goes on from."""
@@ -112,14 +113,14 @@ class Forks:
         population: The rules.
         space: What the settings of a fork are altered within.
         snapshots: What forks go on from.
-        mode: `max` or `min`.
+        objective: What trials are compared by.
         seed: The search's seed.
     """
 
     population: Population
     space: Space
     snapshots: Snapshots
-    mode: str
+    objective: Objective
     seed: int = 0
 
     def prepare(self, study: optuna.Study) -> bool:
@@ -165,9 +166,8 @@ class Forks:
         return trials[int(rng.choice(found[point]))], point
 
     def _best_at(self, trials: Sequence[FrozenTrial], point: int) -> list[int]:
-        sign = 1.0 if self.mode == "max" else -1.0
         members = {
-            trial.number: sign * trial.intermediate_values[point]
+            trial.number: self.objective.sign * trial.intermediate_values[point]
             for trial in trials
             if trial.state in (TrialState.RUNNING, TrialState.COMPLETE)
             and point in trial.intermediate_values

@@ -23,7 +23,7 @@ class MedianRule(FIFOScheduler):  # type: ignore[misc]
 
     def __init__(self, setting: Setting, grace_period: int, min_samples: int) -> None:
         super().__init__()
-        self._metric = setting.metric
+        self._metric = setting.objective.metric
         self._setting = setting
         self._grace_period = grace_period
         self._min_samples = min_samples
@@ -31,7 +31,7 @@ class MedianRule(FIFOScheduler):  # type: ignore[misc]
         self._means: dict[int, dict[int, float]] = {}  # epoch -> trial -> mean from the grace period up to it
         for number, epochs in setting.history.items():
             for epoch, value in sorted(epochs.items()):
-                self._record(number, epoch, setting.sign * value)
+                self._record(number, epoch, setting.objective.sign * value)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Stops a trial, or lets it go on; a report that was told before is not judged again."""

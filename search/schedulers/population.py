@@ -24,7 +24,7 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def __init__(self, setting: Setting, population: Population) -> None:
         super().__init__()
-        self._metric = setting.metric
+        self._metric = setting.objective.metric
         self._setting = setting
         self._population = population
         self._values: dict[int, dict[int, float]] = {point: {} for point in population.points}
@@ -33,7 +33,7 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
             if number not in setting.unfinished and max(epochs, default=0) < setting.max_epochs:
                 self._left.add(number)
             for point in epochs.keys() & self._values.keys():
-                self._values[point][number] = _comparable(setting.sign * epochs[point])
+                self._values[point][number] = _comparable(setting.objective.sign * epochs[point])
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Starts a member, or goes on with one that was here before."""

@@ -17,7 +17,7 @@ class PromotingAsha(FIFOScheduler):  # type: ignore[misc]
 
     def __init__(self, setting: Setting, promotions: Promotions) -> None:
         super().__init__()
-        self._metric = setting.metric
+        self._metric = setting.objective.metric
         self._setting = setting
         self._promotions = promotions
 
@@ -27,6 +27,7 @@ class PromotingAsha(FIFOScheduler):  # type: ignore[misc]
         if report is None or report[1] >= self._setting.max_epochs:
             return str(TrialScheduler.CONTINUE)
         number, epoch, value = report
-        cost = result.get(self._setting.second_metric) if self._setting.second_metric else None
-        goes_on = self._promotions.goes_on(number, epoch, self._setting.sign * value, cost)
+        objective = self._setting.objective
+        cost = result.get(objective.second) if objective.second else None
+        goes_on = self._promotions.goes_on(number, epoch, objective.sign * value, cost)
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)

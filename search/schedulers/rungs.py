@@ -16,6 +16,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from search.runs.pareto import pareto_order
+from segcore.objective import Objective
 
 
 class Promotions:
@@ -24,15 +25,14 @@ class Promotions:
     Args:
         rungs: Their epochs, ascending, below the last epoch.
         reduction_factor: One of so many goes on from each rung.
-        mode: `max` or `min`.
-        has_cost: Trials are ranked by value and cost; one whose cost is unknown is the dearest.
+        objective: What trials are compared by; with a cost, one whose cost is unknown is the dearest.
     """
 
-    def __init__(self, rungs: Sequence[int], reduction_factor: int, mode: str, *, has_cost: bool = False) -> None:
+    def __init__(self, rungs: Sequence[int], reduction_factor: int, objective: Objective) -> None:
         self._factor = reduction_factor
-        self._has_cost = has_cost
+        self._has_cost = objective.second is not None
         self._costs: dict[int, float] = {}
-        self._sign = 1.0 if mode == "max" else -1.0
+        self._sign = objective.sign
         self._best: dict[int, float] = {}
         self._values: dict[int, dict[int, float]] = {rung: {} for rung in rungs}
         self._passed: dict[int, set[int]] = {rung: set() for rung in rungs}

@@ -34,6 +34,7 @@ from search.show.quoting import (
     quote,
 )
 from segcore.errors import SegsearchError
+from segcore.objective import Objective
 from segcore.sealed.card import CARD_FILE, read_card
 
 METRICS = {
@@ -59,16 +60,16 @@ def run_details(name_or_path: str, results: Path) -> dict[str, Any]:
     card = _card(paths)
     trials = read_table(paths.trials) if paths.trials.exists() else []
     settings = _search_settings(paths)
-    mode, second_metric = str(settings["mode"]), settings.get("second_metric")
-    best = best_trial(trials, mode)
+    objective = Objective(settings["metric"], settings["mode"], settings.get("second_metric"))
+    best = best_trial(trials, objective)
     return {
         "run": {**read_json(paths.run), **_run_row(paths), "folder": str(paths.root)},
         "states": dict(Counter(row["state"] for row in trials)),
         "best_trial": best["number"] if best else None,
-        "trials": ranked(trials, mode),
-        "metric": settings["metric"],
-        "second_metric": second_metric,
-        "front": _front(trials, second_metric, mode) if second_metric else [],
+        "trials": ranked(trials, objective),
+        "metric": objective.metric,
+        "second_metric": objective.second,
+        "front": _front(trials, objective),
         "confirmation": read_json(paths.confirmation) if paths.confirmation.exists() else None,
         "ledger": read_json(paths.ledger) if paths.ledger.exists() else None,
         "card": card,
@@ -134,17 +135,17 @@ def _trial_table(details: dict[str, Any], top: int) -> Table:
     return table
 
 
-def _front(trials: list[dict[str, Any]], second_metric: str, mode: str) -> list[dict[str, Any]]:
+def _front(trials: list[dict[str, Any]], objective: Objective) -> list[dict[str, Any]]:
     """A record for each trial that no other one beats in both metrics, best value first, and so cheapest last."""
     rows = {row["number"]: row for row in trials}
     return [
         {
             "trial": number,
             "value": rows[number]["value"],
-            "cost": rows[number][second_metric],
+            "cost": rows[number][str(objective.second)],
             "settings": settings_of(rows[number]),
         }
-        for number in pareto_front(trials, second_metric, mode)
+        for number in pareto_front(trials, objective)
     ]
 
 

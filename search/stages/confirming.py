@@ -28,6 +28,7 @@ from search.runs.paths import RunPaths, read_json, write_json
 from search.runs.tables import settings_of
 from segcore.config import TrainConfig
 from segcore.data.pairs.samples import Sample
+from segcore.objective import Objective
 
 log = logging.getLogger("segsearch")
 
@@ -65,7 +66,7 @@ def confirm(
     """
     settings, search = config.search.confirm, config.search
     assert settings is not None
-    top = top_trials(trials, search.mode, settings.top_k)
+    top = top_trials(trials, search.objective, settings.top_k)
     if not top:
         return True
     seeds = other_seeds(config, settings.seeds)
@@ -75,7 +76,7 @@ def confirm(
     log.info("confirming: the best trials, %s, each with %d other seeds", numbers, len(seeds))
     if not run_again(config, paths, cache_path, everything, console, keep_weights=True):
         return False
-    found = outcomes(paths, everything, search.metric, search.mode)
+    found = outcomes(paths, everything, search.objective)
     candidates = [_candidate(config, row, configs[row["number"]], wanted[row["number"]], found, val) for row in top]
     if all(len(candidate.values) < 2 for candidate in candidates):
         errors = {outcome.error for outcome in found.values() if outcome.error}
@@ -83,11 +84,10 @@ def confirm(
         paths.confirmation.unlink(missing_ok=True)
         return True
     groups = image_groups(search.metric, val)
-    cost = search.second_metric or "cost/parameters"
-    record = decide(candidates, groups, metric=search.metric, mode=search.mode, seeds=seeds, cost=cost)
+    record = decide(candidates, groups, search.objective, seeds)
     write_json(paths.confirmation, record)
     log.info("confirmed: %s", record["reason"])
-    tidy(paths, [_best_rerun(row, search.mode) for row in record["candidates"]])
+    tidy(paths, [_best_rerun(row, search.objective) for row in record["candidates"]])
     return True
 
 
@@ -137,7 +137,7 @@ def _candidate(
     )
 
 
-def _best_rerun(row: Mapping[str, Any], mode: str) -> int:
+def _best_rerun(row: Mapping[str, Any], objective: Objective) -> int:
     """The number of a candidate's best training."""
     numbers = dict(row["reruns"])
-    return int(numbers[(max if mode == "max" else min)(row["values"], key=lambda pair: pair[1])[0]])
+    return int(numbers[max(row["values"], key=lambda pair: objective.sign * pair[1])[0]])

@@ -25,7 +25,7 @@ from search.reruns.trainings import (
 )
 from search.runs.folder import held, stored_config
 from search.runs.paths import RunPaths, read_json, write_json
-from search.runs.reading import read_sources
+from search.runs.sources import read_sources
 from search.runs.tables import best_trial, read_table
 from search.space.parse import parse_space
 from search.stages.checking import same_data
@@ -99,7 +99,7 @@ def winner_of(config: SearchConfig, paths: RunPaths, trials: Sequence[dict[str, 
     confirmation = read_confirmation(config, paths)
     if confirmation is not None:
         return int(confirmation["winner"])
-    best = best_trial(list(trials), config.search.mode)
+    best = best_trial(list(trials), config.search.objective)
     if best is None:
         resume = run_command("resume", paths.root)
         raise RunError(f"no trial of {paths.name!r} has come to a value yet; go on with: {resume}")
@@ -124,7 +124,7 @@ def _plan(
         if PARAMS_ATTR in trial.user_attrs
     }
     base = _baseline(config, paths, begin, params[winner])
-    return make_plan(base, parse_space(config.space, base), winner, params, trials, config.search.mode)
+    return make_plan(base, parse_space(config.space, base), winner, params, trials, config.search.objective)
 
 
 def _baseline(config: SearchConfig, paths: RunPaths, begin: Sequence[str], winning: Mapping[str, Any]) -> TrainConfig:
@@ -165,8 +165,9 @@ def _train(config: SearchConfig, paths: RunPaths, cache_path: Path, cells: Cells
 def _record(
     config: SearchConfig, paths: RunPaths, plan: Plan, cells: Cells, seeds: Sequence[int], val: Sequence[Sample]
 ) -> dict[str, Any]:
-    metric, mode = config.search.metric, config.search.mode
-    found = outcomes(paths, [rerun for by_seed in cells.values() for rerun in by_seed.values()], metric, mode)
+    objective = config.search.objective
+    metric = objective.metric
+    found = outcomes(paths, [rerun for by_seed in cells.values() for rerun in by_seed.values()], objective)
     ended = {cell: {seed: found[rerun.number] for seed, rerun in by_seed.items()} for cell, by_seed in cells.items()}
     images = {
         cell: {seed: outcome.images for seed, outcome in by_seed.items() if outcome.images is not None}
@@ -182,7 +183,6 @@ def _record(
     }
     shares = importances(read_sources(paths)) or {"shares": [], "num_trials": 0}
     return build_ledger(
-        plan, images, values, failed,
-        metric=metric, mode=mode, seeds=seeds, groups=image_groups(metric, val),
+        plan, images, values, failed, objective, seeds=seeds, groups=image_groups(metric, val),
         half_of=val_halves(val, config.data.seed), shares=shares["shares"], num_trials=shares["num_trials"],
     )  # fmt: skip

@@ -214,7 +214,7 @@ def _search(config: SearchConfig, paths: RunPaths, cache_path: Path, console: Co
 
     done, best = _so_far(config, paths)
     progress = ProgressCallback(
-        console, metric=config.search.metric, mode=config.search.mode, num_samples=config.search.num_samples,
+        console, config.search.objective, num_samples=config.search.num_samples,
         num_epochs=config.train.epochs, done=done, best=best,
     )  # fmt: skip
     callbacks: list[Any] = [progress]
@@ -223,7 +223,7 @@ def _search(config: SearchConfig, paths: RunPaths, cache_path: Path, console: Co
         callbacks.append(
             WandbCallback(
                 project=tracking.project, group=tracking.group or paths.name, run_dir=paths.root, mode=tracking.mode,
-                entity=tracking.entity, tags=tracking.tags, metric=config.search.metric, metric_mode=config.search.mode,
+                entity=tracking.entity, tags=tracking.tags, objective=config.search.objective,
             )
         )  # fmt: skip
     with timed(paths, "search"):
@@ -272,11 +272,10 @@ def _so_far(config: SearchConfig, paths: RunPaths) -> tuple[dict[str, int], tupl
     tables = build_tables(
         stored_trials(paths.storage_url, paths.name),
         read_events(paths.events),
-        metric=config.search.metric,
-        mode=config.search.mode,
+        config.search.objective,
     )
     counts = Counter(row["state"] for row in tables.trials if row["state"] != "running")
-    best = best_trial(tables.trials, config.search.mode)
+    best = best_trial(tables.trials, config.search.objective)
     return dict(counts), (best["value"], best["number"]) if best else None
 
 

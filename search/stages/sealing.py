@@ -17,6 +17,7 @@ from segcore.data.pairs.leaks import leak_counts
 from segcore.data.pairs.samples import DatasetIndex
 from segcore.data.pixels.cache_file import SampleCache
 from segcore.errors import BundleError, TrainingError
+from segcore.objective import Objective
 from segcore.scores.crossfit import CrossFit, optimism_of_threshold, optimism_on_test
 from segcore.scores.scoring import score_images, summarize
 from segcore.sealed.bundle import Bundle, load_bundle, write_bundle
@@ -52,7 +53,7 @@ def seal_search(
             )  # fmt: skip
         log.warning("trial %d was confirmed but left no readable checkpoint; taking the search's best trial", number)
     candidates = list(trials)
-    while (winner := best_trial(candidates, config.search.mode)) is not None:
+    while (winner := best_trial(candidates, config.search.objective)) is not None:
         number = winner["number"]
         best = newest_readable(paths, number)
         if best is not None:
@@ -92,7 +93,7 @@ class TrainedModel:
 
 def confirmed_model(paths: RunPaths, confirmation: Mapping[str, Any]) -> TrainedModel | None:
     """Of the winner's trainings, the search's own and those with other seeds, the one with the best value on val."""
-    metric, sign = confirmation["metric"], 1.0 if confirmation["mode"] == "max" else -1.0
+    objective = Objective(confirmation["metric"], confirmation["mode"])
     row = next(row for row in confirmation["candidates"] if row["trial"] == confirmation["winner"])
     found = []
     if (own := newest_readable(paths, row["trial"])) is not None:
@@ -101,7 +102,7 @@ def confirmed_model(paths: RunPaths, confirmation: Mapping[str, Any]) -> Trained
         if (best := newest_readable(paths.reruns, number)) is not None:
             train = TrainConfig.model_validate(read_json(paths.reruns.trainings)["trainings"][number]["train"])
             found.append(TrainedModel(best, paths.reruns, number, train))
-    return max(found, key=lambda model: sign * model.best.metrics[metric], default=None)
+    return max(found, key=lambda model: objective.sign * model.best.metrics[objective.metric], default=None)
 
 
 def _origin(paths: RunPaths, number: int, model: TrainedModel) -> dict[str, Any]:
@@ -131,7 +132,7 @@ def still_sealed(
         origin = _origin(paths, confirmation["winner"], model)
         is_same = _sealed_origin(card) == origin and card.get("confirmed") == _confirmed(confirmation)
         return card if is_same and "scores" in card else None
-    winner = best_trial(trials, config.search.mode)
+    winner = best_trial(trials, config.search.objective)
     best = newest_readable(paths, winner["number"]) if winner else None
     if winner is None or best is None or "scores" not in card:
         return None

@@ -1,7 +1,7 @@
 """How trials end in the study: told once, as what they were; and what a stop left untold, told from the journal."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
@@ -10,19 +10,15 @@ from optuna.trial import FrozenTrial, TrialState
 from search.runs.journal import OUT_OF_MEMORY, epochs_by_trial, errors_by_trial, is_finished
 from search.study.observations import COST_ATTR, FAILURE_ATTR, MEMORY_CONSTRAINT
 from search.study.storage import trial_id_of, write_reports
-
-
-def best_value(values: Sequence[float], mode: str) -> float:
-    """The best of a trial's epochs."""
-    return max(values) if mode == "max" else min(values)
+from segcore.objective import Objective
 
 
 def tell_end(
     study: optuna.Study,
     number: int,
     values: Mapping[int, float],
+    objective: Objective,
     *,
-    mode: str,
     finished: bool = False,
     failure: str | None = None,
 ) -> None:
@@ -32,7 +28,7 @@ def tell_end(
         study: The study.
         number: The trial's number.
         values: Its epochs' values; without any, or with one that is no number, it failed.
-        mode: `max` or `min`.
+        objective: Says which of its epochs is the best.
         finished: It reported its last epoch.
         failure: The kind of its failure, if it failed.
     """
@@ -50,14 +46,12 @@ def tell_end(
         trial.set_user_attr(FAILURE_ATTR, failure)
         study.tell(number, state=TrialState.FAIL)
     elif finished:
-        study.tell(number, best_value(list(values.values()), mode))
+        study.tell(number, objective.best(values.values()))
     else:
         study.tell(number, state=TrialState.PRUNED)
 
 
-def reconcile(
-    study: optuna.Study, events: list[dict[str, Any]], *, metric: str, mode: str, second_metric: str | None = None
-) -> list[FrozenTrial]:
+def reconcile(study: optuna.Study, events: list[dict[str, Any]], objective: Objective) -> list[FrozenTrial]:
     """After a stop, brings the study up to the journal and returns the trials that have to go on.
 
     The journal is written first, so it may know of reports, of a last epoch, and of a failure that the study was never
@@ -68,24 +62,24 @@ def reconcile(
     to_requeue = []
     for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         rows = journal.get(frozen.number, {})
-        values = {epoch: float(row["metrics"][metric]) for epoch, row in rows.items()}
+        values = {epoch: float(row["metrics"][objective.metric]) for epoch, row in rows.items()}
         write_reports(study, {(frozen._trial_id, epoch): value for epoch, value in values.items()})
-        if second_metric is not None and rows and COST_ATTR not in frozen.user_attrs:
-            cost = rows[min(rows)]["metrics"][second_metric]
+        if objective.second is not None and rows and COST_ATTR not in frozen.user_attrs:
+            cost = rows[min(rows)]["metrics"][objective.second]
             study._storage.set_trial_user_attr(frozen._trial_id, COST_ATTR, cost)
         if is_finished(rows):
-            tell_end(study, frozen.number, values, finished=True, mode=mode)
+            tell_end(study, frozen.number, values, objective, finished=True)
         elif frozen.number in errors:
-            tell_end(study, frozen.number, values, failure=errors[frozen.number]["kind"], mode=mode)
+            tell_end(study, frozen.number, values, objective, failure=errors[frozen.number]["kind"])
         else:
             to_requeue.append(frozen.number)
     trials = study.get_trials(deepcopy=True)
     return [trials[number] for number in to_requeue]
 
 
-def end_running(study: optuna.Study, *, mode: str) -> int:
+def end_running(study: optuna.Study, objective: Objective) -> int:
     """Ends the trials that a time budget cut off: PRUNED at their last report, FAIL without one; returns how many."""
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     for frozen in running:
-        tell_end(study, frozen.number, frozen.intermediate_values, mode=mode)
+        tell_end(study, frozen.number, frozen.intermediate_values, objective)
     return len(running)

@@ -26,6 +26,7 @@ from search.study.recording import (
     in_space,
 )
 from segcore.config import TrainConfig
+from segcore.objective import Objective
 
 SPACE_ATTR = "space"
 """User attribute of the study: the space that its trials were last compared with."""
@@ -99,9 +100,9 @@ def _widen(connection: sqlite3.Connection, name: str, own: BaseDistribution) -> 
     connection.executemany("UPDATE trial_params SET distribution_json = ?, param_value = ? WHERE param_id = ?", changes)
 
 
-def end_outside(study: optuna.Study, requeue: Sequence[FrozenTrial], *, mode: str) -> list[FrozenTrial]:
+def end_outside(study: optuna.Study, requeue: Sequence[FrozenTrial], objective: Objective) -> list[FrozenTrial]:
     """Ends the unfinished trials that the space no longer holds, at their last report, and returns the others."""
     outside = [trial for trial in requeue if trial.user_attrs.get(OUTSIDE_ATTR)]
     for trial in outside:
-        tell_end(study, trial.number, trial.intermediate_values, mode=mode)
+        tell_end(study, trial.number, trial.intermediate_values, objective)
     return [trial for trial in requeue if trial not in outside]

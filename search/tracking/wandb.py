@@ -22,10 +22,13 @@ from search.runs.paths import RunPaths
 from search.tracking.wandb_log import RunLog
 from search.tracking.wandb_run import Destination, Ending, Mode
 from search.tune.failures import describe_failure
+from segcore.objective import Objective
 
 log = logging.getLogger("segsearch")
 
 P = ParamSpec("P")
+
+VAL_IOU = Objective("val/iou")
 
 METRICS_WITHOUT_SLASH = ("lr",)
 _SECRET_NAME = re.compile(r"(token|secret|passw|api_?key|credential)", re.IGNORECASE)
@@ -73,8 +76,7 @@ class WandbCallback(Callback):  # type: ignore[misc]
             means offline with one warning.
         entity: User or team; None is the key's own.
         tags: Tags of every run.
-        metric: Which report decides the best epoch and the best trial.
-        metric_mode: `max` or `min`.
+        objective: What decides the best epoch and the best trial.
         config_of: What to show as a trial's config. Values that look like secrets are left out.
         run_id_of: A trial's name across sessions; with the run's folder it makes the run's id.
         checkpoints: Whose checkpoints the trials write; default: the run's.
@@ -89,14 +91,13 @@ class WandbCallback(Callback):  # type: ignore[misc]
         mode: Mode = "auto",
         entity: str | None = None,
         tags: Sequence[str] = (),
-        metric: str = "val/iou",
-        metric_mode: str = "max",
+        objective: Objective = VAL_IOU,
         config_of: Callable[[Trial], dict[str, Any]] = trial_config,
         run_id_of: Callable[[Trial], str] = trial_key,
         checkpoints: RunPaths | None = None,
     ) -> None:
         self._destination = Destination(project, group, Path(run_dir), mode, entity, tuple(tags))
-        self._metric, self._sign = metric, -1.0 if metric_mode == "min" else 1.0
+        self._objective = objective
         self._config_of, self._run_id_of = config_of, run_id_of
         self._checkpoints = checkpoints or RunPaths(Path(run_dir))
         self._open: dict[str, str] = {}
@@ -131,7 +132,7 @@ class WandbCallback(Callback):  # type: ignore[misc]
         row = metrics_of(result)
         step = int(result.get("epoch", result.get("training_iteration", 0)))
         self._log.row(key, step, row)
-        value = self._sign * row.get(self._metric, math.nan)
+        value = self._objective.sign * row.get(self._objective.metric, math.nan)
         if value > self._best.get(key, (-math.inf, {}))[0]:
             self._best[key] = value, {"epoch": step, **row}
 

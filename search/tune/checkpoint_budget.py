@@ -21,6 +21,7 @@ from search.runs.tables import STATES, best_trial, pareto_front
 from search.study.observations import COST_ATTR
 from search.study.storage import trial_id_of
 from segcore.checkpoint.files import delete_checkpoint, drop_state, folder_bytes
+from segcore.objective import Objective
 
 log = logging.getLogger("segsearch")
 
@@ -28,23 +29,21 @@ GIGABYTE = 1e9
 _ENDED = ("complete", "pruned", "failed")
 
 
-def drop_order(rows: Sequence[dict[str, Any]], *, mode: str, second_metric: str | None = None) -> list[int]:
+def drop_order(rows: Sequence[dict[str, Any]], objective: Objective) -> list[int]:
     """The trials whose checkpoints may go, the first to go first.
 
     Args:
         rows: `number`, `state`, `value` and, with a second metric, its key; as in the table of trials.
-        mode: `max` or `min`.
-        second_metric: Key of the cost, where there is one.
+        objective: What trials are compared by.
     """
     ended = [row for row in rows if row["state"] in _ENDED]
-    best = best_trial(ended, mode)
-    kept = set(pareto_front(ended, second_metric, mode)) if second_metric else set()
+    best = best_trial(ended, objective)
+    kept = set(pareto_front(ended, objective))
     kept |= {best["number"]} if best else set()
-    sign = 1.0 if mode == "max" else -1.0
 
     def worth(row: Mapping[str, Any]) -> tuple[bool, bool, float, int]:
         value = row["value"]
-        return value is not None, row["state"] != "failed", sign * (value or 0.0), -row["number"]
+        return value is not None, row["state"] != "failed", objective.sign * (value or 0.0), -row["number"]
 
     return [row["number"] for row in sorted(ended, key=worth) if row["number"] not in kept]
 
@@ -59,9 +58,8 @@ class CheckpointBudget(tune.Callback):  # type: ignore[misc]
         paths: The run.
         study: Says which trials have ended, and what they are worth.
         events: Told of each checkpoint before it is dropped.
+        objective: What trials are compared by.
         limit_gb: The budget in gigabytes; None: no limit.
-        mode: `max` or `min`.
-        second_metric: Key of the cost, where there is one.
     """
 
     def __init__(
@@ -69,17 +67,15 @@ class CheckpointBudget(tune.Callback):  # type: ignore[misc]
         paths: RunPaths,
         study: optuna.Study,
         events: EventLog,
+        objective: Objective,
         *,
         limit_gb: float | None,
-        mode: str,
-        second_metric: str | None = None,
     ) -> None:
         self._paths = paths
         self._study = study
         self._events = events
         self._limit_gb = limit_gb
-        self._mode = mode
-        self._second_metric = second_metric
+        self._objective = objective
         self._left: set[int] = set()
         self._open: set[int] = set()
         self._is_told = self._is_warned = False
@@ -153,8 +149,8 @@ class CheckpointBudget(tune.Callback):  # type: ignore[misc]
     def _keep_to_budget(self) -> None:
         if self._limit_gb is None or (excess := self.num_bytes - self._limit_gb * GIGABYTE) <= 0:
             return
-        rows = [_row(trial, self._mode, self._second_metric) for trial in self._study.get_trials(deepcopy=False)]
-        for number in drop_order(rows, mode=self._mode, second_metric=self._second_metric):
+        rows = [_row(trial, self._objective) for trial in self._study.get_trials(deepcopy=False)]
+        for number in drop_order(rows, self._objective):
             if excess <= 0:
                 return
             if self._sizes.get(number, 0):
@@ -180,10 +176,7 @@ class CheckpointBudget(tune.Callback):  # type: ignore[misc]
         return folder_bytes(self._paths.fork_checkpoints())
 
 
-def _row(trial: optuna.trial.FrozenTrial, mode: str, second_metric: str | None) -> dict[str, Any]:
-    values = [value for value in trial.intermediate_values.values() if value == value]  # without NaN
-    best = max if mode == "max" else min
-    cost = {second_metric: trial.user_attrs.get(COST_ATTR)} if second_metric else {}
-    return {
-        "number": trial.number, "state": STATES[trial.state.name], "value": best(values, default=None), **cost,
-    }  # fmt: skip
+def _row(trial: optuna.trial.FrozenTrial, objective: Objective) -> dict[str, Any]:
+    cost = {objective.second: trial.user_attrs.get(COST_ATTR)} if objective.second else {}
+    value = objective.best(trial.intermediate_values.values())
+    return {"number": trial.number, "state": STATES[trial.state.name], "value": value, **cost}

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from search.runs.journal import GOES_ON, RETRIED_ALONE
 from search.tune.failures import describe_failure
+from segcore.objective import Objective
 
 log = logging.getLogger("segsearch")
 
@@ -26,8 +27,7 @@ class ProgressCallback(Callback):  # type: ignore[misc]
 
     Args:
         console: Where to show it; a live table when it is a terminal, plain lines otherwise.
-        metric: Key of the reports that is searched.
-        mode: `max` or `min`.
+        objective: What trials are compared by.
         num_samples: Trials of the whole search.
         num_epochs: Epochs of a complete trial.
         done: Trials that ended in earlier sessions, by state.
@@ -38,9 +38,8 @@ class ProgressCallback(Callback):  # type: ignore[misc]
     def __init__(
         self,
         console: Console,
+        objective: Objective,
         *,
-        metric: str,
-        mode: str,
         num_samples: int,
         num_epochs: int,
         done: dict[str, int] | None = None,
@@ -48,7 +47,7 @@ class ProgressCallback(Callback):  # type: ignore[misc]
         names: Mapping[int, str] | None = None,
     ) -> None:
         self._console = console
-        self._metric, self._mode = metric, mode
+        self._objective, self._metric = objective, objective.metric
         self._num_samples, self._num_epochs = num_samples, num_epochs
         self._counts: Counter[str] = Counter(done or {})
         self._best = best
@@ -94,7 +93,7 @@ class ProgressCallback(Callback):  # type: ignore[misc]
             return
         number, value = _number(trial), float(result[self._metric])
         self._running[number] = result
-        if self._best is None or (value > self._best[0] if self._mode == "max" else value < self._best[0]):
+        if self._objective.better(value, self._best[0] if self._best else None):
             self._best = (value, number)
             mark = "  best so far"
         else:

@@ -47,6 +47,7 @@ from search.tune.searcher import StudySearcher
 from search.tune.specs import SpecMaker, resources_of
 from search.tune.stopping import SearchStopper
 from segcore.config import TrainConfig
+from segcore.objective import Objective
 from segcore.trainable import train_trial
 from segcore.training.cost import LATENCY
 
@@ -77,15 +78,15 @@ def run_search(
     """
     base = config.train_config()
     space = parse_space(config.space, base)
-    metric, mode, second_metric = config.search.metric, config.search.mode, config.search.second_metric
+    objective = config.search.objective
     fit_history(paths.study, config.space, base)
-    study = open_study(paths.storage_url, paths.name, mode=mode, sampler=None)
-    requeue = reconcile(study, read_events(paths.events), metric=metric, mode=mode, second_metric=second_metric)
-    requeue = end_outside(study, requeue, mode=mode)
+    study = open_study(paths.storage_url, paths.name, mode=objective.mode, sampler=None)
+    requeue = reconcile(study, read_events(paths.events), objective)
+    requeue = end_outside(study, requeue, objective)
     asked = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
     remaining = config.search.num_samples - len(asked) + len(requeue)
     if remaining <= 0:
-        save_tables(study, paths, metric=metric, mode=mode, second_metric=second_metric)
+        save_tables(study, paths, objective)
         close_study(study)
         return True
     stopper = SearchStopper(config.search, study.get_trials(deepcopy=False), stage_seconds(paths, "search"))
@@ -96,11 +97,11 @@ def run_search(
     options, history = config.search.scheduler, history_of(study)
     promotions = build_promotions(
         options,
-        mode=mode,
+        objective,
         max_epochs=base.train.epochs,
         history=history,
         unfinished=[trial.number for trial in requeue],
-        costs=costs_of(study) if second_metric is not None else None,
+        costs=costs_of(study),
     )
     if promotions is not None:
         requeue = [trial for trial in requeue if trial.number not in promotions.waiting]
@@ -125,10 +126,10 @@ def run_search(
         paths,
         session,
         cache_path,
-        metric,
+        objective.metric,
         resources,
         decision_epochs(options, base.train.epochs),
-        measure_latency=second_metric == LATENCY,
+        measure_latency=objective.second == LATENCY,
         retry_out_of_memory=config.resources.retry_out_of_memory,
     )
     searcher = StudySearcher(
@@ -137,29 +138,25 @@ def run_search(
         spec_maker,
         build_proposer(config, study, space, base),
         base=base,
-        metric=metric,
-        mode=mode,
+        objective=objective,
         num_samples=config.search.num_samples,
         retries=Retries(requeue, retried_trials(read_events(paths.events)), spec_maker.alone),
         promotions=promotions,
         forks=_forks(config, space, paths),
-        second_metric=second_metric,
     )
     scheduler = build_scheduler(
         options,
-        metric=metric,
-        mode=mode,
+        objective,
         max_epochs=base.train.epochs,
         seed=config.search.seed,
         history=history,
         unfinished=[trial.number for trial in requeue],
         snapshots=Snapshots(paths),
         promotions=promotions,
-        second_metric=second_metric,
     )
     events = EventLog(paths.events)
     limit_gb = config.resources.checkpoints_gb
-    budget = CheckpointBudget(paths, study, events, limit_gb=limit_gb, mode=mode, second_metric=second_metric)
+    budget = CheckpointBudget(paths, study, events, objective, limit_gb=limit_gb)
     with terminate_as_interrupt() as interrupted, memory_kills_end_one_trial():
         tuner = tune.Tuner(
             tune.with_resources(trainable, resources_of),
@@ -188,7 +185,7 @@ def run_search(
     if by_rule:
         _end_by_rule(stopper, study, paths, config.search)
     else:
-        save_tables(study, paths, metric=metric, mode=mode, second_metric=second_metric)
+        save_tables(study, paths, objective)
     is_whole = by_rule or not (interrupted or _is_unfinished(study, config))
     budget.settle()
     close_study(study)
@@ -204,25 +201,22 @@ def _end_by_rule(stopper: SearchStopper, study: optuna.Study, paths: RunPaths, s
     """Ends what was running when a stopping rule was met, says which rule, and writes the tables."""
     if stopper.stopped_by is None:
         return
-    metric, mode, second_metric = search.metric, search.mode, search.second_metric
     events = EventLog(paths.events)
     for number, event in waiting_alone(read_events(paths.events)).items():
         events.error(number, OUT_OF_MEMORY, event["message"])
     events.close()
-    reconcile(study, read_events(paths.events), metric=metric, mode=mode, second_metric=second_metric)
-    num_ended = end_running(study, mode=mode)
+    reconcile(study, read_events(paths.events), search.objective)
+    num_ended = end_running(study, search.objective)
     stop = stopper.stopped_by
     log.info("stopped by search.%s: %s; running trials that end here: %d", stop.rule, stop.detail, num_ended)
     update_run(paths, stopped_by=asdict(stop))
-    save_tables(study, paths, metric=metric, mode=mode, second_metric=second_metric)
+    save_tables(study, paths, search.objective)
 
 
-def save_tables(
-    study: optuna.Study, paths: RunPaths, *, metric: str, mode: str, second_metric: str | None = None
-) -> Tables:
+def save_tables(study: optuna.Study, paths: RunPaths, objective: Objective) -> Tables:
     """Writes `trials.parquet` and `epochs.parquet` as they stand."""
     trials, events = study.get_trials(deepcopy=False), read_events(paths.events)
-    tables = build_tables(trials, events, metric=metric, mode=mode, second_metric=second_metric)
+    tables = build_tables(trials, events, objective)
     write_tables(tables, paths.trials, paths.epochs)
     return tables
 
@@ -260,9 +254,8 @@ def build_proposer(config: SearchConfig, study: optuna.Study, space: Space, base
         num_samples=search.num_samples,
         max_epochs=base.train.epochs,
         rungs=decision_epochs(search.scheduler, base.train.epochs),
-        mode=search.mode,
+        objective=search.objective,
         first=first,
-        has_cost=search.second_metric is not None,
     )
     for trial in observations(study):
         point = point_in(space, base, trial.params)
@@ -283,7 +276,7 @@ def _forks(config: SearchConfig, space: Space, paths: RunPaths) -> Forks | None:
     if options.name != "pbt":
         return None
     return Forks(
-        Population.of(options, config.train.epochs), space, Snapshots(paths), mode=search.mode, seed=search.seed
+        Population.of(options, config.train.epochs), space, Snapshots(paths), search.objective, seed=search.seed
     )
 
 

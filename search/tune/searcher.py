@@ -21,52 +21,13 @@ from search.schedulers.forks import Forks
 from search.schedulers.rungs import Promotions
 from search.space.parse import apply
 from search.space.tree import Space
-from search.study.endings import (
-    best_value,
-    end_running,
-    reconcile,
-    tell_end,
-)
-from search.study.observations import (
-    COST_ATTR,
-    FAILURE_ATTR,
-    MEMORY_CONSTRAINT,
-    ORIGIN_ATTR,
-    PARAMS_ATTR,
-    RAY_IDS_ATTR,
-    Observation,
-    costs_of,
-    history_of,
-    observations,
-)
+from search.study.endings import tell_end
+from search.study.observations import COST_ATTR, ORIGIN_ATTR, PARAMS_ATTR, RAY_IDS_ATTR, costs_of
 from search.study.recording import record_params
-from search.study.storage import (
-    ReportBuffer,
-    open_study,
-    stored_trials,
-    trial_id_of,
-)
+from search.study.storage import ReportBuffer, trial_id_of
 from search.tune.retries import Retries
 from segcore.config import TrainConfig
-
-__all__ = [
-    "COST_ATTR",
-    "FAILURE_ATTR",
-    "MEMORY_CONSTRAINT",
-    "PARAMS_ATTR",
-    "RAY_IDS_ATTR",
-    "Observation",
-    "StudySearcher",
-    "best_value",
-    "costs_of",
-    "end_running",
-    "history_of",
-    "observations",
-    "open_study",
-    "reconcile",
-    "stored_trials",
-    "tell_end",
-]
+from segcore.objective import Objective
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]
@@ -78,13 +39,11 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         spec_of: Makes a trial's spec for the trainable from its number and its config.
         proposer: Chooses what new trials run with.
         base: The config that the searched keys are put into.
-        metric: Key of the reports that is searched.
-        mode: `max` or `min`.
+        objective: What is searched; of a cost beside it, a trial's first report counts.
         num_samples: Trials that the study shall hold in the end.
         retries: Who goes on under its number: those that were running when an earlier session ended come first.
         promotions: Who waits at which rung, where trials wait rather than being stopped.
         forks: Enqueues the fork that is due, where the scheduler replaces trials by forks of others.
-        second_metric: Key of the reports that is kept low beside the metric: a trial's first one is its cost.
     """
 
     def __init__(
@@ -95,15 +54,14 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         proposer: Proposer,
         *,
         base: TrainConfig,
-        metric: str,
-        mode: str,
+        objective: Objective,
         num_samples: int,
         retries: Retries[FrozenTrial] | None = None,
         promotions: Promotions | None = None,
         forks: Forks | None = None,
-        second_metric: str | None = None,
     ) -> None:
-        super().__init__(metric=metric, mode=mode)
+        super().__init__(metric=objective.metric, mode=objective.mode)
+        self._objective = objective
         self._study = study
         self._space = space
         self._spec_of = spec_of
@@ -113,7 +71,6 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._proposer = proposer
         self._promotions = promotions
         self._forks = forks
-        self._second_metric = second_metric
         self._costs = costs_of(study)
         self._numbers: dict[str, int] = {}
         self._values: dict[int, dict[int, float]] = {}
@@ -216,15 +173,15 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         """No trial comes any more: those that still wait are told as what they are, stopped at a rung."""
         for number in sorted(self._promotions.waiting if self._promotions else ()):
             frozen = self._study._storage.get_trial(trial_id_of(self._study, number))  # of an earlier session, maybe
-            tell_end(self._study, number, frozen.intermediate_values, mode=self.mode)
+            tell_end(self._study, number, frozen.intermediate_values, self._objective)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Takes a report; it is in the study within `storage.FLUSH_S` seconds, or at the trial's end."""
         number = self._numbers[trial_id]
         epoch, value = int(result["epoch"]), float(result[self.metric])
         self._values.setdefault(number, {})[epoch] = value
-        if self._second_metric is not None and number not in self._costs:
-            self._take_cost(number, result[self._second_metric])
+        if self._objective.second is not None and number not in self._costs:
+            self._take_cost(number, result[self._objective.second])
         self._proposer.reported(number, epoch, value)
         self._reports.add(number, epoch, value)
 
@@ -247,7 +204,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         if self.is_waiting(number):
             return
         values = self._values.get(number, {})
-        tell_end(self._study, number, values, finished=bool(result and result.get("finished")), mode=self.mode)
+        tell_end(self._study, number, values, self._objective, finished=bool(result and result.get("finished")))
 
     def fail(self, trial_id: str, kind: str) -> None:
         """Ends a trial that had an error of a kind of `search.tune.failures`, or queues it to go on."""
@@ -261,7 +218,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             self._retries.out_of_memory(self._frozen(number))
         else:
             self._proposer.ended(number, failed=True)
-            tell_end(self._study, number, values, failure=kind, mode=self.mode)
+            tell_end(self._study, number, values, self._objective, failure=kind)
 
     def flush_if_due(self) -> None:
         """Writes collected reports to the study when it is time to."""

@@ -14,6 +14,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from search.config.tree import SearchSettings
+from segcore.objective import Objective
 
 MIN_EXCESSES = 5
 
@@ -26,7 +27,7 @@ class Stop:
     detail: str
 
 
-def expected_gain(values: Sequence[float], num_more: int, mode: str = "max") -> float:
+def expected_gain(values: Sequence[float], num_more: int, objective: Objective) -> float:
     """How much `num_more` further trials together may be expected to better the best of `values`.
 
     The assumption: trials are independent draws of one distribution whose tail above the k-th best value,
@@ -42,7 +43,7 @@ def expected_gain(values: Sequence[float], num_more: int, mode: str = "max") -> 
     Args:
         values: One value a trial, at least 2.
         num_more: How many further trials.
-        mode: `max` or `min`.
+        objective: Says which is the best.
 
     Returns:
         The gain in the metric's own unit, 0 or more.
@@ -58,9 +59,8 @@ def expected_gain(values: Sequence[float], num_more: int, mode: str = "max") -> 
     n = len(values)
     if n < 2:
         raise ValueError(f"needs at least 2 values, found {n}")
-    sign = 1.0 if mode == "max" else -1.0
     k = min(n, max(MIN_EXCESSES, n // 5))
-    top = sorted((sign * value for value in values), reverse=True)[:k]
+    top = sorted((objective.sign * value for value in values), reverse=True)[:k]
     mean_excess = sum(value - top[-1] for value in top[:-1]) / (k - 1)
     return mean_excess * sum(1.0 / i for i in range(n + 1, n + num_more + 1))
 
@@ -82,6 +82,7 @@ class SearchStopper(tune.Stopper, tune.Callback):  # type: ignore[misc]
 
     def __init__(self, settings: SearchSettings, trials: Iterable[FrozenTrial], used_s: float = 0.0) -> None:
         self._settings = settings
+        self._objective = settings.objective
         self._started = time.monotonic() - used_s
         self._best: dict[int, float] = {}
         self._ended: set[int] = set()
@@ -125,7 +126,7 @@ class SearchStopper(tune.Stopper, tune.Callback):  # type: ignore[misc]
         target, metric = self._settings.target, self._settings.metric
         if target is None or not self._best:
             return None
-        sign = 1.0 if self._settings.mode == "max" else -1.0
+        sign = self._objective.sign
         number, value = max(self._best.items(), key=lambda item: (sign * item[1], -item[0]))
         if sign * value < sign * target:
             return None
@@ -151,8 +152,8 @@ class SearchStopper(tune.Stopper, tune.Callback):  # type: ignore[misc]
     def _note(self, number: int, value: float) -> None:
         if not math.isfinite(value):
             return
-        better = max if self._settings.mode == "max" else min
-        self._best[number] = better(value, self._best.get(number, value))
+        if self._objective.better(value, self._best.get(number)):
+            self._best[number] = value
 
     def _estimate(self) -> None:
         plateau = self._settings.plateau
@@ -160,4 +161,4 @@ class SearchStopper(tune.Stopper, tune.Callback):  # type: ignore[misc]
         if plateau is None or len(values) < plateau.min_trials:
             self._gain = None
         else:
-            self._gain = expected_gain(values, plateau.trials, self._settings.mode)
+            self._gain = expected_gain(values, plateau.trials, self._objective)

@@ -7,12 +7,157 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field, field_validator
+
 from segcore.errors import BundleError
+from segcore.record import Record
 
 FORMAT = 1
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "card.json"
 VERSIONED_PACKAGES = ("segsearch", "torch", "timm", "numpy", "pillow", "albumentations", "ray", "optuna")
+
+
+class Origin(Record):
+    """Which training a sealed model is of.
+
+    Attributes:
+        run: The run's name.
+        epoch: The epoch whose weights are sealed.
+        trial: The search's trial; None for a single training run.
+        trials: How many trials the search had.
+        seed: Of a trial that was trained again with another seed.
+        rerun: The number of that training.
+    """
+
+    run: str = ""
+    epoch: int | None = None
+    trial: int | None = None
+    trials: int | None = None
+    seed: int | None = None
+    rerun: int | None = None
+
+
+class Threshold(Record):
+    """The threshold in [0, 1] that masks are cut at, how it was chosen, and what the exact curve of val says."""
+
+    value: float
+    chosen_by: str = ""
+    auto_would_be: float | None = None
+    val_iou_at_auto: float | None = None
+    gap_to_exact_optimum: float | None = None
+
+    @field_validator("value")
+    @classmethod
+    def _is_probability(cls, value: float) -> float:
+        if not 0.0 <= value <= 1.0:
+            raise ValueError(f"threshold.value must lie in [0, 1], found {value}")
+        return value
+
+
+class Scores(Record):
+    """Scores of some images: fields by the names of `segcore.scores.scoring`, `name` where it is one image."""
+
+    iou: float
+    dice: float | None = None
+    num_images: int | None = None
+    name: str = ""
+
+    def get(self, metric: str) -> float | None:
+        """A score by its name; None where the card does not have it."""
+        value = getattr(self, metric, None)
+        return float(value) if isinstance(value, int | float) else None
+
+
+class SplitScores(Scores):
+    """Scores of one split.
+
+    Attributes:
+        iou_interval: Of the mean IoU per image.
+        chose: What was chosen on these images and flatters the scores.
+        cross_fitted: The same with the threshold of each half chosen on the other.
+        by_size: By the size of the object.
+        by_class: By the class of the image.
+        worst_images: Lowest IoU first.
+    """
+
+    iou_interval: tuple[float, float] | None = None
+    chose: tuple[str, ...] = ()
+    cross_fitted: "SplitScores | None" = None
+    by_size: dict[str, Scores] = Field(default_factory=dict)
+    by_class: dict[str, Scores] = Field(default_factory=dict)
+    worst_images: list[Scores] = Field(default_factory=list)
+
+
+class Optimism(Record):
+    """How much val's own IoU flatters against an honest one."""
+
+    val: float
+    against: str
+    honest: float
+    gap: float
+    interval: tuple[float, float]
+
+
+class Confirmed(Record):
+    """What the settings came to with other seeds, as `confirm.json` says."""
+
+    metric: str
+    seeds: list[int]
+    num_images: int | None = None
+    confidence: float
+    seed_sd: float | None = None
+    tied: list[int]
+    reason: str
+    mean: float | None
+    interval: tuple[float, float] | None = None
+
+
+class FileEntry(Record):
+    """What a file of the model must hash to."""
+
+    sha256: str
+    size: int | None = None
+
+
+class Card(Record):
+    """`card.json`: what a sealed model is, what it scores and where it comes from; no path of the machine is in it.
+
+    Attributes:
+        format: Of the card itself.
+        config: The training's config, as `portable_config` leaves it.
+        created: When it was sealed, UTC.
+        origin: Which training it is of.
+        task: What it predicts, in words.
+        threshold: What masks are cut at.
+        input: Size, color and normalisation of the images.
+        data: Fingerprint, layout and counts of the images that it was trained on.
+        validation_when_trained: What its epoch reported.
+        applied: What was read back of the training before it began.
+        confirmed: What its settings came to with other seeds.
+        scores: By split.
+        optimism: How much val's flatters.
+        chosen_on: The metric that chose epoch and trial.
+        versions: Of Python and the packages that a result may depend on.
+        files: Hashes of the other files, by name.
+    """
+
+    format: int = 1
+    config: dict[str, Any] = Field(default_factory=dict)
+    created: str = ""
+    origin: Origin = Origin()
+    task: dict[str, Any] = Field(default_factory=dict)
+    threshold: Threshold | None = None
+    input: dict[str, Any] = Field(default_factory=dict)
+    data: dict[str, Any] = Field(default_factory=dict)
+    validation_when_trained: dict[str, float] = Field(default_factory=dict)
+    applied: dict[str, Any] | None = None
+    confirmed: Confirmed | None = None
+    scores: dict[str, SplitScores] = Field(default_factory=dict)
+    optimism: Optimism | None = None
+    chosen_on: str | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+    files: dict[str, FileEntry] = Field(default_factory=dict)
 
 
 def update_card(folder: Path, changes: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from segcore.checkpoint.state import BestModel, TrainingState, load_checkpoint
 from segcore.data.loader import Batch, Loader, build_loader
 from segcore.data.pixels.cache_file import SampleCache
 from segcore.errors import DataError, NonFiniteLossError
+from segcore.objective import Mode, Objective
 from segcore.training.compiling import Compiler
 from segcore.training.device import choose_device, freed_memory_kept
 from segcore.training.evaluation import evaluate, score
@@ -26,7 +27,7 @@ from segcore.training.step import augments_on_device, build_step
 if TYPE_CHECKING:
     from segcore.config import LoopConfig, TrainConfig
 
-METRICS: dict[str, str] = {
+METRICS: dict[str, Mode] = {
     "val/iou": "max",
     "val/dice": "max",
     "val/iou_pooled": "max",
@@ -124,7 +125,7 @@ def fit(
         step.precision if is_cuda else torch.float32
     )  # on a CPU, scores are those of the sealed model, exactly
     eval_model: nn.Module = ema.module if ema is not None else model
-    sign = 1.0 if METRICS[metric] == "max" else -1.0
+    objective = Objective(metric, METRICS[metric])
 
     has_told = False
     with closing(train_loader), closing(val_loader), freed_memory_kept(device) as tidy_up:
@@ -158,9 +159,9 @@ def fit(
                 "time/compiled": float(take_step.is_compiled),
             }
             verify_epoch(config, metrics, epoch * len(train_loader), len(train_loader))
-            lr_schedule.end_epoch(sign * metrics[metric])
+            lr_schedule.end_epoch(objective.sign * metrics[metric])
 
-            is_best = state.best is None or sign * metrics[metric] > sign * state.best.metrics[metric]
+            is_best = state.best is None or objective.better(metrics[metric], state.best.metrics[metric])
             if is_best:
                 curve, chosen = validation.curve, (metrics["val/threshold"], metrics["val/threshold_auto"])
                 state.best = BestModel.copy_of(

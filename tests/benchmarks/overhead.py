@@ -151,20 +151,18 @@ def reports_per_s(num_reports: int) -> float:
         handler = logging.FileHandler(paths.log)
         log.addHandler(handler)
         log.setLevel(logging.INFO)
-        base = config.train_config()
+        base, objective = config.train_config(), config.search.objective
         study = open_study(paths.storage_url, paths.name, mode="max", sampler=None)
         space = parse_space(config.space, base)
         searcher = StudySearcher(
             study, space, lambda number, train: {"number": number},
-            Proposer(space, "random", seed=0, num_samples=num_trials, max_epochs=100),
-            base=base, metric="val/iou", mode="max", num_samples=num_trials,
+            Proposer(space, "random", seed=0, num_samples=num_trials, max_epochs=100, objective=objective),
+            base=base, objective=objective, num_samples=num_trials,
         )  # fmt: skip
         events = EventLog(paths.events)
         callbacks: list[Any] = [
             JournalCallback(events, searcher),
-            ProgressCallback(
-                Console(stderr=True, quiet=True), metric="val/iou", mode="max", num_samples=num_trials, num_epochs=1000
-            ),
+            ProgressCallback(Console(stderr=True, quiet=True), objective, num_samples=num_trials, num_epochs=1000),
         ]
         trials: list[Any] = []
         for index in range(num_trials):
@@ -190,7 +188,7 @@ def reports_per_s(num_reports: int) -> float:
         log.removeHandler(handler)
         handler.close()
         stored = sum(len(trial.intermediate_values) for trial in study.get_trials(deepcopy=False))
-        tables = save_tables(study, paths, metric="val/iou", mode="max")
+        tables = save_tables(study, paths, objective)
         if not stored == len(tables.epochs) == num_reports:
             raise RuntimeError(f"{num_reports} reports, {stored} in the study, {len(tables.epochs)} in the journal")
     return num_reports / seconds

@@ -24,6 +24,7 @@ from search.runs.tables import ranked, read_table, settings_of
 from search.show.confirmation import confirmation_lines, confirmation_table
 from search.show.ledger import alternative_table, ledger_lines, ledger_table
 from search.show.run import short_names
+from segcore.objective import Objective
 
 ROOT = Path(__file__).resolve().parents[2]
 GOALS = {"horses": 0.86, "nuclei": 0.78}
@@ -176,7 +177,7 @@ def render_ledger(ledger: dict[str, Any]) -> list[str]:
 def trial_table(trials: list[dict[str, Any]]) -> list[str]:
     """One row a trial."""
     rows = []
-    for row in ranked(trials, "max"):
+    for row in ranked(trials, Objective("val/iou")):
         settings = ", ".join(
             f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
             for key, value in short_names(settings_of(row)).items()

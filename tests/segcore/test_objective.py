@@ -29,3 +29,9 @@ def test_the_best_epoch_is_the_earliest_of_the_best_and_never_one_without_a_numb
     assert Objective("val/loss", "min").best_epoch(values) == 1
     assert Objective("val/iou").best_epoch({1: math.nan}) is None
     assert Objective("val/iou").best_epoch({}) is None
+
+
+def test_the_best_value_follows_the_mode_and_is_a_number() -> None:
+    assert Objective("val/iou").best([0.2, math.nan, 0.7, 0.1]) == 0.7
+    assert Objective("val/loss", "min").best([0.2, 0.7, 0.1]) == 0.1
+    assert Objective("val/iou").best([math.nan]) is None

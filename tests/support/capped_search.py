@@ -59,7 +59,7 @@ def main(folder: Path) -> None:
     if not paths.run.exists():
         create_run(config, "search")
     progress = ProgressCallback(
-        console, metric="val/iou", mode="max", num_samples=config.search.num_samples, num_epochs=config.train.epochs
+        console, config.search.objective, num_samples=config.search.num_samples, num_epochs=config.train.epochs
     )
     ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     ended = run_search(config, paths, cache, [progress], trainable)

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.config.tree import SearchConfig
 from search.runs.folder import create_run, update_run
 from search.runs.paths import RunPaths, write_json
-from search.runs.reading import Sources
+from search.runs.sources import Sources
 from search.runs.tables import Tables, write_tables
 from search.study.storage import close_study, open_study
 

@@ -19,8 +19,10 @@ from search.config.tree import SchedulerConfig
 from search.sampling.proposer import Proposer
 from search.schedulers.build import build_promotions, build_scheduler, decision_epochs
 from search.space.domains import Choice
+from segcore.objective import Objective
 
 ETA = 3
+OBJECTIVE = Objective("value")
 
 
 class Method(Protocol):
@@ -41,13 +43,13 @@ class Ours:
         num_samples: int = 10**6,
     ) -> None:  # fmt: skip
         options = SchedulerConfig(name=scheduler, grace_period=1, reduction_factor=ETA, promote=promote)  # type: ignore[arg-type]
-        self._promotions = build_promotions(options, mode="max", max_epochs=EPOCHS, history={})
+        self._promotions = build_promotions(options, OBJECTIVE, max_epochs=EPOCHS, history={})
         self._scheduler = build_scheduler(
-            options, metric="value", mode="max", max_epochs=EPOCHS, history={}, promotions=self._promotions
+            options, OBJECTIVE, max_epochs=EPOCHS, history={}, promotions=self._promotions
         )
         self._proposer = Proposer(
             task.space, sampler, seed=seed, num_samples=num_samples, max_epochs=EPOCHS,
-            rungs=decision_epochs(options, EPOCHS),
+            rungs=decision_epochs(options, EPOCHS), objective=OBJECTIVE,
         )  # fmt: skip
         self._trials: list[SimpleNamespace] = []
 

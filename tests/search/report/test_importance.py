@@ -4,7 +4,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from report_runs import frozen, row, sources
 
 from search.report.importance import MIN_TRIALS, importances
-from search.runs.reading import Sources
+from search.runs.sources import Sources
 
 DISTRIBUTIONS = {
     "a.lr": FloatDistribution(1e-4, 1.0, log=True), "b": FloatDistribution(0.0, 1.0),

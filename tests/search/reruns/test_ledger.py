@@ -12,6 +12,7 @@ from search.reruns.ledger import build_ledger
 from search.reruns.ledger_plan import Plan, make_plan
 from search.space.parse import apply, parse_space
 from segcore.config import TrainConfig
+from segcore.objective import Mode, Objective
 from segcore.scores.image_counts import ImageCounts
 from segcore.scores.intervals import t_quantile
 
@@ -33,12 +34,12 @@ SHARES = [
 IOU = {"baseline": 0.60, "after loss": 0.65, "winner": 0.75, "architecture of trial 1": 0.74}
 
 
-def plan(own: Mapping[str, Any] | None = None, base: TrainConfig = BASE, mode: str = "max") -> Plan:
+def plan(own: Mapping[str, Any] | None = None, base: TrainConfig = BASE, mode: Mode = "max") -> Plan:
     """The loss and the learning rate changed; trial 1 had another architecture."""
     own = {"model.arch": "unet", "loss.dice": 0.5, "optimizer.lr": 0.01} if own is None else own
     params = {0: own, 1: {"model.arch": "attention_unet", "loss.dice": 1.0, "optimizer.lr": 0.001}}
     trials = [{"number": n, "state": "complete", "value": 0.9 - 0.1 * n, "epochs": 5} for n in params]
-    return make_plan(base, parse_space(RAW, base), 0, params, trials, mode)
+    return make_plan(base, parse_space(RAW, base), 0, params, trials, Objective("val/iou", mode))
 
 
 def counts(*iou_at: np.ndarray, positive: int = 10_000) -> ImageCounts:
@@ -63,7 +64,7 @@ def images_of(iou: Mapping[str, float], **how: Any) -> dict[str, dict[int, Image
 def ledger(
     of: Plan, images: Mapping[str, Any], *, values: Any = None, failed: Any = None, **how: Any
 ) -> dict[str, Any]:
-    settings = {"metric": "val/iou", "mode": "max", "seeds": SEEDS, "groups": None, "half_of": None, **how}
+    settings = {"objective": Objective("val/iou"), "seeds": SEEDS, "groups": None, "half_of": None, **how}
     record = build_ledger(of, images, values or {}, failed or {}, **settings)
     return json.loads(json.dumps(record))  # type: ignore[no-any-return]
 
@@ -115,7 +116,7 @@ def test_the_noise_of_seeds_is_pooled_over_the_cells() -> None:
 
 def test_where_less_is_better_worth_is_what_went_down() -> None:
     up = ledger(plan(), images_of(IOU))
-    down = ledger(plan(mode="min"), images_of(IOU), mode="min")
+    down = ledger(plan(mode="min"), images_of(IOU), objective=Objective("val/iou", "min"))
     for a, b in zip([*up["steps"], up["total"]], [*down["steps"], down["total"]], strict=True):
         assert b["worth"] == -a["worth"]
         assert b["interval"] == [-a["interval"][1], -a["interval"][0]]
@@ -246,7 +247,7 @@ def test_a_loss_has_seeds_but_no_images() -> None:
     means = {"baseline": 0.5, "after loss": 0.4, "winner": 0.3, "architecture of trial 1": 0.31}
     values = {cell: {1: mean - 0.01, 2: mean, 3: mean + 0.01} for cell, mean in means.items()}
     of_images = {"groups": list("aabbccddeeff"), "half_of": [0, 1] * 6}
-    record = ledger(plan(mode="min"), {}, values=values, metric="val/loss", mode="min", **of_images)
+    record = ledger(plan(mode="min"), {}, values=values, objective=Objective("val/loss", "min"), **of_images)
     assert [step["worth"] for step in record["steps"]] == pytest.approx([0.1, 0.1])
     assert record["total"]["worth"] == pytest.approx(0.2)
     half = t_quantile(0.975, 32 / 7) * 0.01 / math.sqrt(3)

@@ -19,6 +19,7 @@ from search.reruns.ledger_plan import (
 from search.space.parse import apply, parse_space
 from search.space.tree import flatten
 from segcore.config import TrainConfig
+from segcore.objective import Mode, Objective
 
 ATTENTION = ROOT / "configs" / "attention.yaml"
 PLATEAU = {"lr_scheduler.name": "plateau", "lr_scheduler.patience": 2, "lr_scheduler.factor": 0.1}
@@ -33,12 +34,12 @@ def row(number: int, value: float | None, state: str = "complete", epochs: int =
 
 
 def plan_of(
-    raw: dict[str, Any], *trials: dict[str, Any], base: TrainConfig = PLAIN, winner: int = 0, mode: str = "max"
+    raw: dict[str, Any], *trials: dict[str, Any], base: TrainConfig = PLAIN, winner: int = 0, mode: Mode = "max"
 ) -> Plan:
     """The trials are complete and worth 0.9, 0.8, ... in their order."""
     params = dict(enumerate(trials))
     rows = [row(number, 0.9 - 0.1 * number) for number in params]
-    return make_plan(base, parse_space(raw, base), winner, params, rows, mode)
+    return make_plan(base, parse_space(raw, base), winner, params, rows, Objective("val/iou", mode))
 
 
 def attention_plan(*others: dict[str, Any]) -> Plan:
@@ -239,7 +240,7 @@ def test_the_threshold_is_the_last_step_and_trains_nothing() -> None:
 
 
 @pytest.mark.parametrize(("mode", "best"), [("max", [3, 1, 0, 4, 2]), ("min", [1, 3, 4, 0, 2])])
-def test_complete_trials_come_before_stopped_ones_and_failed_ones_never(mode: str, best: list[int]) -> None:
+def test_complete_trials_come_before_stopped_ones_and_failed_ones_never(mode: Mode, best: list[int]) -> None:
     trials = [
         row(0, 0.95, "pruned", epochs=6),
         row(1, 0.6),
@@ -251,7 +252,7 @@ def test_complete_trials_come_before_stopped_ones_and_failed_ones_never(mode: st
         row(7, float("nan")),
         row(8, 0.99, "running"),
     ]
-    assert rank_trials(trials, mode) == best
+    assert rank_trials(trials, Objective("val/iou", mode)) == best
 
 
 @pytest.mark.parametrize("name", ["attention", "encoders", "quickstart"])

@@ -8,6 +8,7 @@ from ray.tune.search import Searcher
 from search.reruns.searcher import Rerun, RerunSearcher
 from search.runs.journal import INTERRUPTED, RETRIED_ALONE
 from segcore.config import TrainConfig
+from segcore.objective import Objective
 
 ALONE = {"num_cpus": 2, "gpu_fraction": 1.0, "may_retry_alone": False}
 
@@ -16,7 +17,7 @@ def new_searcher(*reruns: Rerun, **options: Any) -> RerunSearcher:
     def spec_of(number: int, train: TrainConfig) -> dict[str, Any]:
         return {"number": number, "seed": train.train.seed}
 
-    return RerunSearcher(reruns, spec_of, metric="val/iou", mode="max", **options)
+    return RerunSearcher(reruns, spec_of, Objective("val/iou"), **options)
 
 
 def rerun(number: int, **values: float) -> Rerun:

@@ -7,6 +7,7 @@ import pytest
 
 from search.runs.pareto import Point, pareto_order, sorted_fronts
 from search.runs.tables import pareto_front
+from segcore.objective import Objective
 
 
 def dominates(a: Point, b: Point) -> bool:
@@ -64,12 +65,15 @@ TRIALS = [
 
 
 def test_the_front_of_a_search_holds_what_no_sound_trial_beats() -> None:
-    assert pareto_front(TRIALS, "cost/parameters", "max") == [1, 0, 6, 7]
+    assert pareto_front(TRIALS, Objective("val/iou", second="cost/parameters")) == [1, 0, 6, 7]
 
 
 def test_in_mode_min_the_lower_value_is_the_better() -> None:
-    assert pareto_front(TRIALS, "cost/parameters", "min") == [8, 7]
+    assert pareto_front(TRIALS, Objective("val/iou", "min", "cost/parameters")) == [8, 7]
 
 
 def test_without_costs_there_is_no_front() -> None:
-    assert pareto_front([{"number": 0, "value": 0.5, "state": "complete"}], "cost/latency_ms", "max") == []
+    assert (
+        pareto_front([{"number": 0, "value": 0.5, "state": "complete"}], Objective("val/iou", second="cost/latency_ms"))
+        == []
+    )

@@ -16,6 +16,7 @@ from search.runs.tables import (
     write_tables,
 )
 from search.study.observations import COST_ATTR, PARAMS_ATTR, RAY_IDS_ATTR
+from segcore.objective import Mode, Objective
 
 METRIC = "val/iou"
 
@@ -43,8 +44,8 @@ def new_study(*trials: tuple[TrialState, dict[str, Any]]) -> optuna.Study:
     return study
 
 
-def tables_of(study: optuna.Study, events: list[dict[str, Any]], mode: str = "max") -> Tables:
-    return build_tables(study.trials, events, metric=METRIC, mode=mode)
+def tables_of(study: optuna.Study, events: list[dict[str, Any]], mode: Mode = "max") -> Tables:
+    return build_tables(study.trials, events, Objective(METRIC, mode))
 
 
 def test_a_trial_is_worth_its_best_epoch_not_its_last() -> None:
@@ -70,7 +71,7 @@ def test_in_mode_min_the_lowest_is_the_best() -> None:
     events = [epoch(0, 1, 0.5), epoch(0, 2, 0.2), epoch(0, 3, 0.2), epoch(1, 1, 0.3)]
     rows = tables_of(study, events, mode="min").trials
     assert [(row["value"], row["best_epoch"]) for row in rows] == [(0.2, 2), (0.3, 1)]
-    best = best_trial(rows, "min")
+    best = best_trial(rows, Objective(METRIC, "min"))
     assert best is not None
     assert best["number"] == 0
 
@@ -125,7 +126,7 @@ def test_with_a_second_metric_each_trial_has_its_cost_and_a_word_on_the_front() 
         epoch(1, 1, 0.5),
         epoch(2, 1, 0.7),
     ]
-    rows = build_tables(study.trials, events, metric=METRIC, mode="max", second_metric=latency).trials
+    rows = build_tables(study.trials, events, Objective(METRIC, second=latency)).trials
     assert [row[latency] for row in rows] == [9.0, 3.0, 2.0, None]
     assert [row["pareto"] for row in rows] == [True, True, False, False]
 
@@ -156,8 +157,8 @@ def row(number: int, value: float | None, state: str = "complete") -> dict[str, 
         ([], "max", None),
     ],
 )
-def test_the_best_trial(rows: list[dict[str, Any]], mode: str, winner: int | None) -> None:
-    best = best_trial(rows, mode)
+def test_the_best_trial(rows: list[dict[str, Any]], mode: Mode, winner: int | None) -> None:
+    best = best_trial(rows, Objective(METRIC, mode))
     assert (None if best is None else best["number"]) == winner
 
 

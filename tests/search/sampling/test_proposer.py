@@ -10,6 +10,7 @@ from search.space.parse import parse_space
 from search.space.tree import Space
 from segcore.config import TrainConfig
 from segcore.errors import ConfigError
+from segcore.objective import Mode, Objective
 
 BASE = TrainConfig()
 CONDITIONAL = {
@@ -26,7 +27,7 @@ def space_of(raw: dict[str, Any], forbid: list[str] | None = None) -> Space:
 
 
 def new(space: Space, sampler: str, seed: int = 0, **options: Any) -> Proposer:
-    settings = {"num_samples": 40, "max_epochs": 9, "rungs": (1, 3), **options}
+    settings = {"num_samples": 40, "max_epochs": 9, "rungs": (1, 3), "objective": Objective("val/iou"), **options}
     return Proposer(space, sampler, seed=seed, **settings)
 
 
@@ -114,10 +115,10 @@ def test_trials_that_run_side_by_side_get_different_points(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["auto", "gp", "tpe", "rung_tpe"])
 @pytest.mark.parametrize("mode", ["max", "min"])
-def test_samplers_that_learn_find_the_good_region(name: str, mode: str) -> None:
+def test_samplers_that_learn_find_the_good_region(name: str, mode: Mode) -> None:
     distances, archs = [], []
     for seed in range(3):
-        proposer = new(space_of(CONDITIONAL), name, seed, mode=mode)
+        proposer = new(space_of(CONDITIONAL), name, seed, objective=Objective("val/iou", mode))
         sign = 1.0 if mode == "max" else -1.0
         points = train(proposer, lambda flat, sign=sign: sign * slope(flat), 30, sign=sign)
         distances += [abs(float(np.log10(point["optimizer.lr"])) + 2.0) for point in points[-10:]]

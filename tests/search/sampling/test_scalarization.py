@@ -12,7 +12,9 @@ from search.sampling.proposer import Proposer
 from search.sampling.scalarization import WEIGHTS, scalarized
 from search.space.parse import parse_space
 from segcore.config import TrainConfig
+from segcore.objective import Objective
 
+IOU, COSTLY = Objective("val/iou"), Objective("val/iou", second="cost/parameters")
 SPACE = parse_space(
     {"optimizer.lr": {"loguniform": [1e-5, 1e-1]}, "model.base_channels": {"int": [4, 64]}}, TrainConfig()
 )
@@ -78,7 +80,9 @@ def quality(flat: dict[str, Any]) -> float:
 
 def search(sampler: str, seed: int, count: int, *, has_cost: bool) -> list[tuple[float, float]]:
     """The `(value, cost)` of trials that all train to their end."""
-    proposer = Proposer(SPACE, sampler, seed=seed, num_samples=count, max_epochs=3, rungs=(1,), has_cost=has_cost)
+    proposer = Proposer(
+        SPACE, sampler, seed=seed, num_samples=count, max_epochs=3, rungs=(1,), objective=COSTLY if has_cost else IOU
+    )
     points = []
     for number in range(count):
         flat, origin = proposer.propose(number)
@@ -126,7 +130,7 @@ def test_a_proposer_that_is_told_of_earlier_trials_goes_on_where_another_stopped
     """TPE keeps nothing between proposals, so the next one is the very same."""
 
     def told(order: list[int]) -> Proposer:
-        proposer = Proposer(SPACE, "rung_tpe", seed=0, num_samples=20, max_epochs=3, rungs=(1,), has_cost=True)
+        proposer = Proposer(SPACE, "rung_tpe", seed=0, num_samples=20, max_epochs=3, rungs=(1,), objective=COSTLY)
         rng = np.random.default_rng(0)
         flats = [SPACE.sample_uniform(rng) for _ in range(20)]
         for number in order:

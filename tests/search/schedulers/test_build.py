@@ -10,6 +10,7 @@ from search.config.tree import SchedulerConfig
 from search.schedulers.asha import ResumableAsha
 from search.schedulers.build import build_scheduler, decision_epochs
 from search.schedulers.setting import History
+from segcore.objective import Mode, Objective
 
 METRIC = "val/iou"
 
@@ -18,14 +19,14 @@ def build(
     history: History,
     *,
     unfinished: Iterable[int] = (),
-    mode: str = "max",
+    mode: Mode = "max",
     max_epochs: int = 9,
     seed: int = 0,
     **options: Any,
 ) -> TrialScheduler:
     config = SchedulerConfig(**{"name": "asha", "grace_period": 1, "reduction_factor": 3, **options})
     return build_scheduler(
-        config, metric=METRIC, mode=mode, max_epochs=max_epochs, seed=seed, history=history, unfinished=unfinished
+        config, Objective(METRIC, mode), max_epochs=max_epochs, seed=seed, history=history, unfinished=unfinished
     )
 
 

@@ -13,6 +13,7 @@ from ray.tune.schedulers import TrialScheduler
 from search.config.tree import SCHEDULER_OPTIONS, SchedulerConfig
 from search.schedulers.build import SCHEDULERS, build_scheduler
 from search.schedulers.setting import History
+from segcore.objective import Mode, Objective
 
 METRIC = "val/iou"
 NUM_TRIALS, MAX_EPOCHS = 20, 9
@@ -34,9 +35,9 @@ def test_the_registry_the_config_and_these_tests_name_the_same_schedulers() -> N
     assert {key for keys in SCHEDULER_OPTIONS.values() for key in keys} == set(SchedulerConfig.model_fields) - {"name"}
 
 
-def build(name: str, history: History, unfinished: Iterable[int] = (), mode: str = "max") -> TrialScheduler:
+def build(name: str, history: History, unfinished: Iterable[int] = (), mode: Mode = "max") -> TrialScheduler:
     return build_scheduler(
-        SchedulerConfig(name=name, **OPTIONS[name]), metric=METRIC, mode=mode, max_epochs=MAX_EPOCHS, seed=3,
+        SchedulerConfig(name=name, **OPTIONS[name]), Objective(METRIC, mode), max_epochs=MAX_EPOCHS, seed=3,
         history=history, unfinished=unfinished,
     )  # fmt: skip
 
@@ -115,7 +116,7 @@ class Loop:
             self.step()
         return self
 
-    def resumed(self, name: str, mode: str = "max") -> "Loop":
+    def resumed(self, name: str, mode: Mode = "max") -> "Loop":
         """The same search in a new session: a new scheduler, new ids, the live trials first and in their order."""
         running = [trial.config["number"] for trial in self.live]
         history = {number: dict(epochs) for number, epochs in self.history.items()}

@@ -27,6 +27,7 @@ from search.space.parse import apply, parse_space
 from search.space.tree import Space
 from search.study.observations import PARAMS_ATTR, history_of
 from segcore.config import TrainConfig
+from segcore.objective import Objective
 
 METRIC, EPOCHS = "val/iou", 6
 OPTIONS = SchedulerConfig(name="pbt", population=4, perturbation_interval=2)
@@ -166,11 +167,11 @@ class World:
         self.paths = RunPaths(self.root)
         self.snapshots = Snapshots(self.paths)
         population = Population.of(self.options, EPOCHS)
-        self.forks = Forks(population, SPACE, self.snapshots, mode="max", seed=5)
+        self.forks = Forks(population, SPACE, self.snapshots, Objective(METRIC), seed=5)
         unfinished = [t.number for t in self.trials if t.state == TrialState.RUNNING]
         self.running = {n: max(self.trials[n].intermediate_values, default=0) for n in unfinished}
         self.scheduler = build_scheduler(
-            self.options, metric=METRIC, mode="max", max_epochs=EPOCHS, seed=5, history=history_of(self.study),
+            self.options, Objective(METRIC), max_epochs=EPOCHS, seed=5, history=history_of(self.study),
             unfinished=unfinished, snapshots=self.snapshots,
         )  # fmt: skip
         for number in unfinished:
@@ -351,9 +352,7 @@ def test_only_the_best_are_kept_and_the_start_of_a_fork_until_it_ends(tmp_path: 
 
 def test_one_that_left_makes_room_for_the_next_best(tmp_path: Path) -> None:
     paths = RunPaths(tmp_path)
-    scheduler = build_scheduler(
-        OPTIONS, metric=METRIC, mode="max", max_epochs=EPOCHS, history={}, snapshots=Snapshots(paths)
-    )
+    scheduler = build_scheduler(OPTIONS, Objective(METRIC), max_epochs=EPOCHS, history={}, snapshots=Snapshots(paths))
     for number, value in enumerate([0.9, 0.5, 0.4]):
         checkpoint = paths.tune / "session-1" / trial_dirname(number) / "checkpoint_000001"
         checkpoint.mkdir(parents=True)

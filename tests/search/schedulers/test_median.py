@@ -7,6 +7,7 @@ from ray.tune.schedulers import TrialScheduler
 from search.config.tree import SchedulerConfig
 from search.schedulers.build import build_scheduler
 from search.schedulers.setting import History
+from segcore.objective import Objective
 
 METRIC = "val/iou"
 GO_ON, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
@@ -14,7 +15,7 @@ GO_ON, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 
 def build(history: History, **options: Any) -> TrialScheduler:
     config = SchedulerConfig(**{"name": "median", "grace_period": 2, "min_samples": 3, **options})
-    return build_scheduler(config, metric=METRIC, mode="max", max_epochs=9, history=history)
+    return build_scheduler(config, Objective(METRIC), max_epochs=9, history=history)
 
 
 def report(scheduler: TrialScheduler, number: int, epoch: int, value: float) -> str:

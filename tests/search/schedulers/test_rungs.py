@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 
 from search.schedulers.rungs import Promotions
+from segcore.objective import Mode, Objective
+
+IOU, COSTLY = Objective("val/iou"), Objective("val/iou", second="cost/parameters")
 
 
-def new(mode: str = "max") -> Promotions:
-    return Promotions([1, 3, 9], 3, mode)
+def new(mode: Mode = "max") -> Promotions:
+    return Promotions([1, 3, 9], 3, Objective("val/iou", mode))
 
 
 def test_a_trial_waits_until_it_is_among_the_best_third() -> None:
@@ -47,7 +50,7 @@ def test_the_highest_rung_goes_first_and_the_earlier_trial_wins_a_tie() -> None:
 
 
 def test_a_value_is_the_best_so_far() -> None:
-    rungs = Promotions([2], 2, "max")
+    rungs = Promotions([2], 2, IOU)
     rungs.goes_on(0, 1, 0.9)
     rungs.goes_on(0, 2, 0.1)  # its checkpoint of epoch 1 is worth 0.9
     rungs.goes_on(1, 2, 0.5)
@@ -55,7 +58,7 @@ def test_a_value_is_the_best_so_far() -> None:
 
 
 def test_lower_is_better_in_mode_min_and_no_number_is_the_worst() -> None:
-    rungs = Promotions([1], 3, "min")
+    rungs = Promotions([1], 3, Objective("val/loss", "min"))
     assert not rungs.goes_on(0, 1, float("nan"))
     assert rungs.goes_on(1, 1, 0.2)
     assert rungs.goes_on(2, 1, 0.1)
@@ -130,7 +133,7 @@ FRONT = {0: (0.90, 1e6), 1: (0.87, 1e4), 2: (0.88, 1e6), 3: (0.70, 1e6), 4: (0.6
 
 def called(reduction_factor: int, *, has_cost: bool) -> list[int | None]:
     """Who goes on when all of `FRONT` stand at the rung."""
-    rungs = Promotions([1], reduction_factor, "max", has_cost=has_cost)
+    rungs = Promotions([1], reduction_factor, COSTLY if has_cost else IOU)
     rungs.replay({n: {1: value} for n, (value, _) in FRONT.items()}, FRONT, {n: cost for n, (_, cost) in FRONT.items()})
     return [rungs.next(is_last_call=False) for _ in range(4)]
 
@@ -145,7 +148,7 @@ def test_behind_the_front_the_next_front_is_called() -> None:
 
 
 def test_a_trials_first_cost_counts_and_one_without_is_the_dearest() -> None:
-    rungs = Promotions([1], 2, "max", has_cost=True)
+    rungs = Promotions([1], 2, COSTLY)
     assert not rungs.goes_on(0, 1, 0.5, 10.0)
     assert not rungs.goes_on(0, 1, 0.5, 1e9)
     assert not rungs.goes_on(1, 1, 0.5, 100.0)
@@ -158,13 +161,13 @@ def test_a_trials_first_cost_counts_and_one_without_is_the_dearest() -> None:
 def test_a_replayed_history_with_costs_calls_the_same_trials() -> None:
     rng = np.random.default_rng(1)
     trials = {n: (float(rng.uniform()), float(10 ** rng.uniform(3, 6))) for n in range(30)}
-    first, again = (Promotions([1], 3, "max", has_cost=True) for _ in range(2))
+    first, again = (Promotions([1], 3, COSTLY) for _ in range(2))
     passed = {number for number, goes_on in zip(trials, with_costs(first, trials), strict=True) if goes_on}
     history = {n: {1: value, **({2: value} if n in passed else {})} for n, (value, _) in trials.items()}
     again.replay(history, trials, {n: cost for n, (_, cost) in trials.items()})
     assert again.waiting == first.waiting
     calls = [[rungs.next(is_last_call=True) for _ in range(10)] for rungs in (first, again)]
     assert calls[0] == calls[1]
-    without = Promotions([1], 3, "max", has_cost=True)
+    without = Promotions([1], 3, COSTLY)
     without.replay(history, trials)
     assert [without.next(is_last_call=True) for _ in range(10)] != calls[0]

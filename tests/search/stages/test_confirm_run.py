@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from search.reruns.decision import Candidate, decide, top_trials
+from segcore.objective import Objective
 
 SEEDS = [1, 2, 3]
 GROUPS = [f"image{i}" for i in range(40)]
@@ -22,7 +23,7 @@ def candidate(
 
 
 def decided(*candidates: Candidate, **changes: object) -> dict[str, object]:
-    options: dict[str, object] = {"metric": "val/iou", "mode": "max", "seeds": SEEDS}
+    options: dict[str, object] = {"objective": Objective("val/iou"), "seeds": SEEDS}
     return decide(candidates, GROUPS, **{**options, **changes})  # type: ignore[arg-type]
 
 
@@ -52,7 +53,7 @@ def test_the_faster_one_wins_a_tie_where_latency_is_kept_low() -> None:
     record = decided(
         candidate(4, [0.79, 0.80, 0.805], parameters=10, latency=9.0),
         candidate(7, [0.80, 0.81, 0.79], parameters=9999, latency=2.5),
-        cost="cost/latency_ms",
+        objective=Objective("val/iou", second="cost/latency_ms"),
     )
     assert record["winner"] == 7
     assert "7 is the faster (2.50 ms an image" in str(record["reason"])
@@ -90,7 +91,7 @@ def test_a_smaller_loss_is_better_and_has_no_images() -> None:
         Candidate(n, 0.3, {}, np.array([[loss + 0.001], [loss - 0.001]]), {"cost/parameters": 5})
         for n, loss in ((1, 0.40), (2, 0.31))
     ]
-    record = decide(candidates, None, metric="val/loss", mode="min", seeds=[1, 2])
+    record = decide(candidates, None, objective=Objective("val/loss", "min"), seeds=[1, 2])
     assert record["winner"] == 2
     assert record["num_images"] is None
     assert record["candidates"][1]["difference"]["value"] == pytest.approx(0.09)
@@ -115,5 +116,5 @@ def test_the_top_trials_leave_out_those_that_failed() -> None:
         {"number": 3, "value": None, "state": "failed"},
         {"number": 4, "value": 0.7, "state": "complete"},
     ]
-    assert [row["number"] for row in top_trials(rows, "max", 2)] == [2, 4]
-    assert [row["number"] for row in top_trials(rows, "min", 9)] == [0, 2, 4]
+    assert [row["number"] for row in top_trials(rows, Objective("val/iou"), 2)] == [2, 4]
+    assert [row["number"] for row in top_trials(rows, Objective("val/loss", "min"), 9)] == [0, 2, 4]

@@ -50,6 +50,7 @@ from segcore.data.pixels.cache import build_cache
 from segcore.data.pixels.cache_file import open_cache
 from segcore.data.pixels.decode import read_mask
 from segcore.errors import ConfigError
+from segcore.objective import Objective
 from segcore.sealed.bundle import load_bundle
 from segcore.trainable import train_trial
 
@@ -252,7 +253,7 @@ def test_a_training_that_fails_is_told_and_not_tried_again(tmp_path: Path) -> No
     train = config.train_config()
     wanted = want(paths, [(f"trial 0, seed {seed}", with_seed(train, seed)) for seed in (1, 2)])
     assert run_again(config, paths, cache_path, wanted, QUIET, keep_weights=False, trainable=fail_with_seed_two)
-    found = outcomes(paths, wanted, "val/iou", "max")
+    found = outcomes(paths, wanted, Objective("val/iou"))
     assert found[0].error is None
     assert found[0].images is not None
     assert found[0].metrics["val/iou"] > 0

@@ -39,6 +39,7 @@ from search.tune.search import build_proposer
 from search.tune.searcher import StudySearcher
 from segcore.config import ModelConfig, TrainConfig
 from segcore.models.build import build_model
+from segcore.objective import Objective
 from segcore.sealed.bundle import load_bundle
 from segcore.sealed.card import read_card
 from segcore.training.cost import num_parameters
@@ -49,6 +50,7 @@ BASE = TrainConfig()
 RAW_SPACE: dict[str, Any] = {
     "model.base_channels": {"choice": [1, 4, 16]}, "optimizer.lr": {"loguniform": [8e-3, 1.2e-2]}
 }  # fmt: skip
+OBJECTIVE = Objective("val/iou", second=PARAMETERS)
 SPACE = parse_space(RAW_SPACE, BASE)
 
 
@@ -78,8 +80,8 @@ def new_config(folder: Path, **search: Any) -> Path:
 def new_searcher(study: optuna.Study, proposer: Proposer | None = None, **options: Any) -> StudySearcher:
     return StudySearcher(
         study, SPACE, lambda number, train: {"number": number},
-        proposer or Proposer(SPACE, "random", seed=0, num_samples=9, max_epochs=5, has_cost=True),
-        base=BASE, metric="val/iou", mode="max", num_samples=9, second_metric=PARAMETERS, **options,
+        proposer or Proposer(SPACE, "random", seed=0, num_samples=9, max_epochs=5, objective=OBJECTIVE),
+        base=BASE, num_samples=9, **{"objective": OBJECTIVE, **options},
     )  # fmt: skip
 
 
@@ -102,7 +104,7 @@ def test_a_trials_cost_is_in_the_study_with_its_first_report_and_stays(tmp_path:
     assert [(o.number, o.cost) for o in observations(new_study(tmp_path))] == [(0, 120.0), (1, None)]
 
     study = new_study(tmp_path)
-    (requeued,) = reconcile(study, [], metric="val/iou", mode="max", second_metric=PARAMETERS)
+    (requeued,) = reconcile(study, [], OBJECTIVE)
     again = new_searcher(study, retries=Retries([requeued]))
     assert again.suggest("c") == {"number": 1, "strikes": 0, "reached": 0}
     again.on_trial_result("c", result(1, 0.4, 30))
@@ -115,7 +117,7 @@ def test_a_trial_that_goes_on_in_another_session_keeps_its_cost(tmp_path: Path) 
     searcher.on_trial_result("a", result(1, 0.5, 120))
     searcher.flush()
     study = new_study(tmp_path)
-    requeued = reconcile(study, [], metric="val/iou", mode="max", second_metric=PARAMETERS)
+    requeued = reconcile(study, [], OBJECTIVE)
     again = new_searcher(study, retries=Retries(requeued))
     again.suggest("b")
     again.on_trial_result("b", result(2, 0.6, 999))
@@ -123,7 +125,7 @@ def test_a_trial_that_goes_on_in_another_session_keeps_its_cost(tmp_path: Path) 
 
 
 def test_the_proposer_is_told_a_cost_before_the_value(tmp_path: Path) -> None:
-    proposer = Proposer(SPACE, "random", seed=0, num_samples=9, max_epochs=5, has_cost=True)
+    proposer = Proposer(SPACE, "random", seed=0, num_samples=9, max_epochs=5, objective=OBJECTIVE)
     searcher = new_searcher(new_study(tmp_path), proposer)
     searcher.suggest("a")
     searcher.on_trial_result("a", result(1, 0.5, 120))
@@ -135,13 +137,10 @@ def test_the_scheduler_hands_a_reports_cost_to_the_rungs(tmp_path: Path) -> None
     options = load_config(new_config(tmp_path)).search.scheduler
     reports = {0: (0.9, 1e6), 1: (0.8, 1e6), 2: (0.7, 1e6), 3: (0.6, 1e3)}
     called = {}
-    for second_metric, costs in ((None, None), (PARAMETERS, {})):
-        promotions = build_promotions(options, mode="max", max_epochs=4, history={}, costs=costs)
+    for objective in (Objective("val/iou"), OBJECTIVE):
+        promotions = build_promotions(options, objective, max_epochs=4, history={})
         assert promotions is not None
-        scheduler = build_scheduler(
-            options, metric="val/iou", mode="max", max_epochs=4, history={}, promotions=promotions,
-            second_metric=second_metric,
-        )  # fmt: skip
+        scheduler = build_scheduler(options, objective, max_epochs=4, history={}, promotions=promotions)
         passed = set()
         for number, (value, cost) in reports.items():
             trial = SimpleNamespace(config={"number": number})
@@ -149,13 +148,12 @@ def test_the_scheduler_hands_a_reports_cost_to_the_rungs(tmp_path: Path) -> None
                 passed.add(number)
         while (number_called := promotions.next(is_last_call=False)) is not None:
             passed.add(number_called)
-        called[second_metric] = passed
+        called[objective.second] = passed
     assert called == {None: {0, 1}, PARAMETERS: {0, 3}}
 
 
 def test_a_search_without_a_second_metric_keeps_no_cost(tmp_path: Path) -> None:
-    searcher = new_searcher(new_study(tmp_path))
-    searcher._second_metric = None
+    searcher = new_searcher(new_study(tmp_path), objective=Objective("val/iou"))
     searcher.suggest("a")
     searcher.on_trial_result("a", result(1, 0.5, 120))
     assert costs_of(new_study(tmp_path)) == {}
@@ -171,10 +169,10 @@ def test_a_cost_that_only_the_journal_knows_is_told_after_a_kill(tmp_path: Path)
         log.epoch(number, epoch, {"val/iou": 0.5, PARAMETERS: cost})
     events = read_events(tmp_path / "events.jsonl")
     study = new_study(tmp_path)
-    requeued = reconcile(study, events, metric="val/iou", mode="max", second_metric=PARAMETERS)
+    requeued = reconcile(study, events, OBJECTIVE)
     assert costs_of(study) == {0: 120.0, 1: 70.0}  # each of its first epoch
     assert [trial.user_attrs.get(COST_ATTR) for trial in requeued] == [120.0, 70.0, None]
-    rows = build_tables(study.trials, events, metric="val/iou", mode="max", second_metric=PARAMETERS).trials
+    rows = build_tables(study.trials, events, OBJECTIVE).trials
     assert [(row[PARAMETERS], row["pareto"]) for row in rows] == [(120.0, False), (70.0, True), (None, False)]
 
 

@@ -24,6 +24,7 @@ from search.study.observations import COST_ATTR
 from search.study.storage import open_study
 from search.tune.checkpoint_budget import GIGABYTE, CheckpointBudget, drop_order
 from segcore.checkpoint.files import folder_bytes
+from segcore.objective import Objective
 
 STATE_BYTES, BEST_BYTES = 1000, 400
 WHOLE = STATE_BYTES + BEST_BYTES
@@ -41,24 +42,24 @@ def test_failed_trials_go_first_then_the_worst_and_the_best_never() -> None:
         ("complete", 0.7), ("pruned", 0.2), ("failed", 0.9), ("running", 0.1), ("complete", 0.8), ("pruned", None),
         ("failed", 0.1), ("waiting", None), ("pruned", 0.2), ("complete", 0.8),
     )  # fmt: skip
-    assert drop_order(history, mode="max") == [5, 6, 2, 8, 1, 0, 9]  # of a tie, the earlier trial stays
-    assert drop_order(history, mode="min") == [5, 2, 6, 9, 4, 0, 8]
+    assert drop_order(history, Objective("val/iou")) == [5, 6, 2, 8, 1, 0, 9]  # of a tie, the earlier trial stays
+    assert drop_order(history, Objective("val/loss", "min")) == [5, 2, 6, 9, 4, 0, 8]
 
 
 def test_the_best_that_has_ended_stays_while_a_running_one_is_better() -> None:
     """The running one may still fail, and then it wins nothing."""
-    assert drop_order(rows(("pruned", 0.5), ("running", 0.9), ("pruned", 0.4)), mode="max") == [2]
+    assert drop_order(rows(("pruned", 0.5), ("running", 0.9), ("pruned", 0.4)), Objective("val/iou")) == [2]
 
 
 def test_where_all_failed_the_best_of_them_stays() -> None:
-    assert drop_order(rows(("failed", 0.5), ("failed", 0.6)), mode="max") == [0]
-    assert drop_order(rows(("failed", None), ("running", 0.6)), mode="max") == [0]
+    assert drop_order(rows(("failed", 0.5), ("failed", 0.6)), Objective("val/iou")) == [0]
+    assert drop_order(rows(("failed", None), ("running", 0.6)), Objective("val/iou")) == [0]
 
 
 def test_with_a_second_metric_the_front_stays() -> None:
     history = rows(("complete", 0.9, 50.0), ("complete", 0.8, 10.0), ("pruned", 0.7, 20.0), ("failed", 0.95, 1.0))
-    assert drop_order(history, mode="max", second_metric="cost/parameters") == [3, 2]
-    assert drop_order(history, mode="max") == [3, 2, 1]
+    assert drop_order(history, Objective("val/iou", second="cost/parameters")) == [3, 2]
+    assert drop_order(history, Objective("val/iou")) == [3, 2, 1]
 
 
 class Session:
@@ -69,16 +70,14 @@ class Session:
         folder.mkdir(parents=True, exist_ok=True)
         self.study = open_study(self.paths.storage_url, "run", mode="max", sampler=None)
         self.limit_gb = None if limit is None else limit / GIGABYTE
-        self.second_metric = second_metric
+        self.objective = Objective("val/iou", second=second_metric)
         self.begin()
 
     def begin(self) -> None:
         """A new session; the last one may have been killed."""
         self.name = self.paths.next_session()
         self.events = EventLog(self.paths.events)
-        self.budget = CheckpointBudget(
-            self.paths, self.study, self.events, limit_gb=self.limit_gb, mode="max", second_metric=self.second_metric
-        )
+        self.budget = CheckpointBudget(self.paths, self.study, self.events, self.objective, limit_gb=self.limit_gb)
         self.budget.on_step_end(0, [])
 
     def ask(self, cost: float | None = None) -> int:

@@ -14,8 +14,10 @@ from search.tune.journal_callback import JournalCallback
 from search.tune.retries import Retries
 from search.tune.searcher import StudySearcher
 from segcore.config import TrainConfig
+from segcore.objective import Objective
 
 METRIC = "val/iou"
+OBJECTIVE = Objective(METRIC)
 
 
 class Session:
@@ -28,8 +30,8 @@ class Session:
         space = parse_space({"optimizer.lr": {"uniform": [0.001, 0.1]}}, base)
         self.searcher = StudySearcher(
             self.study, space, self.spec,
-            Proposer(space, "random", seed=0, num_samples=9, max_epochs=5),
-            base=base, metric=METRIC, mode="max", num_samples=9,
+            Proposer(space, "random", seed=0, num_samples=9, max_epochs=5, objective=OBJECTIVE),
+            base=base, objective=OBJECTIVE, num_samples=9,
         )  # fmt: skip
         self.callback = JournalCallback(EventLog(folder / "events.jsonl"), self.searcher)
         self.trials: list[Any] = []
@@ -113,8 +115,8 @@ def test_a_trial_whose_share_was_too_little_goes_on_and_fails_only_alone(session
     session.searcher = session.callback._searcher = StudySearcher(
         session.study, parse_space({"optimizer.lr": {"uniform": [0.001, 0.1]}}, TrainConfig()),
         lambda number, train: {"number": number, "gpu_fraction": 0.5, "may_retry_alone": True},
-        Proposer(session.searcher._space, "random", seed=0, num_samples=1, max_epochs=5),
-        base=TrainConfig(), metric=METRIC, mode="max", num_samples=1,
+        Proposer(session.searcher._space, "random", seed=0, num_samples=1, max_epochs=5, objective=OBJECTIVE),
+        base=TrainConfig(), objective=OBJECTIVE, num_samples=1,
         retries=Retries(share={"gpu_fraction": 1.0, "may_retry_alone": False}),
     )  # fmt: skip
     trial = session.start()

@@ -18,7 +18,7 @@ from search.runs.tables import build_tables
 from search.sampling.proposer import Proposer
 from search.schedulers.rungs import Promotions
 from search.space.parse import apply, parse_space
-from search.study.endings import best_value, end_running, reconcile
+from search.study.endings import end_running, reconcile
 from search.study.observations import (
     FAILURE_ATTR,
     MEMORY_CONSTRAINT,
@@ -31,8 +31,10 @@ from search.study.storage import open_study, stored_trials
 from search.tune.retries import Retries
 from search.tune.searcher import StudySearcher
 from segcore.config import TrainConfig
+from segcore.objective import Mode, Objective
 
 METRIC = "val/iou"
+OBJECTIVE = Objective(METRIC)
 ALONE = {"num_cpus": 2.0, "gpu_fraction": 1.0, "may_retry_alone": False}
 BASE = TrainConfig()
 SPACE = parse_space(
@@ -66,16 +68,16 @@ def new_searcher(
     study: optuna.Study,
     *,
     num_samples: int = 10,
-    mode: str = "max",
+    mode: Mode = "max",
     requeue: list[FrozenTrial] | None = None,
     alone: Collection[int] = (),
     promotions: Promotions | None = None,
 ) -> StudySearcher:
     return StudySearcher(
         study, SPACE, lambda number, train: {"number": number, "train": train.model_dump(mode="json")},
-        Proposer(SPACE, "random", seed=0, num_samples=10, max_epochs=5, mode=mode),
-        base=BASE, metric=METRIC, mode=mode, num_samples=num_samples, retries=Retries(requeue or [], alone, ALONE),
-        promotions=promotions,
+        Proposer(SPACE, "random", seed=0, num_samples=10, max_epochs=5, objective=Objective(METRIC, mode)),
+        base=BASE, objective=Objective(METRIC, mode), num_samples=num_samples,
+        retries=Retries(requeue or [], alone, ALONE), promotions=promotions,
     )  # fmt: skip
 
 
@@ -230,7 +232,7 @@ def test_a_worker_that_dies_without_progress_is_counted_and_progress_counts_anew
 
 def test_a_trial_that_waits_comes_again_when_it_may_and_is_pruned_when_nobody_comes_any_more(url: str) -> None:
     study = reopen(url)
-    promotions = Promotions([1], 2, "max")
+    promotions = Promotions([1], 2, OBJECTIVE)
     searcher = new_searcher(study, num_samples=2, promotions=promotions)
     assert [suggested(searcher, f"ray-{i}")["number"] for i in range(2)] == [0, 1]
     for number, value in enumerate([0.5, 0.3]):
@@ -251,7 +253,7 @@ def test_a_trial_that_waits_comes_again_when_it_may_and_is_pruned_when_nobody_co
 
 
 def test_a_trial_that_has_to_wait_is_not_called_before_ray_has_ended_it(url: str) -> None:
-    promotions = Promotions([1], 2, "max")
+    promotions = Promotions([1], 2, OBJECTIVE)
     searcher = new_searcher(reopen(url), num_samples=2, promotions=promotions)
     for number, value in enumerate([0.5, 0.3]):
         suggested(searcher, f"ray-{number}")
@@ -264,7 +266,7 @@ def test_a_trial_that_has_to_wait_is_not_called_before_ray_has_ended_it(url: str
 
 
 def test_a_trial_that_waited_in_an_earlier_session_and_is_never_called_is_pruned(url: str) -> None:
-    first = Promotions([1], 2, "max")
+    first = Promotions([1], 2, OBJECTIVE)
     searcher = new_searcher(reopen(url), num_samples=2, promotions=first)
     for number, value in enumerate([0.5, 0.3]):
         suggested(searcher, f"ray-{number}")
@@ -272,7 +274,7 @@ def test_a_trial_that_waited_in_an_earlier_session_and_is_never_called_is_pruned
         searcher.on_trial_result(f"ray-{number}", result(1, value))
         searcher.on_trial_complete(f"ray-{number}", result(1, value))
     study = reopen(url)
-    promotions = Promotions([1], 2, "max")
+    promotions = Promotions([1], 2, OBJECTIVE)
     promotions.replay(history_of(study), unfinished=[0, 1])
     searcher = new_searcher(study, num_samples=2, promotions=promotions)
     assert suggested(searcher, "again-0")["number"] == 0
@@ -400,7 +402,7 @@ def killed_in_the_middle(url: str, journal: Path) -> None:
 def test_after_a_kill_the_study_is_brought_up_to_the_journal(url: str, tmp_path: Path) -> None:
     killed_in_the_middle(url, tmp_path / "events.jsonl")
     study = reopen(url)
-    requeue = reconcile(study, read_events(tmp_path / "events.jsonl"), metric=METRIC, mode="max")
+    requeue = reconcile(study, read_events(tmp_path / "events.jsonl"), OBJECTIVE)
     assert [trial.number for trial in requeue] == [1, 3, 4]
     assert requeue[0].intermediate_values == {1: 0.3, 2: 0.5, 3: 0.6}
     trials = stored(url)
@@ -425,9 +427,9 @@ def test_after_a_kill_the_study_is_brought_up_to_the_journal(url: str, tmp_path:
 def test_to_reconcile_again_changes_nothing(url: str, tmp_path: Path) -> None:
     killed_in_the_middle(url, tmp_path / "events.jsonl")
     events = read_events(tmp_path / "events.jsonl")
-    reconcile(reopen(url), events, metric=METRIC, mode="max")
+    reconcile(reopen(url), events, OBJECTIVE)
     first = [(t.state, t.value, t.intermediate_values) for t in stored(url)]
-    assert [t.number for t in reconcile(reopen(url), events, metric=METRIC, mode="max")] == [1, 3, 4]
+    assert [t.number for t in reconcile(reopen(url), events, OBJECTIVE)] == [1, 3, 4]
     assert [(t.state, t.value, t.intermediate_values) for t in stored(url)] == first
 
 
@@ -436,7 +438,7 @@ def test_trials_that_go_on_come_first_under_their_number_and_with_what_they_were
     before = stored(url)
     study = reopen(url)
     events = read_events(tmp_path / "events.jsonl")
-    requeue = reconcile(study, events, metric=METRIC, mode="max")
+    requeue = reconcile(study, events, OBJECTIVE)
     searcher = new_searcher(study, num_samples=7, requeue=requeue)
     specs = [suggested(searcher, f"again-{i}") for i in range(4)]
     assert [spec["number"] for spec in specs] == [1, 3, 4, 6]
@@ -480,8 +482,8 @@ def test_a_killed_process_leaves_a_study_that_can_go_on(url: str, tmp_path: Path
     assert done.returncode == -9
     events = read_events(tmp_path / "events.jsonl")
     study = reopen(url)
-    assert [t.number for t in reconcile(study, events, metric=METRIC, mode="max")] == [1, 3, 4]
-    tables = build_tables(stored(url), events, metric=METRIC, mode="max")
+    assert [t.number for t in reconcile(study, events, OBJECTIVE)] == [1, 3, 4]
+    tables = build_tables(stored(url), events, OBJECTIVE)
     assert [row["number"] for row in tables.trials] == [0, 1, 2, 3, 4, 5]
     assert len(tables.epochs) == 9
 
@@ -494,14 +496,9 @@ def test_a_time_budget_ends_what_is_running(url: str) -> None:
     searcher.on_trial_complete("a", result(1, 0.5, finished=True))
     searcher.on_trial_result("b", result(1, 0.4))
     searcher.flush()
-    assert end_running(study, mode="max") == 2
+    assert end_running(study, OBJECTIVE) == 2
     assert [trial.state.name for trial in stored(url)] == ["COMPLETE", "PRUNED", "FAIL"]
-    assert end_running(study, mode="max") == 0
-
-
-def test_best_value_follows_the_mode() -> None:
-    assert best_value([0.2, 0.7, 0.1], "max") == 0.7
-    assert best_value([0.2, 0.7, 0.1], "min") == 0.1
+    assert end_running(study, OBJECTIVE) == 0
 
 
 def test_a_file_that_is_no_study_is_told(tmp_path: Path) -> None:
@@ -571,7 +568,7 @@ def test_a_driver_that_was_killed_knows_from_the_journal_who_goes_on_alone(url: 
     log.close()
 
     study, events = reopen(url), read_events(tmp_path / "events.jsonl")
-    requeue = reconcile(study, events, metric=METRIC, mode="max")
+    requeue = reconcile(study, events, OBJECTIVE)
     assert [trial.number for trial in requeue] == [0, 2]
     assert stored(url)[1].user_attrs[FAILURE_ATTR] == OUT_OF_MEMORY
     again = new_searcher(study, num_samples=3, requeue=requeue, alone=retried_trials(events))

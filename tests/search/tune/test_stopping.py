@@ -13,7 +13,9 @@ from ray.tune import Callback, Stopper
 
 from search.config.tree import PlateauConfig, SearchSettings
 from search.tune.stopping import SearchStopper, expected_gain
+from segcore.objective import Mode, Objective
 
+IOU = Objective("val/iou")
 PLATEAU = PlateauConfig(trials=20, floor=0.001, min_trials=20)
 
 
@@ -52,14 +54,14 @@ def test_it_is_what_ray_takes_for_a_stopper_and_a_callback() -> None:
 
 @pytest.mark.parametrize("num_seen", [20, 60])
 @pytest.mark.parametrize("mode", ["max", "min"])
-def test_the_expected_gain_of_exponential_values_is_unbiased(num_seen: int, mode: str) -> None:
+def test_the_expected_gain_of_exponential_values_is_unbiased(num_seen: int, mode: Mode) -> None:
     """Estimate against the gain that further draws really brought, both averaged over simulated searches."""
     num_more, num_searches = 20, 4000
     draws = np.random.default_rng(0).exponential(0.02, (num_searches, num_seen + num_more))
     seen = draws[:, :num_seen]
     gained = float(np.mean(draws.max(axis=1) - seen.max(axis=1)))
     sign = 1.0 if mode == "max" else -1.0
-    estimated = [expected_gain((sign * (0.5 + row)).tolist(), num_more, mode) for row in seen]
+    estimated = [expected_gain((sign * (0.5 + row)).tolist(), num_more, Objective("val/iou", mode)) for row in seen]
     exact = 0.02 * sum(1.0 / i for i in range(num_seen + 1, num_seen + num_more + 1))
     assert float(np.mean(estimated)) == pytest.approx(exact, rel=0.03)
     assert gained == pytest.approx(exact, rel=0.1)
@@ -67,16 +69,16 @@ def test_the_expected_gain_of_exponential_values_is_unbiased(num_seen: int, mode
 
 def test_the_expected_gain_by_hand() -> None:
     """Five values, all in the tail: excesses 0.4, 0.3, 0.2, 0.1 over the lowest, mean 0.25; H_7 - H_5 = 1/6 + 1/7."""
-    assert expected_gain([0.1, 0.5, 0.3, 0.4, 0.2], 2) == pytest.approx(0.25 * (1 / 6 + 1 / 7))
-    assert expected_gain([0.7] * 8, 20) == 0.0
+    assert expected_gain([0.1, 0.5, 0.3, 0.4, 0.2], 2, IOU) == pytest.approx(0.25 * (1 / 6 + 1 / 7))
+    assert expected_gain([0.7] * 8, 20, IOU) == 0.0
     with pytest.raises(ValueError, match="at least 2 values, found 1"):
-        expected_gain([0.7], 20)
+        expected_gain([0.7], 20, IOU)
 
 
 def test_only_the_upper_tail_counts() -> None:
     """Of 50 values, the 10 best; how bad the others are says nothing about what can still be gained."""
     best = [0.80 + 0.001 * i for i in range(10)]
-    assert expected_gain([*best, *[0.79] * 40], 20) == pytest.approx(expected_gain([*best, *[0.01] * 40], 20))
+    assert expected_gain([*best, *[0.79] * 40], 20, IOU) == pytest.approx(expected_gain([*best, *[0.01] * 40], 20, IOU))
 
 
 def test_a_search_that_keeps_rising_is_not_stopped() -> None:

@@ -1,0 +1,173 @@
+"""What `run.json` and `export.json` hold, checked when they are read.
+
+`run.json` has a version: older ones are read, a newer one is refused in one line.
+"""
+
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field, ValidationError
+
+from search.errors import RunError
+from search.runs.paths import RunPaths, read_json
+from segcore.record import Record, why_unreadable
+
+FORMAT = 2
+"""Of `run.json`; format 1 named none."""
+
+Status = Literal["running", "done", "export_failed", "interrupted", "failed"]
+"""What `run.json` says. `stopped` is what a run is that says `running` while its process is gone."""
+RESUMABLE = ("stopped", "interrupted", "failed")
+
+
+class Worker(Record):
+    """The process that works on a run, or did last."""
+
+    host: str
+    pid: int
+    since: float = 0.0
+
+
+class Stage(Record):
+    """The stage that a run is in, and since when."""
+
+    name: str
+    since: float
+
+
+class StoppedBy(Record):
+    """The rule of `search` that ended it early."""
+
+    rule: str
+    detail: str
+
+
+class ExtensionNote(Record):
+    """One `extend`: when, how many trials there were, how many came, and what was changed: key -> [before, after]."""
+
+    when: float
+    num_samples: int
+    trials_before: int | None = None
+    changed: dict[str, list[Any]] = Field(default_factory=dict)
+
+
+class RunRecord(Record):
+    """`run.json`: what a run is, how it stands, and what its numbers may depend on beside its config.
+
+    Attributes:
+        status: As it was last written; see `status_now`.
+        created: In seconds since 1970.
+        worker: The process that works on it, or did last.
+        command: What was typed.
+        host: Name, cores, platform, and GPUs of the machine.
+        versions: Of segsearch and the packages that it needs.
+        code: The commit that ran, of a checkout, and whether files of it were changed.
+        timings: Seconds by stage, `total_s` among them, over all sessions.
+        stage: The stage that it is in.
+        data_fingerprint: Of the decoded samples.
+        gate: The verdict of the gate.
+        packing: How many trials share a GPU, and how that was found.
+        error: Why it failed.
+    """
+
+    format: int = 1
+    name: str = ""
+    kind: Literal["search", "train"] = "search"
+    status: Status
+    worker: Worker | None = None
+    created: float = 0.0
+    command: list[str] = Field(default_factory=list)
+    host: dict[str, Any] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    code: dict[str, Any] | None = None
+    seed: int | None = None
+    timings: dict[str, float] = Field(default_factory=dict)
+    stage: Stage | None = None
+    data_fingerprint: str | None = None
+    gate: dict[str, Any] | None = None
+    packing: dict[str, Any] | None = None
+    stopped_by: StoppedBy | None = None
+    extensions: list[ExtensionNote] = Field(default_factory=list)
+    error: str | None = None
+
+    @property
+    def status_now(self) -> str:
+        """The status, or `stopped` for a run that claims to be running while its process is gone.
+
+        Of a process on another host nothing is known; its word is taken.
+        """
+        if self.status != "running":
+            return self.status
+        if self.worker is None:
+            return "stopped"
+        if self.worker.host != socket.gethostname():
+            return self.status
+        try:
+            os.kill(self.worker.pid, 0)
+        except ProcessLookupError:
+            return "stopped"
+        except PermissionError:
+            pass
+        return self.status
+
+
+class Digest(Record):
+    """What a file must hash to."""
+
+    sha256: str
+    size: int
+
+
+class ExportRecord(Record):
+    """The latest outcome of one export target."""
+
+    target: str
+    location: str
+    status: str = ""
+    files: dict[str, Digest] = Field(default_factory=dict)
+    url: str | None = None
+    error: str | None = None
+    time: str = ""
+    seconds: float = 0.0
+
+
+def read_run(paths: RunPaths) -> RunRecord:
+    """Reads `run.json`.
+
+    Raises:
+        RunError: It is missing, damaged, or of a newer version.
+    """
+    tree = read_json(paths.run)
+    if (why := why_unreadable(paths.run, tree, FORMAT)) is not None:
+        raise RunError(why)
+    return parse_record(RunRecord, tree, paths.run)
+
+
+def read_exports(paths: RunPaths) -> list[ExportRecord]:
+    """Reads `export.json`; empty where nothing was exported."""
+    targets = read_json(paths.export).get("targets", []) if paths.export.exists() else []
+    return [parse_record(ExportRecord, entry, paths.export) for entry in targets]
+
+
+_R = TypeVar("_R", bound=Record)
+
+
+def parse_record(kind: type[_R], tree: Mapping[str, Any], path: Path) -> _R:
+    """A record of a kind, checked.
+
+    Args:
+        kind: What it should be.
+        tree: The JSON object.
+        path: Its file, for the message.
+
+    Raises:
+        RunError: A field is missing or of a wrong type, each with its name.
+    """
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise RunError(f"{path} cannot be read: {wrong}") from error
