@@ -17,6 +17,7 @@ __all__ = [
     "GateError",
     "NoDataError",
     "NothingToSearchError",
+    "PredictionError",
     "ResourceError",
     "RunError",
     "SegsearchError",
@@ -44,6 +45,10 @@ class RunError(SegsearchError):
     """A run's folder is missing, in use, or in a state in which the command makes no sense."""
 
     exit_code = 2
+
+
+class PredictionError(SegsearchError):
+    """Images were left without a mask; the message names each with its reason."""
 
 
 class ExportError(SegsearchError):

@@ -61,15 +61,26 @@ def evaluate(model: str, data: str, split: str | None, layout: str, results: Pat
 )  # fmt: skip
 @RESULTS
 def predict(model: str, images: tuple[Path, ...], out: Path, size: str, results: Path) -> None:
-    """Write a mask (PNG, 0 and 255) for each of IMAGES, files or folders, into -o DIR."""
-    from search.stages.predicting import find_images, load_model, predict_images
+    """Write a mask (PNG, 0 and 255) for each of IMAGES, files or folders, into -o DIR.
+
+    An image that cannot be read does not stop the others: it is named at the end, and the exit code is 1.
+    """
+    from search.errors import PredictionError
+    from search.stages.predicting import find_images, load_model, predict_images, require_writable
 
     found = find_images(list(images))
+    require_writable(out)
     with transfer_bars(console) as progress:
         bundle = load_model(model, results, progress)
     with counting_bar(console, "predicting") as advance:
-        predict_images(bundle, found, out, original_size=size == "original", progress=lambda n: advance(n, len(found)))
-    say(f"{len(found)} masks in {out}")
+        original_size = size == "original"
+        failures = predict_images(
+            bundle, found, out, original_size=original_size, progress=lambda n: advance(n, len(found))
+        )
+    say(f"{len(found) - len(failures)} masks in {out}")
+    if failures:
+        lines = "\n".join(f"  {failure.path}: {failure.reason}" for failure in failures)
+        raise PredictionError(f"{len(failures)} of {len(found)} images have no mask\n{lines}")
 
 
 @click.command(cls=Command)

@@ -1,7 +1,11 @@
 """Sealed models at work: finding one by what the user typed, predicting a folder, scoring a data set."""
 
+import errno
 import os
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,7 @@ from platformdirs import user_cache_dir
 
 from search.commands import run_command
 from search.config.choices import TARGETS
-from search.errors import RunError
+from search.errors import PredictionError, RunError
 from search.runs.paths import find_run
 from segcore.config import DataConfig
 from segcore.data.pairs.discovery import discover
@@ -21,8 +25,24 @@ from segcore.scores.scoring import score_images, summarize
 from segcore.sealed.bundle import Bundle, load_bundle
 from segcore.sealed.card import CARD_FILE
 
+_FATAL_FOR_ALL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""What a disk says when it takes no file at all."""
+
 REMOTE = tuple(target.name for target in TARGETS if target.build.fetch is not None)
 """Targets that a sealed model can be fetched from again."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that has no mask.
+
+    Attributes:
+        path: Its file.
+        reason: Why, without the path.
+    """
+
+    path: Path
+    reason: str
 
 
 def find_model(text: str, results: Path, progress: Callable[[str, int, int], None] | None = None) -> Path:
@@ -86,19 +106,62 @@ def predict_images(
     *,
     original_size: bool,
     progress: Callable[[int], None] | None = None,
-) -> None:
+) -> list[Failure]:
     """Writes a mask of 0 and 255 for each image to `out/NAME.png`, each beside its place and then moved there.
 
+    An image that cannot be read, or whose mask cannot be written, is left out; the others are predicted.
+
+    Args:
+        bundle: The model.
+        images: `(name, file)` of each.
+        out: Folder of the masks.
+        original_size: Masks at each image's own size; else at the model's.
+        progress: Called with the number of images done.
+
+    Returns:
+        The images left out, in order.
+
     Raises:
-        DataError: An image cannot be read; the masks before it are written.
+        PredictionError: The disk is full or read-only, so that no later mask could be written either.
     """
+    failures: list[Failure] = []
     for done, (name, path) in enumerate(images, start=1):
-        mask = bundle.predict_file(path, original_size=original_size)
-        target = out / f"{name}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _write_png(mask, target)
+        try:
+            mask = bundle.predict_file(path, original_size=original_size)
+            target = out / f"{name}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _write_png(mask, target)
+        except DataError as error:
+            failures.append(Failure(path, str(error).removeprefix(f"{path}: ")))
+        except OSError as error:
+            if error.errno in _FATAL_FOR_ALL:
+                written = done - 1 - len(failures)
+                raise PredictionError(f"{out}: {error.strerror} after {written} of {len(images)} masks") from error
+            failures.append(Failure(path, f"its mask cannot be written: {_reason(error)}"))
         if progress is not None:
             progress(done)
+    return failures
+
+
+def require_writable(out: Path) -> None:
+    """Refuses a folder in which no mask could be written; makes it for the proof and leaves nothing behind.
+
+    Raises:
+        DataError: With the reason.
+    """
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=out, prefix=".segsearch-"):
+            pass
+    except OSError as error:
+        raise DataError(
+            f"{out}: masks cannot be written there: {_reason(error)}; name another folder with -o"
+        ) from error
+    finally:
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def evaluate_data(
@@ -136,5 +199,12 @@ def load_model(text: str, results: Path, progress: Callable[[str, int, int], Non
 
 def _write_png(mask: np.ndarray, target: Path) -> None:
     temporary = target.with_name(f".{target.name}.tmp")
-    Image.fromarray(mask).save(temporary, format="PNG")
-    os.replace(temporary, target)
+    try:
+        Image.fromarray(mask).save(temporary, format="PNG")
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)

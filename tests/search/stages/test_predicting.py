@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 from pathlib import Path
@@ -5,14 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
+from search.cli import main
+from search.errors import PredictionError
 from search.stages.predicting import (
     evaluate_data,
     find_images,
     find_model,
     load_model,
     predict_images,
+    require_writable,
 )
 from segcore.config import DataConfig, SyntheticConfig, TrainConfig
 from segcore.data.synthetic import write_synthetic
@@ -140,13 +145,90 @@ def test_a_mask_is_written_for_each_image(bundle: Bundle, data: Path, tmp_path: 
             assert np.array_equal(np.asarray(mask), bundle.predict_file(path, original_size=original_size))
 
 
-def test_an_image_that_cannot_be_read_is_told_after_those_before_it(bundle: Bundle, data: Path, tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_read_does_not_stop_the_others(bundle: Bundle, data: Path, tmp_path: Path) -> None:
     good = next(data.rglob("val/images/*/*.jpg"))
-    bad = tmp_path / "bad.jpg"
+    bad, text = tmp_path / "bad.jpg", tmp_path / "text.png"
     bad.write_bytes(good.read_bytes()[:200])
-    with pytest.raises(DataError, match=r"bad\.jpg"):
-        predict_images(bundle, [("good", good), ("bad", bad)], tmp_path / "out", original_size=True)
-    assert os.listdir(tmp_path / "out") == ["good.png"]  # noqa: PTH208
+    text.write_text("no image")
+    done: list[int] = []
+    images = [("bad", bad), ("good", good), ("text", text), ("sub/good", good)]
+    failures = predict_images(bundle, images, tmp_path / "out", original_size=True, progress=done.append)
+    assert [failure.path for failure in failures] == [bad, text]
+    assert failures[1].reason == "not an image file"
+    assert str(bad) not in failures[0].reason
+    assert done == [1, 2, 3, 4]
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*.png")) == ["good.png", "good.png"]
+
+
+def test_a_mask_that_cannot_be_written_does_not_stop_the_others(bundle: Bundle, data: Path, tmp_path: Path) -> None:
+    good = next(data.rglob("val/images/*/*.jpg"))
+    (tmp_path / "out" / "taken.png").mkdir(parents=True)
+    (tmp_path / "out" / "file").write_text("in the way")
+    images = [("taken", good), ("file/x", good), ("free", good)]
+    failures = predict_images(bundle, images, tmp_path / "out", original_size=True)
+    assert [failure.reason.partition(":")[0] for failure in failures] == ["its mask cannot be written"] * 2
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["file", "free.png", "taken.png"]
+
+
+def test_a_full_disk_ends_it_at_once(
+    bundle: Bundle, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = next(data.rglob("val/images/*/*.jpg"))
+    replace, calls = os.replace, []
+
+    def full(source: Path, target: Path) -> None:
+        calls.append(target)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(PredictionError, match=r"out: No space left on device after 1 of 3 masks"):
+        predict_images(bundle, [(name, good) for name in "abc"], tmp_path / "out", original_size=True)
+    assert os.listdir(tmp_path / "out") == ["a.png"]  # noqa: PTH208
+
+
+@pytest.mark.parametrize("below", ["file", "/proc/masks"])
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DataError, match="masks cannot be written there: "):
+        require_writable(tmp_path / below / "a" / "b")
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_the_proof_that_a_folder_can_be_written_leaves_nothing(tmp_path: Path) -> None:
+    require_writable(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    require_writable(tmp_path / "mine")
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+
+
+def test_the_command_names_what_failed_and_how_many(
+    model_folder: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    good = next(data.rglob("val/images/*/*.jpg"))
+    (tmp_path / "in").mkdir()
+    for name in "abc":
+        (tmp_path / "in" / f"{name}.jpg").write_bytes(good.read_bytes())
+    (tmp_path / "in" / "b [1].jpg").write_bytes(b"broken")
+    result = CliRunner().invoke(main, ["predict", str(model_folder), "in", "-o", "out"])
+    assert result.exit_code == 1, result.output
+    assert "3 masks in out" in result.output
+    assert "error: 1 of 4 images have no mask\n  in/b [1].jpg: not an image file\n" in result.output
+    assert sorted(path.name for path in Path("out").iterdir()) == ["a.png", "b.png", "c.png"]
+
+
+def test_the_command_refuses_the_folder_before_it_loads_the_model(
+    model_folder: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.stages.predicting.load_model", lambda *_: pytest.fail("the model was loaded"))
+    (tmp_path / "file").write_text("in the way")
+    arguments = ["predict", str(model_folder), str(data / "val" / "images"), "-o", str(tmp_path / "file" / "out")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2, result.output
+    assert "masks cannot be written there: Not a directory" in " ".join(result.output.split())
 
 
 def independent_iou(mask: Path, written: Path) -> float:
