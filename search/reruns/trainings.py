@@ -92,7 +92,7 @@ def unfinished(paths: RunPaths, wanted: Sequence[Rerun], metric: str) -> list[Re
     for rerun in wanted:
         rows = journal.get(rerun.number, {})
         if rerun.number not in errors and not is_finished(rows):
-            values = {epoch: float(row["metrics"][metric]) for epoch, row in rows.items()}
+            values = {epoch: float(row.metrics[metric]) for epoch, row in rows.items()}
             left[rerun.number] = Rerun(rerun.number, rerun.label, rerun.train, values)
     return list(left.values())
 
@@ -181,13 +181,13 @@ def outcomes(paths: RunPaths, wanted: Sequence[Rerun], objective: Objective) -> 
     for number in dict.fromkeys(rerun.number for rerun in wanted):
         rows = journal.get(number, {})
         if is_finished(rows):
-            values = {epoch: float(row["metrics"][objective.metric]) for epoch, row in rows.items()}
+            values = {epoch: float(row.metrics[objective.metric]) for epoch, row in rows.items()}
             best = rows[objective.best_epoch(values) or max(rows)]
             images = _images(paths.reruns, number)
             error = "what its images came to cannot be read" if images is None else None
-            found[number] = Outcome(number, dict(best["metrics"]), images, error)
+            found[number] = Outcome(number, dict(best.metrics), images, error)
         elif number in errors:
-            found[number] = Outcome(number, {}, None, f"{errors[number]['kind']}: {errors[number]['message']}")
+            found[number] = Outcome(number, {}, None, f"{errors[number].kind}: {errors[number].message}")
     return found
 
 
@@ -253,7 +253,7 @@ def _best(paths: RunPaths, wanted: Sequence[Rerun], objective: Objective) -> tup
     """The best value so far, and whose it is."""
     journal, metric = epochs_by_trial(read_events(paths.reruns.events)), objective.metric
     numbers = {rerun.number for rerun in wanted} & journal.keys()
-    values = [(float(row["metrics"][metric]), number) for number in numbers for row in journal[number].values()]
+    values = [(float(row.metrics[metric]), number) for number in numbers for row in journal[number].values()]
     return max(values, key=lambda value: objective.sign * value[0], default=None)
 
 

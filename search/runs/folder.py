@@ -18,6 +18,7 @@ from search.config.load import dump_config, load_config
 from search.config.tree import SearchConfig
 from search.errors import RunError
 from search.runs.environment import describe_environment
+from search.runs.events import Began, Enqueued, Resumed
 from search.runs.journal import read_events
 from search.runs.paths import (
     RunPaths,
@@ -45,7 +46,7 @@ def create_run(config: SearchConfig, kind: str) -> RunPaths:
     paths = RunPaths(Path(config.results) / config.name)
     if paths.run.exists():
         status = status_now(read_json(paths.run))
-        if status in ("running", "done", "export_failed") or read_events(paths.events):
+        if status in ("running", "done", "export_failed") or _has_reports(paths):
             hint = run_command("resume" if status in RESUMABLE else "show", paths.root)
             raise RunError(
                 f"the run {config.name!r} is there already ({paths.root}, status: {status}); "
@@ -96,6 +97,11 @@ def absolute_paths(config: SearchConfig) -> SearchConfig:
             "results": _absolute(config.results),
         }
     )
+
+
+def _has_reports(paths: RunPaths) -> bool:
+    """Whether the run came to anything but the beginning of its first trials."""
+    return any(not isinstance(event, Began | Enqueued | Resumed) for event in read_events(paths.events))
 
 
 def _absolute(path: str) -> str:

@@ -1,27 +1,40 @@
-"""The run's journal: what happened, line by line, written before the study or anyone else is told.
+"""The run's journal, `events.jsonl`: what happened, line by line, written before the study or anyone else is told.
 
-One JSON object a line. `{"event": "epoch", "number", "epoch", "time", "metrics": {...}}` for each report,
-`{"event": "error", "number", "time", "kind", "message"}` for a trial that failed, and `{"event": "interrupted",
-"number", "epoch", "time", "message"}` for one whose worker died after `epoch` and that goes on; `"retried"`, with the
-same keys, for one that ran out of its share's memory and goes on alone; `{"event": "dropped", "number", "time",
-"bytes"}` for an ended one whose checkpoint goes; `{"event": "applied", "number", "time", "applied": {...}, "machine":
-{...}}` for what was read back of a trial before it took its first step, and where it trains. A line cut off by a crash
-is ignored; an epoch that was trained again after a crash counts once, as its last line says.
+What the lines can say is in `search.runs.events`; what they say of one trial, together, is in `search.runs.lives`. A
+line cut off by a crash is ignored; an epoch that was trained again after a crash counts once, as its last line says.
 """
 
-import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
+
+from search.runs.events import (
+    Applied,
+    Began,
+    Dropped,
+    Ended,
+    EndState,
+    Epoch,
+    Error,
+    Event,
+    Facts,
+    Interrupted,
+    Metrics,
+    Params,
+    Resumed,
+    Retried,
+    from_line,
+    to_line,
+)
 
 OUT_OF_MEMORY = "out of memory"
 WORKER_DIED = "worker died"
 INTERRUPTED = "interrupted"
-"""The worker died, which says nothing about the trial: it goes on from its newest checkpoint."""
+"""The worker died, which says nothing about the trial: it continues from its newest checkpoint."""
 RETRIED_ALONE = "out of memory beside others"
-"""The trial's share of a GPU was too little: it goes on from its newest checkpoint, alone on a whole one."""
+"""The trial's share of a GPU was too little: it continues from its newest checkpoint, alone on a whole one."""
 GOES_ON = (INTERRUPTED, RETRIED_ALONE)
 """The kinds after which a trial has not ended."""
 
@@ -36,48 +49,59 @@ class EventLog:
         self._path = path
         self._file: BinaryIO | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, Path | None]:
         return {"_path": self._path, "_file": None}
 
-    def epoch(self, number: int, epoch: int, metrics: dict[str, Any]) -> None:
-        """Records one report of a trial."""
-        self._append({"event": "epoch", "number": number, "epoch": epoch, "time": time.time(), "metrics": metrics})
+    def append(self, event: Event) -> None:
+        """Writes one event."""
+        if self._file is None:
+            self._file = _open_at_line_start(self._path)
+        self._file.write(to_line(event))
+        self._file.flush()
 
-    def applied(self, number: int, applied: dict[str, Any], machine: dict[str, Any]) -> None:
-        """Records what was read back of a trial that begins or goes on, and where it trains."""
-        record = {"event": "applied", "number": number, "time": time.time(), "applied": applied, "machine": machine}
-        self._append(record)
+    def began(
+        self, number: int, params: Params, origin: str, *, ray_id: str = "", parent: tuple[int, int] | None = None
+    ) -> None:
+        """Records that a trial begins, and with what; see `Began`."""
+        self.append(Began(number, time.time(), dict(params), origin, ray_id, parent))
+
+    def resumed(self, number: int, ray_id: str) -> None:
+        """Records another attempt of a trial."""
+        self.append(Resumed(number, time.time(), ray_id))
+
+    def epoch(self, number: int, epoch: int, metrics: Metrics) -> None:
+        """Records one report of a trial."""
+        self.append(Epoch(number, epoch, time.time(), metrics))
+
+    def applied(self, number: int, applied: Facts, machine: Facts) -> None:
+        """Records what was read back of a trial that begins or continues, and where it trains."""
+        self.append(Applied(number, time.time(), applied, machine))
 
     def error(self, number: int, kind: str, message: str) -> None:
         """Records why a trial failed."""
-        self._append({"event": "error", "number": number, "time": time.time(), "kind": kind, "message": message})
+        self.append(Error(number, time.time(), kind, message))
 
     def interrupted(self, number: int, epoch: int, message: str) -> None:
-        """Records that a trial's worker died, and how far the trial had come; it goes on."""
-        self._goes_on("interrupted", number, epoch, message)
+        """Records that a trial's worker died, and how far the trial had come; it continues."""
+        self.append(Interrupted(number, epoch, time.time(), message))
 
     def retried(self, number: int, epoch: int, message: str) -> None:
-        """Records that a trial ran out of its share's memory, and how far it had come; it goes on alone."""
-        self._goes_on("retried", number, epoch, message)
+        """Records that a trial ran out of its share's memory, and how far it had come; it continues alone."""
+        self.append(Retried(number, epoch, time.time(), message))
+
+    def ended(self, number: int, state: EndState, why: str = "") -> None:
+        """Records how a trial ended."""
+        self.append(Ended(number, time.time(), state, why))
 
     def dropped(self, number: int, num_bytes: int) -> None:
         """Records that the checkpoint of a trial that has ended is deleted to save space."""
-        self._append({"event": "dropped", "number": number, "time": time.time(), "bytes": num_bytes})
+        self.append(Dropped(number, time.time(), num_bytes))
 
     def close(self) -> None:
         """Closes the file; the next line would open it again."""
         if self._file is not None:
             self._file.close()
             self._file = None
-
-    def _goes_on(self, event: str, number: int, epoch: int, message: str) -> None:
-        self._append({"event": event, "number": number, "epoch": epoch, "time": time.time(), "message": message})
-
-    def _append(self, record: dict[str, Any]) -> None:
-        if self._file is None:
-            self._file = _open_at_line_start(self._path)
-        self._file.write(json.dumps(record, allow_nan=True).encode() + b"\n")
-        self._file.flush()
 
 
 def _open_at_line_start(path: Path) -> BinaryIO:
@@ -90,58 +114,53 @@ def _open_at_line_start(path: Path) -> BinaryIO:
     return file
 
 
-def read_events(path: Path) -> list[dict[str, Any]]:
+def read_events(path: Path) -> list[Event]:
     """All whole lines of a journal, oldest first; empty when there is none."""
     if not path.exists():
         return []
-    events = []
-    for line in path.read_bytes().splitlines():
-        try:
-            events.append(json.loads(line))
-        except ValueError:
-            continue  # the line that a crash has cut off
-    return [event for event in events if isinstance(event, dict)]
+    events = map(from_line, path.read_bytes().splitlines())
+    return [event for event in events if event is not None]
 
 
-def epochs_by_trial(events: list[dict[str, Any]]) -> dict[int, dict[int, dict[str, Any]]]:
+def epochs_by_trial(events: Iterable[Event]) -> dict[int, dict[int, Epoch]]:
     """`{number: {epoch: event}}`, the last line of each epoch winning, epochs in order."""
-    trials: dict[int, dict[int, dict[str, Any]]] = {}
+    trials: dict[int, dict[int, Epoch]] = {}
     for event in events:
-        if event.get("event") == "epoch":
-            trials.setdefault(event["number"], {})[event["epoch"]] = event
+        if isinstance(event, Epoch):
+            trials.setdefault(event.number, {})[event.epoch] = event
     return {number: dict(sorted(epochs.items())) for number, epochs in sorted(trials.items())}
 
 
-def errors_by_trial(events: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    """`{number: event}` of the last error of each trial."""
-    return {event["number"]: event for event in events if event.get("event") == "error"}
+def errors_by_trial(events: Iterable[Event]) -> dict[int, Error]:
+    """The last error of each trial, by its number."""
+    return {event.number: event for event in events if isinstance(event, Error)}
 
 
-def applied_by_trial(events: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
-    """`{number: events}` of what was read back of each trial, one for each time that it began or went on."""
-    found: dict[int, list[dict[str, Any]]] = {}
+def applied_by_trial(events: Iterable[Event]) -> dict[int, list[Applied]]:
+    """What was read back of each trial, by its number: one record for each time that it began or continued."""
+    found: dict[int, list[Applied]] = {}
     for event in events:
-        if event.get("event") == "applied":
-            found.setdefault(event["number"], []).append(event)
+        if isinstance(event, Applied):
+            found.setdefault(event.number, []).append(event)
     return found
 
 
-def retried_trials(events: list[dict[str, Any]]) -> frozenset[int]:
-    """The trials that ran out of their share's memory once, and went on, or were to go on, alone."""
-    return frozenset(event["number"] for event in events if event.get("event") == "retried")
+def retried_trials(events: Iterable[Event]) -> frozenset[int]:
+    """The trials that ran out of their share's memory once, and continued, or were to continue, alone."""
+    return frozenset(event.number for event in events if isinstance(event, Retried))
 
 
-def waiting_alone(events: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    """`{number: event}` of the trials that were to go on alone and of which nothing was heard since."""
-    last = {event["number"]: event for event in events if "number" in event}
-    return {number: event for number, event in last.items() if event["event"] == "retried"}
+def waiting_alone(events: Iterable[Event]) -> dict[int, Retried]:
+    """The trials that were to continue alone and of which nothing was heard since, by number."""
+    last = {event.number: event for event in events if not isinstance(event, Resumed)}
+    return {number: event for number, event in last.items() if isinstance(event, Retried)}
 
 
-def dropped_trials(events: list[dict[str, Any]]) -> frozenset[int]:
+def dropped_trials(events: Iterable[Event]) -> frozenset[int]:
     """The trials whose checkpoints were deleted to save space."""
-    return frozenset(event["number"] for event in events if event.get("event") == "dropped")
+    return frozenset(event.number for event in events if isinstance(event, Dropped))
 
 
-def is_finished(rows: Mapping[int, Mapping[str, Any]]) -> bool:
+def is_finished(rows: Mapping[int, Epoch]) -> bool:
     """Whether a trial's epochs, as `epochs_by_trial` has them, hold its last one."""
-    return any(row["metrics"].get("finished") for row in rows.values())
+    return any(row.metrics.get("finished") for row in rows.values())

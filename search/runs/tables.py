@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from search.runs.events import Epoch, Event, Metrics
 from search.runs.journal import applied_by_trial, epochs_by_trial, errors_by_trial
 from search.runs.pareto import sorted_fronts
 from segcore.objective import Objective
@@ -37,7 +38,7 @@ class Tables:
 
 def build_tables(
     trials: Sequence["FrozenTrial"],
-    events: list[dict[str, Any]],
+    events: Sequence[Event],
     objective: Objective,
 ) -> Tables:
     """Joins what the study and the journal know of each trial.
@@ -59,9 +60,9 @@ def build_tables(
         if state == "waiting":
             continue
         rows = journal.get(trial.number, {})
-        values = {epoch: float(row["metrics"][objective.metric]) for epoch, row in rows.items()}
+        values = {epoch: float(row.metrics[objective.metric]) for epoch, row in rows.items()}
         best_epoch = objective.best_epoch(values)
-        best_metrics = rows[best_epoch]["metrics"] if best_epoch is not None else {}
+        best_metrics = rows[best_epoch].metrics if best_epoch is not None else {}
         error = errors.get(trial.number) if state == "failed" else None
         trial_rows.append(
             {
@@ -72,12 +73,12 @@ def build_tables(
                 "epochs": max(values, default=0),
                 "started": trial.datetime_start.timestamp() if trial.datetime_start else None,
                 "ended": trial.datetime_complete.timestamp() if trial.datetime_complete else None,
-                "train_s": sum(row["metrics"].get("time/train_s", 0.0) for row in rows.values()),
+                "train_s": sum(row.metrics.get("time/train_s", 0.0) for row in rows.values()),
                 **{key: best_metrics.get(key) for key in _metric_keys(best_metrics)},
                 **({objective.second: trial.user_attrs.get(COST_ATTR)} if objective.second else {}),
                 **{f"param/{key}": value for key, value in trial.user_attrs.get(PARAMS_ATTR, {}).items()},
-                "error": f"{error['kind']}: {error['message']}" if error else None,
-                "applied": json.dumps(proofs[trial.number][-1]["applied"]) if trial.number in proofs else None,
+                "error": f"{error.kind}: {error.message}" if error else None,
+                "applied": json.dumps(proofs[trial.number][-1].applied) if trial.number in proofs else None,
                 "ray_trial_ids": list(trial.user_attrs.get(RAY_IDS_ATTR, [])),
             }
         )
@@ -137,15 +138,15 @@ def write_tables(tables: Tables, trials_path: Path, epochs_path: Path) -> None:
     _write_parquet(tables.epochs, epochs_path)
 
 
-def write_epochs(events: list[dict[str, Any]], path: Path) -> None:
+def write_epochs(events: Sequence[Event], path: Path) -> None:
     """Writes the epoch table alone, of a run that has no study."""
     _write_parquet(epoch_rows(epochs_by_trial(events)), path)
 
 
-def epoch_rows(journal: dict[int, dict[int, dict[str, Any]]]) -> list[dict[str, Any]]:
+def epoch_rows(journal: Mapping[int, Mapping[int, Epoch]]) -> list[dict[str, Any]]:
     """A row an epoch, in order of trial and epoch."""
     return [
-        {"number": number, "epoch": epoch, "time": row["time"], **_numbers(row["metrics"])}
+        {"number": number, "epoch": epoch, "time": row.time, **_numbers(row.metrics)}
         for number, epochs in journal.items()
         for epoch, row in epochs.items()
     ]
@@ -175,10 +176,10 @@ def _column(values: list[Any]) -> pa.Array:
     return pa.array(values)
 
 
-def _metric_keys(metrics: dict[str, Any]) -> list[str]:
+def _metric_keys(metrics: Metrics) -> list[str]:
     return [key for key in metrics if key.startswith(("val/", "cost/")) or key in ("train/loss", "lr")]
 
 
-def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
+def _numbers(metrics: Metrics) -> dict[str, float]:
     skip = {"number", "epoch", "finished", "best_epoch"}
     return {key: float(value) for key, value in metrics.items() if isinstance(value, int | float) and key not in skip}

@@ -120,9 +120,9 @@ def recorded_trials(config: SearchConfig, paths: RunPaths) -> dict[int, Recorded
     found = {}
     for number, rows in epochs.items():
         if number in configs:
-            machine = dict(proofs[number][0]["machine"]) if number in proofs else {}
+            machine = dict(proofs[number][0].machine) if number in proofs else {}
             parent = (int(parents[number][0]), int(parents[number][1])) if number in parents else None
-            metrics = {epoch: dict(row["metrics"]) for epoch, row in rows.items()}
+            metrics = {epoch: dict(row.metrics) for epoch, row in rows.items()}
             found[number] = Recorded(number, configs[number], metrics, machine, parent)
     return found
 

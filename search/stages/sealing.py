@@ -157,7 +157,7 @@ def newest_readable(paths: RunPaths, number: int) -> BestModel | None:
 def applied_of(paths: RunPaths, number: int) -> dict[str, Any] | None:
     """What was read back of a trial before it trained; None for one of an older version."""
     proofs = applied_by_trial(read_events(paths.events)).get(number)
-    return dict(proofs[-1]["applied"]) if proofs else None
+    return dict(proofs[-1].applied) if proofs else None
 
 
 def seal(

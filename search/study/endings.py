@@ -1,12 +1,12 @@
 """How trials end in the study: told once, as what they were; and what a stop left untold, told from the journal."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from search.runs.events import Event
 from search.runs.journal import OUT_OF_MEMORY, epochs_by_trial, errors_by_trial, is_finished
 from search.study.observations import COST_ATTR, FAILURE_ATTR, MEMORY_CONSTRAINT
 from search.study.storage import trial_id_of, write_reports
@@ -51,7 +51,7 @@ def tell_end(
         study.tell(number, state=TrialState.PRUNED)
 
 
-def reconcile(study: optuna.Study, events: list[dict[str, Any]], objective: Objective) -> list[FrozenTrial]:
+def reconcile(study: optuna.Study, events: Sequence[Event], objective: Objective) -> list[FrozenTrial]:
     """After a stop, brings the study up to the journal and returns the trials that have to go on.
 
     The journal is written first, so it may know of reports, of a last epoch, and of a failure that the study was never
@@ -62,15 +62,15 @@ def reconcile(study: optuna.Study, events: list[dict[str, Any]], objective: Obje
     to_requeue = []
     for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         rows = journal.get(frozen.number, {})
-        values = {epoch: float(row["metrics"][objective.metric]) for epoch, row in rows.items()}
+        values = {epoch: float(row.metrics[objective.metric]) for epoch, row in rows.items()}
         write_reports(study, {(frozen._trial_id, epoch): value for epoch, value in values.items()})
         if objective.second is not None and rows and COST_ATTR not in frozen.user_attrs:
-            cost = rows[min(rows)]["metrics"][objective.second]
+            cost = rows[min(rows)].metrics[objective.second]
             study._storage.set_trial_user_attr(frozen._trial_id, COST_ATTR, cost)
         if is_finished(rows):
             tell_end(study, frozen.number, values, objective, finished=True)
         elif frozen.number in errors:
-            tell_end(study, frozen.number, values, objective, failure=errors[frozen.number]["kind"])
+            tell_end(study, frozen.number, values, objective, failure=errors[frozen.number].kind)
         else:
             to_requeue.append(frozen.number)
     trials = study.get_trials(deepcopy=True)

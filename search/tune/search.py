@@ -203,7 +203,7 @@ def _end_by_rule(stopper: SearchStopper, study: optuna.Study, paths: RunPaths, s
         return
     events = EventLog(paths.events)
     for number, event in waiting_alone(read_events(paths.events)).items():
-        events.error(number, OUT_OF_MEMORY, event["message"])
+        events.error(number, OUT_OF_MEMORY, event.message)
     events.close()
     reconcile(study, read_events(paths.events), search.objective)
     num_ended = end_running(study, search.objective)

@@ -55,7 +55,7 @@ def test_the_killed_one_is_resumed_and_no_epoch_told_twice(results: Path) -> Non
     after = epochs_by_trial(read_events(paths.events))
     for number, epochs in before.items():
         for epoch, row in epochs.items():
-            assert after[number][epoch]["time"] == row["time"]
+            assert after[number][epoch].time == row.time
     rows = read_table(paths.trials)
     assert len(rows) == 5
     assert {row["state"] for row in rows} <= {"complete", "pruned"}

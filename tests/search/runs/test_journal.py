@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from search.runs.events import Epoch, Error
 from search.runs.journal import (
     EventLog,
     epochs_by_trial,
@@ -17,6 +18,10 @@ from search.runs.journal import (
 )
 
 
+def epochs_in(path: Path) -> list[int]:
+    return [event.epoch for event in read_events(path) if isinstance(event, Epoch)]
+
+
 def test_what_is_told_is_what_is_read(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     log = EventLog(path)
@@ -25,11 +30,9 @@ def test_what_is_told_is_what_is_read(tmp_path: Path) -> None:
     log.error(4, "ValueError", "line\nbreak, \u2028 and Ж")
     log.close()
     epoch, error = read_events(path)
-    assert before <= epoch.pop("time") <= error.pop("time") <= time.time()
-    assert epoch == {"event": "epoch", "number": 3, "epoch": 1, "metrics": {"val/iou": 0.5, "finished": False}}
-    assert error == {
-        "event": "error", "number": 4, "kind": "ValueError", "message": "line\nbreak, \u2028 and Ж"
-    }  # fmt: skip
+    assert before <= epoch.time <= error.time <= time.time()
+    assert epoch == Epoch(3, 1, epoch.time, {"val/iou": 0.5, "finished": False})
+    assert error == Error(4, error.time, "ValueError", "line\nbreak, \u2028 and Ж")
 
 
 def test_no_journal_has_no_events(tmp_path: Path) -> None:
@@ -54,7 +57,7 @@ def test_a_line_is_in_the_file_before_the_call_returns(tmp_path: Path) -> None:
         "os.kill(os.getpid(), 9)\n"
     )
     assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == -9
-    assert [event["epoch"] for event in read_events(path)] == [1]
+    assert epochs_in(path) == [1]
 
 
 def test_every_cut_of_the_last_line_loses_that_line_alone(tmp_path: Path) -> None:
@@ -67,23 +70,23 @@ def test_every_cut_of_the_last_line_loses_that_line_alone(tmp_path: Path) -> Non
     whole = path.read_bytes()
     for length in range(first, len(whole) - 1):
         path.write_bytes(whole[:length])
-        assert [event["epoch"] for event in read_events(path)] == [1]
+        assert epochs_in(path) == [1]
         again = EventLog(path)
         again.epoch(0, 3, {"val/iou": 0.7})
         again.close()
-        assert [event["epoch"] for event in read_events(path)] == [1, 3]
+        assert epochs_in(path) == [1, 3]
     path.write_bytes(whole[:-1])  # only the line's end is lost
     again = EventLog(path)
     again.epoch(0, 3, {"val/iou": 0.7})
     again.close()
-    assert [event["epoch"] for event in read_events(path)] == [1, 2, 3]
+    assert epochs_in(path) == [1, 2, 3]
 
 
 def test_rubbish_is_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     good = json.dumps({"event": "epoch", "number": 0, "epoch": 1, "metrics": {}}).encode()
     path.write_bytes(b"\n".join([b"", b"\x00" * 40, b"12", b"[1]", b"\xff\xfe{", b"null", good, b"\x00\x00"]))
-    assert [event["epoch"] for event in read_events(path)] == [1]
+    assert epochs_in(path) == [1]
 
 
 def test_an_epoch_that_was_trained_twice_counts_as_its_last_line_says(tmp_path: Path) -> None:
@@ -92,7 +95,7 @@ def test_an_epoch_that_was_trained_twice_counts_as_its_last_line_says(tmp_path: 
         log.epoch(number, epoch, {"val/iou": iou})
     log.close()
     journal = epochs_by_trial(read_events(tmp_path / "events.jsonl"))
-    values = {n: {epoch: event["metrics"]["val/iou"] for epoch, event in rows.items()} for n, rows in journal.items()}
+    values = {n: {epoch: event.metrics["val/iou"] for epoch, event in rows.items()} for n, rows in journal.items()}
     assert values == {0: {1: 0.1}, 1: {1: 0.3, 2: 0.4}}
     assert list(journal) == [0, 1]
     assert list(journal[1]) == [1, 2]
@@ -106,14 +109,14 @@ def test_the_last_error_of_a_trial_counts(tmp_path: Path) -> None:
     log.close()
     errors = errors_by_trial(read_events(tmp_path / "events.jsonl"))
     assert errors.keys() == {0}
-    assert (errors[0]["kind"], errors[0]["message"]) == ("out of memory", "second")
+    assert (errors[0].kind, errors[0].message) == ("out of memory", "second")
 
 
 def test_values_that_are_no_numbers_come_back(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl")
     log.epoch(0, 1, {"val/loss": float("nan"), "val/iou": float("-inf")})
     log.close()
-    metrics = read_events(tmp_path / "events.jsonl")[0]["metrics"]
+    metrics = epochs_by_trial(read_events(tmp_path / "events.jsonl"))[0][1].metrics
     assert math.isnan(metrics["val/loss"])
     assert metrics["val/iou"] == -math.inf
 
@@ -126,7 +129,7 @@ def test_a_pickled_log_goes_on_with_the_same_file(tmp_path: Path) -> None:
     log.epoch(0, 3, {})
     copy.close()
     log.close()
-    assert [event["epoch"] for event in read_events(tmp_path / "events.jsonl")] == [1, 2, 3]
+    assert epochs_in(tmp_path / "events.jsonl") == [1, 2, 3]
 
 
 def test_a_closed_log_opens_again(tmp_path: Path) -> None:
@@ -136,7 +139,7 @@ def test_a_closed_log_opens_again(tmp_path: Path) -> None:
         log.epoch(0, epoch, {})
         log.close()
         log.close()
-    assert [event["epoch"] for event in read_events(tmp_path / "events.jsonl")] == [1, 2]
+    assert epochs_in(tmp_path / "events.jsonl") == [1, 2]
     assert os.listdir(tmp_path) == ["events.jsonl"]  # noqa: PTH208
 
 
@@ -152,6 +155,6 @@ def test_who_was_to_go_on_alone_and_was_not_heard_of_since(tmp_path: Path) -> No
     log.close()
     events = read_events(tmp_path / "events.jsonl")
     assert retried_trials(events) == {1, 2, 3}
-    assert {number: event["message"] for number, event in waiting_alone(events).items()} == {1: "no memory for 1"}
+    assert {number: event.message for number, event in waiting_alone(events).items()} == {1: "no memory for 1"}
     assert retried_trials([]) == frozenset()
     assert waiting_alone([]) == {}

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from optuna.trial import TrialState
 
+from search.runs.events import Epoch, Error, Event
 from search.runs.tables import (
     Tables,
     best_trial,
@@ -21,10 +23,10 @@ from segcore.objective import Mode, Objective
 METRIC = "val/iou"
 
 
-def epoch(number: int, epoch: int, value: float, **metrics: Any) -> dict[str, Any]:
+def epoch(number: int, epoch: int, value: float, **metrics: Any) -> Epoch:
     """A line of the journal."""
     told = {METRIC: value, "train/loss": 1.0 / epoch, "lr": 0.1, "time/train_s": 2.0, "finished": False, **metrics}
-    return {"event": "epoch", "number": number, "epoch": epoch, "time": 1000.0 + epoch, "metrics": told}
+    return Epoch(number, epoch, 1000.0 + epoch, told)
 
 
 def new_study(*trials: tuple[TrialState, dict[str, Any]]) -> optuna.Study:
@@ -44,7 +46,7 @@ def new_study(*trials: tuple[TrialState, dict[str, Any]]) -> optuna.Study:
     return study
 
 
-def tables_of(study: optuna.Study, events: list[dict[str, Any]], mode: Mode = "max") -> Tables:
+def tables_of(study: optuna.Study, events: Sequence[Event], mode: Mode = "max") -> Tables:
     return build_tables(study.trials, events, Objective(METRIC, mode))
 
 
@@ -90,8 +92,8 @@ def test_every_state_has_its_word_and_a_waiting_trial_no_row() -> None:
 def test_a_failed_trial_says_why_and_only_a_failed_one() -> None:
     study = new_study((TrialState.FAIL, {}), (TrialState.COMPLETE, {}))
     events = [
-        {"event": "error", "number": 0, "time": 1.0, "kind": "out of memory", "message": "tried to allocate 2 GiB"},
-        {"event": "error", "number": 1, "time": 1.0, "kind": "ActorDiedError", "message": "in an earlier session"},
+        Error(0, 1.0, "out of memory", "tried to allocate 2 GiB"),
+        Error(1, 1.0, "ActorDiedError", "in an earlier session"),
     ]
     rows = tables_of(study, events).trials
     assert [row["error"] for row in rows] == ["out of memory: tried to allocate 2 GiB", None]

@@ -52,7 +52,7 @@ def search(folder: Path, scheduler: dict[str, object], num_samples: int) -> tupl
     assert states[TrialState.COMPLETE] > 0
     journal = epochs_by_trial(read_events(outcome.paths.events))
     for trial in trials:
-        assert trial.intermediate_values == {e: row["metrics"]["val/iou"] for e, row in journal[trial.number].items()}
+        assert trial.intermediate_values == {e: row.metrics["val/iou"] for e, row in journal[trial.number].items()}
         assert (trial.state == TrialState.COMPLETE) == (EPOCHS in trial.intermediate_values)
     return outcome.paths, trials
 

@@ -27,6 +27,7 @@ from search.reruns.trainings import (
     unfinished,
     want,
 )
+from search.runs.events import Epoch
 from search.runs.journal import (
     applied_by_trial,
     epochs_by_trial,
@@ -83,7 +84,7 @@ def new_config(folder: Path, **sections: Any) -> SearchConfig:
 
 def trained(paths: RunPaths) -> dict[int, int]:
     """Epochs by the number of the training, each told once."""
-    events = [event for event in read_events(paths.reruns.events) if event["event"] == "epoch"]
+    events = [event for event in read_events(paths.reruns.events) if isinstance(event, Epoch)]
     journal = epochs_by_trial(events)
     assert len(events) == sum(map(len, journal.values()))
     return {number: len(rows) for number, rows in journal.items()}
@@ -115,7 +116,7 @@ class TestConfirm:
         for number, proofs in applied_by_trial(read_events(run.reruns.events)).items():
             seed = read_json(run.reruns.trainings)["trainings"][number]["train"]["train"]["seed"]
             assert seed in (1, 2)
-            assert proofs[0]["applied"]["train.seed, of the weights"] == seed
+            assert proofs[0].applied["train.seed, of the weights"] == seed
         assert read_json(run.run)["timings"]["confirm_s"] > 0
 
     def test_what_is_sealed_is_a_training_of_the_winner_and_its_card_says_how_it_won(self, run: RunPaths) -> None:
@@ -128,7 +129,7 @@ class TestConfirm:
         searched = next(r for r in read_table(run.trials) if r["number"] == record["winner"])
         assert card["config"]["optimizer"]["lr"] == searched["param/optimizer.lr"]
         journal = epochs_by_trial(read_events(run.reruns.events))
-        again = [max(r["metrics"]["val/iou"] for r in journal[n].values()) for _, n in row["reruns"]]
+        again = [max(r.metrics["val/iou"] for r in journal[n].values()) for _, n in row["reruns"]]
         assert card["scores"]["val"]["iou"] == pytest.approx(max(searched["value"], *again), abs=2e-3)
         if "seed" in card["origin"]:
             assert card["config"]["train"]["seed"] == card["origin"]["seed"]
@@ -136,7 +137,7 @@ class TestConfirm:
     def test_a_mean_over_seeds_is_that_of_the_trainings_but_for_cross_fitted_thresholds(self, run: RunPaths) -> None:
         journal = epochs_by_trial(read_events(run.reruns.events))
         for row in read_json(run.confirmation)["candidates"]:
-            best = [max(r["metrics"]["val/iou"] for r in journal[n].values()) for _, n in row["reruns"]]
+            best = [max(r.metrics["val/iou"] for r in journal[n].values()) for _, n in row["reruns"]]
             assert row["mean"] == pytest.approx(sum(best) / 2, abs=0.03)
             assert row["mean"] <= sum(best) / 2 + 1e-9
             assert row["interval"][0] < row["mean"] < row["interval"][1]

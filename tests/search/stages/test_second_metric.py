@@ -21,6 +21,7 @@ from search.cli.group import main
 from search.config.load import load_config
 from search.config.tree import SearchConfig
 from search.errors import RunError
+from search.runs.events import Epoch
 from search.runs.folder import create_run
 from search.runs.journal import EventLog, epochs_by_trial, read_events
 from search.runs.paths import RunPaths
@@ -309,7 +310,7 @@ def test_latencies_outlive_a_kill(tmp_path: Path) -> None:
     assert {number: after[number] for number in before} == before
     assert all(0.01 < cost < 10_000 for cost in after.values())
     reported = [
-        event["metrics"][LATENCY] for event in read_events(paths.events) if event["event"] == "epoch"
+        event.metrics[LATENCY] for event in read_events(paths.events) if isinstance(event, Epoch)
     ]  # fmt: skip
     assert set(after.values()) <= set(reported)
     check_front(paths, LATENCY)

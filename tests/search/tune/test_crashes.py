@@ -140,7 +140,7 @@ def outcome(paths: RunPaths) -> dict[str, Any]:
         row["param/optimizer.lr"] for row in rows
     ]
     assert {trial.number: trial.intermediate_values for trial in study.trials} == {
-        number: {epoch: row["metrics"]["val/iou"] for epoch, row in rows.items()}
+        number: {epoch: row.metrics["val/iou"] for epoch, row in rows.items()}
         for number, rows in epochs_by_trial(read_events(paths.events)).items()
     }
     return {

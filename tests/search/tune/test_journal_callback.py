@@ -1,10 +1,11 @@
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from search.runs.journal import EventLog, read_events
+from search.runs.journal import EventLog
 from search.sampling.proposer import Proposer
 from search.space.parse import parse_space
 from search.study.observations import observations
@@ -63,7 +64,8 @@ class Session:
             self.callback.on_trial_error(0, self.trials, trial)
 
     def events(self) -> list[dict[str, Any]]:
-        return [{k: v for k, v in event.items() if k != "time"} for event in read_events(self.folder / "events.jsonl")]
+        lines = map(json.loads, (self.folder / "events.jsonl").read_text().splitlines())
+        return [{key: value for key, value in line.items() if key != "time"} for line in lines]
 
     def states(self) -> list[str]:
         return [seen.state.name for seen in observations(self.study)]

@@ -103,7 +103,7 @@ class TestRun:
         assert seen[TrialState.COMPLETE] > 0
         assert sum(seen.values()) == 6
         for trial in study.trials:
-            reported = {epoch: row["metrics"]["val/iou"] for epoch, row in journal[trial.number].items()}
+            reported = {epoch: row.metrics["val/iou"] for epoch, row in journal[trial.number].items()}
             assert trial.intermediate_values == reported
             if trial.state == TrialState.COMPLETE:
                 assert trial.value == max(reported.values())
@@ -211,5 +211,5 @@ def test_a_search_that_was_stopped_goes_on_where_it_was(
     assert [row["number"] for row in rows] == [0, 1, 2, 3, 4]
     assert [row["epochs"] for row in rows] == [4] * 5
     after = read_events(paths.events)[len(before) :]
-    assert not ended_before & {event["number"] for event in after}, "a finished trial was trained again"
+    assert not ended_before & {event.number for event in after}, "a finished trial was trained again"
     assert load_bundle(paths.best).card["origin"]["trial"] == max(rows, key=lambda row: row["value"])["number"]

@@ -17,6 +17,7 @@ from ray.tune import ExperimentAnalysis, ResultGrid
 
 from search.config.load import load_config
 from search.config.tree import SearchConfig
+from search.runs.events import Epoch, Interrupted
 from search.runs.folder import create_run
 from search.runs.journal import epochs_by_trial, read_events
 from search.runs.paths import RunPaths
@@ -137,12 +138,12 @@ def test_the_study_the_tables_and_ray_agree_on_how_every_trial_ended(promote: bo
     assert infeasible == [number for number, kind in kinds.items() if kind == "out of memory"]
 
     events = read_events(paths.events)
-    interrupted = [event["number"] for event in events if event["event"] == "interrupted"]
+    interrupted = [event.number for event in events if isinstance(event, Interrupted)]
     journal = epochs_by_trial(events)
     if not promote:
         assert Counter(interrupted) == {6: 1, 7: 3}
         assert list(journal[6]) == [1, 2, 3, 4], "trial 6 went on behind its checkpoint"
-    assert sum(event["event"] == "epoch" for event in events) == sum(map(len, journal.values())), "nothing is repeated"
+    assert sum(isinstance(event, Epoch) for event in events) == sum(map(len, journal.values())), "nothing is repeated"
 
     names = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
     by_study = Counter(names[trial.state.name] for trial in study.trials)

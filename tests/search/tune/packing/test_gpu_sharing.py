@@ -12,13 +12,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 from places import ROOT
 
-from search.runs.journal import read_events
+from search.runs.events import Epoch, Error, Event, Retried
+from search.runs.journal import epochs_by_trial, read_events
 from search.runs.paths import RunPaths
 from search.study.observations import FAILURE_ATTR, MEMORY_CONSTRAINT, PARAMS_ATTR
 from search.study.storage import stored_trials
@@ -94,9 +94,7 @@ class CappedSearch:
 
     def losses(self, width: int) -> list[tuple[float, float, float]]:
         number = self.trials()[width].number
-        metrics = [
-            e["metrics"] for e in read_events(self.paths.events) if e["event"] == "epoch" and e["number"] == number
-        ]
+        metrics = [row.metrics for row in epochs_by_trial(read_events(self.paths.events)).get(number, {}).values()]
         return [(row["train/loss"], row["val/loss"], row["val/iou"]) for row in metrics]
 
     def shares(self, width: int) -> list[float]:
@@ -105,8 +103,8 @@ class CappedSearch:
         rows = [line.split() for line in self.shares_file.read_text().splitlines()]
         return [float(share) for begun, share, _ in rows if int(begun) == number]
 
-    def happened(self, event: str) -> list[dict[str, Any]]:
-        return [seen for seen in read_events(self.paths.events) if seen["event"] == event]
+    def happened(self, kind: type[Event]) -> list[Event]:
+        return [seen for seen in read_events(self.paths.events) if isinstance(seen, kind)]
 
 
 def kill_group(process: subprocess.Popen[str]) -> None:
@@ -127,8 +125,8 @@ def test_a_greedy_trial_fails_alone_and_its_neighbours_losses_are_bitwise_the_sa
     assert shared.losses(GREEDY) == []
     assert len(shared.losses(SMALL)) == 60
     assert shared.losses(SMALL) == alone.losses(SMALL)
-    (error,) = shared.happened("error")
-    assert error["time"] < shared.happened("epoch")[-1]["time"], "the greedy one failed while its neighbour ran"
+    (error,) = shared.happened(Error)
+    assert error.time < shared.happened(Epoch)[-1].time, "the greedy one failed while its neighbour ran"
 
 
 @pytest.mark.parametrize("gpu_bytes", [LITTLE, ENOUGH])
@@ -140,16 +138,16 @@ def test_a_greedy_trial_tries_a_whole_gpu_once_when_its_neighbour_has_ended(tmp_
     if gpu_bytes == ENOUGH:
         assert trials[GREEDY].state == TrialState.COMPLETE
         assert len(search.losses(GREEDY)) == 3
-        assert search.happened("error") == []
+        assert search.happened(Error) == []
     else:
         assert trials[GREEDY].state == TrialState.FAIL
         assert trials[GREEDY].user_attrs[FAILURE_ATTR] == "out of memory"
-        assert len(search.happened("error")) == 1
+        assert len(search.happened(Error)) == 1
     assert trials[GREEDY].constraints[MEMORY_CONSTRAINT] == (-1.0 if gpu_bytes == ENOUGH else 1.0)
     assert search.shares(GREEDY) == [0.5, 1.0]
     assert search.shares(SMALL) == [0.5]
-    (retried,) = search.happened("retried")
-    assert retried["number"] == trials[GREEDY].number
+    (retried,) = search.happened(Retried)
+    assert retried.number == trials[GREEDY].number
     assert "ran out of memory on 0.5 of a GPU after epoch 0 and will go on alone on a whole one" in said
 
 
@@ -158,7 +156,7 @@ def test_a_driver_that_is_killed_gives_the_greedy_trial_a_whole_gpu_after_the_re
     process = search.start()
     deadline = time.monotonic() + 180
     try:
-        while not search.happened("retried"):
+        while not search.happened(Retried):
             assert process.poll() is None, process.communicate()[0][-3000:]
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -170,7 +168,7 @@ def test_a_driver_that_is_killed_gives_the_greedy_trial_a_whole_gpu_after_the_re
     assert search.shares(SMALL) == [0.5, 0.5]
     assert search.shares(GREEDY)[0] == 0.5
     assert set(search.shares(GREEDY)[1:]) == {1.0}
-    assert len(search.happened("retried")) == 1
+    assert len(search.happened(Retried)) == 1
 
 
 def test_with_auto_trials_get_the_share_that_was_measured(tmp_path: Path) -> None:

@@ -1,0 +1,175 @@
+"""What a run's journal can say: one frozen record for each kind of line.
+
+A line is one JSON object: its kind under `event`, then the fields of the record below that has this kind. A line that
+is no whole object, as a crash leaves it, or that lacks a field, is passed over; so is a line of a kind that only a
+newer version knows, and a field that only a newer version writes, so that an older version still reads what it can.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, ClassVar, Literal
+
+Params = dict[str, Any]
+"""Flat dotted config keys, e.g. `optimizer.lr`, and the values that a trial runs with."""
+Facts = dict[str, Any]
+"""What was read back of a training, as JSON; see `segcore.applied`."""
+Metrics = dict[str, float]
+"""What a trial reports of an epoch: `val/iou` and the like, `lr`, `best_epoch`, and `finished` on the last one."""
+EndState = Literal["complete", "pruned", "failed"]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A trial reported an epoch, counted from 1."""
+
+    KIND: ClassVar = "epoch"
+    number: int
+    epoch: int
+    time: float
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class Enqueued:
+    """A point waits for its turn in the study; `params` are the study's own names and values, maybe not all."""
+
+    KIND: ClassVar = "enqueued"
+    number: int
+    time: float
+    params: Params
+    parent: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Began:
+    """A trial got its number and what it runs with; the study learns of it after this line.
+
+    Attributes:
+        number: The trial's number, from 0.
+        time: Unix time in seconds.
+        params: What it runs with.
+        origin: Who proposed it: config, enqueued, start, prior, fork, or a sampler's name.
+        ray_id: Ray's id of its first attempt; empty where there is none.
+        parent: Of a fork, the number and the epoch of the trial that it continues.
+    """
+
+    KIND: ClassVar = "began"
+    number: int
+    time: float
+    params: Params
+    origin: str
+    ray_id: str = ""
+    parent: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A trial that has begun earlier gets another attempt, with an id of its own in Ray."""
+
+    KIND: ClassVar = "resumed"
+    number: int
+    time: float
+    ray_id: str
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What was read back of a trial before its first step of an attempt, and the machine that it trains on."""
+
+    KIND: ClassVar = "applied"
+    number: int
+    time: float
+    applied: Facts
+    machine: Facts
+
+
+@dataclass(frozen=True)
+class Error:
+    """A trial failed: the kind, e.g. `out of memory` or an exception's name, and the message."""
+
+    KIND: ClassVar = "error"
+    number: int
+    time: float
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """A trial's worker died after `epoch`; the trial continues."""
+
+    KIND: ClassVar = "interrupted"
+    number: int
+    epoch: int
+    time: float
+    message: str
+
+
+@dataclass(frozen=True)
+class Retried:
+    """A trial ran out of its share's memory after `epoch`; it continues alone."""
+
+    KIND: ClassVar = "retried"
+    number: int
+    epoch: int
+    time: float
+    message: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A trial ended for good; the study learns of it after this line. `why` is the kind of a failure, else empty."""
+
+    KIND: ClassVar = "ended"
+    number: int
+    time: float
+    state: EndState
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """The checkpoint of a trial that has ended, of so many `bytes`, is deleted to save space."""
+
+    KIND: ClassVar = "dropped"
+    number: int
+    time: float
+    bytes: int
+
+
+Event = Epoch | Enqueued | Began | Resumed | Applied | Error | Interrupted | Retried | Ended | Dropped
+
+_CLASSES: dict[str, type[Event]] = {
+    kind.KIND: kind for kind in (Epoch, Enqueued, Began, Resumed, Applied, Error, Interrupted, Retried, Ended, Dropped)
+}
+_FIELDS = {kind: fields(record) for kind, record in _CLASSES.items()}
+_DEFAULTS: Mapping[str, Any] = {"time": 0.0}
+"""Values of fields that hand-written lines of earlier versions may lack."""
+
+
+def to_line(event: Event) -> bytes:
+    """The event as one line of the journal, its end included."""
+    return json.dumps({"event": event.KIND, **vars(event)}, allow_nan=True).encode() + b"\n"
+
+
+def from_line(line: bytes) -> Event | None:
+    """The event of a line; None for one that this version cannot read as a whole event."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None  # the line that a crash has cut off
+    record = _CLASSES.get(str(row.get("event"))) if isinstance(row, dict) else None
+    if record is None:
+        return None
+    found = {}
+    for field in _FIELDS[record.KIND]:
+        if field.name in row:
+            found[field.name] = row[field.name]
+        elif field.default is MISSING:
+            if field.name not in _DEFAULTS:
+                return None
+            found[field.name] = _DEFAULTS[field.name]
+    if found.get("parent") is not None:
+        found["parent"] = (int(found["parent"][0]), int(found["parent"][1]))
+    return record(**found)
