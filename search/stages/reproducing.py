@@ -29,7 +29,7 @@ from search.stages.checking import same_data
 from search.stages.job import trial_configs
 from search.stages.sealing import newest_readable
 from search.study.storage import stored_trials
-from segcore.checkpoint.state import BestModel, save_checkpoint
+from segcore.checkpoint.state import BestModel, read_checkpoint, save_checkpoint
 from segcore.config import TrainConfig
 from segcore.data.pixels.cache_file import SampleCache, open_cache
 from segcore.training.device import begin_trial
@@ -190,16 +190,15 @@ def _train(
         parent, epoch = trial.parent
         if parent not in trials:
             raise RunError(f"trial {number} goes on from trial {parent}, of which nothing is recorded")
-        start = folder / f"start-{number}"
+        forked = folder / f"start-{number}"
         for result in _train(trials, parent, epoch, cache, metric, device, folder):
             if result.epoch == epoch:
-                save_checkpoint(start, result.state)
+                save_checkpoint(forked, result.state)
+        start = read_checkpoint(forked, as_fork=True)
         log.info("trial %d goes on from epoch %d of trial %d, which was trained again", number, epoch, parent)
     threads = int(trial.machine.get("threads", torch.get_num_threads()))
     begin_trial(threads, gpu_fraction=1.0)
-    epochs = fit(
-        trial.train, cache, metric=metric, checkpoint=start, as_fork=start is not None, num_cpus=threads, device=device
-    )
+    epochs = fit(trial.train, cache, metric=metric, checkpoint=start, num_cpus=threads, device=device)
     with closing(epochs):  # type: ignore[type-var]
         for result in epochs:
             log.info("trial %d, epoch %d/%d: %s %.4f", number, result.epoch, last, metric, result.metrics[metric])

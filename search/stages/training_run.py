@@ -11,7 +11,7 @@ from search.runs.journal import EventLog, epochs_by_trial, read_events
 from search.runs.paths import RunPaths, trial_dirname
 from search.runs.tables import write_epochs
 from segcore.applied.verify import compact
-from segcore.checkpoint.state import BestModel, first_readable, read_best
+from segcore.checkpoint.state import BestModel, first_readable
 from segcore.checkpoint.writer import CheckpointWriter
 from segcore.data.pixels.cache_file import open_cache
 from segcore.training.device import begin_trial
@@ -34,12 +34,13 @@ def train_run(config: SearchConfig, paths: RunPaths, cache_path: Path) -> BestMo
     older = paths.trial_checkpoints(0)
     reached = max(epochs_by_trial(read_events(paths.events)).get(0, {}), default=0)
     checkpoint = first_readable(older, last_epoch=reached)  # of one that was saved and not told of, the row is missing
+    resumed_from = None if checkpoint is None else checkpoint.folder
     folder = paths.tune / paths.next_session() / trial_dirname(0)
     every_epoch = range(1, num_epochs + 1)
     with (
         timed(paths, "train"),
         open_cache(cache_path) as cache,
-        CheckpointWriter(folder, save_at=every_epoch, older=older, resumed_from=checkpoint) as writer,
+        CheckpointWriter(folder, save_at=every_epoch, older=older, resumed_from=resumed_from) as writer,
     ):
         epochs = fit(
             config.train_config(),
@@ -66,6 +67,6 @@ def train_run(config: SearchConfig, paths: RunPaths, cache_path: Path) -> BestMo
             )  # fmt: skip
     events.close()
     found = first_readable(paths.trial_checkpoints(0))
-    if found is None:
+    if found is None or found.best is None:
         raise RunError(f"{paths.name!r} trained no epoch")
-    return read_best(found)
+    return found.best

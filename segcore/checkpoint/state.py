@@ -13,6 +13,7 @@ Tensors are done with training, so that `Tensors` may be written while validatio
 import json
 import pickle
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -210,23 +211,59 @@ def read_state(folder: Path) -> dict[str, Any]:
         raise TrainingError(f"checkpoint {folder} cannot be read: {error}") from error
 
 
-def first_readable(folders: list[Path], last_epoch: int | None = None) -> Path | None:
-    """The first checkpoint folder that is whole; a crash may have left the newest half copied.
+@dataclass
+class Checkpoint:
+    """A checkpoint folder that has been read whole, on the CPU.
 
-    One of an epoch after `last_epoch` is passed over.
+    Attributes:
+        folder: Where it was read.
+        state: Its last epoch, from `read_state`.
+        best: Its best epoch; None where it is another trial's, earned with other settings.
+
+    `load_checkpoint` takes both out, so that no tensor is held twice while training continues.
+    """
+
+    folder: Path
+    state: dict[str, Any]
+    best: BestModel | None
+
+    @property
+    def epoch(self) -> int:
+        """Its last epoch."""
+        return int(self.state["epoch"])
+
+
+def read_checkpoint(folder: Path, *, as_fork: bool = False) -> Checkpoint:
+    """Reads a checkpoint folder.
+
+    Args:
+        folder: Written by `save_checkpoint`.
+        as_fork: Another trial continues from here: the best epoch, earned with other settings, is left behind.
+
+    Raises:
+        TrainingError: A file is missing or cannot be read.
+    """
+    return Checkpoint(folder, best=None if as_fork else read_best(folder), state=read_state(folder))
+
+
+def first_readable(folders: Sequence[Path], last_epoch: int | None = None) -> Checkpoint | None:
+    """The first checkpoint that is whole; a crash may have left the newest half copied.
+
+    Args:
+        folders: Checkpoint folders, newest first.
+        last_epoch: One of a later epoch is passed over.
     """
     for folder in folders:
         try:
-            read_best(folder)
-            epoch = int(read_state(folder)["epoch"])
+            found = read_checkpoint(folder)
         except TrainingError:
             continue
-        if last_epoch is None or epoch <= last_epoch:
-            return folder
+        if last_epoch is None or found.epoch <= last_epoch:
+            return found
     return None
 
 
-def load_checkpoint(folder: Path, state: TrainingState, *, as_fork: bool = False) -> None:
+def load_checkpoint(checkpoint: Checkpoint, state: TrainingState) -> None:
     """Puts a saved state back into live objects; what they learned is taken over, their settings are not.
 
     The model's shape must be the saved one. Learning rates, weight decay, momentum and the schedule stay those that the
@@ -234,14 +271,13 @@ def load_checkpoint(folder: Path, state: TrainingState, *, as_fork: bool = False
     average that the saved run did not have.
 
     Args:
-        folder: Written by `save_checkpoint`.
-        state: Built from the config that is to go on.
-        as_fork: Another trial goes on from here: the best epoch, earned with other settings, is left behind.
+        checkpoint: From `read_checkpoint`; what it holds is taken out of it.
+        state: Built from the config that training continues with.
 
     Raises:
-        TrainingError: A file is missing, cannot be read, or belongs to another model.
+        TrainingError: It belongs to another model.
     """
-    payload = read_state(folder)
+    payload = checkpoint.state
     try:
         state.model.load_state_dict(payload["model"])
         _load_optimizer(payload, state.optimizer)
@@ -252,9 +288,9 @@ def load_checkpoint(folder: Path, state: TrainingState, *, as_fork: bool = False
             state.ema.module.load_state_dict(payload["average"])
             state.ema.n_averaged.copy_(payload["num_averaged"])
     except _UNREADABLE as error:
-        raise TrainingError(f"checkpoint {folder} cannot be read: {error}") from error
-    state.epoch = int(payload["epoch"])
-    state.best = None if as_fork else read_best(folder)
+        raise TrainingError(f"checkpoint {checkpoint.folder} cannot be read: {error}") from error
+    state.epoch, state.best = checkpoint.epoch, checkpoint.best
+    checkpoint.state, checkpoint.best = {}, None
 
 
 def _load_optimizer(payload: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:

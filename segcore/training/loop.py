@@ -7,14 +7,13 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from segcore.applied.verify import verify_applied, verify_epoch
-from segcore.checkpoint.state import BestModel, TrainingState, load_checkpoint
+from segcore.checkpoint.state import BestModel, Checkpoint, TrainingState, load_checkpoint
 from segcore.data.loader import Batch, Loader, build_loader
 from segcore.data.pixels.cache_file import SampleCache
 from segcore.errors import DataError, NonFiniteLossError
@@ -68,8 +67,7 @@ def fit(
     cache: SampleCache,
     *,
     metric: str = "val/iou",
-    checkpoint: Path | None = None,
-    as_fork: bool = False,
+    checkpoint: Checkpoint | None = None,
     num_cpus: int = 1,
     device: torch.device | None = None,
     decided_at: Collection[int] = (),
@@ -81,8 +79,7 @@ def fit(
         config: Everything that the run depends on.
         cache: Decoded samples, with a non-empty `train` and `val` split.
         metric: Key of `METRICS` that decides which epoch's weights are the best.
-        checkpoint: Folder written by `save_checkpoint`; training goes on after its epoch, with this config's settings.
-        as_fork: The checkpoint is of another trial, whose best epoch is not this one's.
+        checkpoint: Training continues after its epoch, with this config's settings; what it holds is taken out of it.
         num_cpus: Cores of this run; loader processes follow it where they help.
         device: Default: the GPU when there is one.
         decided_at: Epochs after which this run may be stopped; what takes long to pay is judged by the next one.
@@ -110,7 +107,7 @@ def fit(
     model, lr_schedule, ema = step.model, step.lr_schedule, step.ema
     state = TrainingState(model, step.optimizer, lr_schedule, step.scaler, ema)
     if checkpoint is not None:
-        load_checkpoint(checkpoint, state, as_fork=as_fork)
+        load_checkpoint(checkpoint, state)
 
     mode = compile_mode(loop, device)
     applied: dict[str, Any] | None = verify_applied(config, step, train_loader, val_loader, cache.hw, mode)

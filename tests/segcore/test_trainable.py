@@ -5,8 +5,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from segcore import trainable
 from segcore.checkpoint.state import read_best, read_state
@@ -109,6 +111,27 @@ def test_a_fork_whose_start_cannot_be_read_does_not_begin_anew(
 ) -> None:
     with pytest.raises(TrainingError, match=r"checkpoint .*gone.* cannot be read"):
         run(spec_of(cache_path, fork_from=str(tmp_path / "gone")), tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("as_fork", [False, True])
+def test_a_trial_that_continues_reads_each_file_of_its_checkpoint_once(
+    cache_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_fork: bool
+) -> None:
+    run(spec_of(cache_path), tmp_path / "first", monkeypatch, stop_after=2)
+    start = tmp_path / "first" / "2"
+    reads: list[str] = []
+    for name, reader in (("load_file", load_file), ("torch.load", torch.load), ("np.load", np.load)):
+
+        def count(path: Any, *args: Any, reader: Any = reader, **options: Any) -> Any:
+            reads.append(Path(path).name)
+            return reader(path, *args, **options)
+
+        monkeypatch.setattr(f"segcore.checkpoint.state.{name}", count)
+    again = {"fork_from": str(start)} if as_fork else {"checkpoints": [str(start)], "reached": 2}
+    reports, _ = run(spec_of(cache_path, **again), tmp_path / "again", monkeypatch, stop_after=3)
+    assert [report["epoch"] for report in reports] == [3]
+    last, best = ["state.pt", "weights.safetensors"], ["best.safetensors", "images.npz", "overlays.npz"]
+    assert sorted(reads) == (last if as_fork else sorted([*last, *best]))
 
 
 @pytest.mark.slow

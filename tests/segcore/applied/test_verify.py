@@ -341,12 +341,12 @@ def test_reading_leaves_everything_as_it_was(cache: SampleCache) -> None:
 
 
 def test_a_run_goes_on_from_a_checkpoint_without_being_found_wrong(cache: SampleCache, tmp_path: Path) -> None:
-    from segcore.checkpoint.state import save_checkpoint
+    from segcore.checkpoint.state import read_checkpoint, save_checkpoint
 
     run = config_of(lr_scheduler__name="plateau", lr_scheduler__patience=0, train__ema_decay=0.9, optimizer__lr=1e-9)
     first = next(fit(run, cache, device=CPU))
     save_checkpoint(tmp_path / "one", first.state)
-    rest = list(fit(run, cache, device=CPU, checkpoint=tmp_path / "one"))
+    rest = list(fit(run, cache, device=CPU, checkpoint=read_checkpoint(tmp_path / "one")))
     assert [result.epoch for result in rest] == [2, 3, 4]
     assert first.applied is not None
     assert first.applied["model.base_channels"] == 4

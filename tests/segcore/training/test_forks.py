@@ -17,6 +17,7 @@ from segcore.checkpoint.state import (
     TrainingState,
     load_checkpoint,
     read_best,
+    read_checkpoint,
     read_state,
     save_checkpoint,
     write_best,
@@ -76,7 +77,7 @@ def parent(cache: SampleCache, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def fork(changes: dict[str, Any], cache: SampleCache, checkpoint: Path) -> list[EpochResult]:
-    return list(fit(config(changes), cache, device=CPU, checkpoint=checkpoint, as_fork=True))
+    return list(fit(config(changes), cache, device=CPU, checkpoint=read_checkpoint(checkpoint, as_fork=True)))
 
 
 def settings_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
@@ -85,7 +86,7 @@ def settings_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
 
 def test_a_fork_with_its_parents_settings_trains_as_its_parent_does(cache: SampleCache, parent: Path) -> None:
     """So nothing but the settings makes the difference."""
-    going_on = list(fit(config(), cache, device=CPU, checkpoint=parent))
+    going_on = list(fit(config(), cache, device=CPU, checkpoint=read_checkpoint(parent)))
     forked = fork({}, cache, parent)
     for mine, other in zip(forked, going_on, strict=True):
         assert mine.metrics["train/loss"] == other.metrics["train/loss"]
@@ -97,8 +98,8 @@ def test_the_best_epoch_of_a_fork_is_one_of_its_own(cache: SampleCache, parent: 
     better = Path(shutil.copytree(parent, tmp_path / "better"))
     best = read_best(parent)
     write_best(better, replace(best, metrics={**best.metrics, "val/iou": 0.999}))
-    assert not next(iter(fit(config(), cache, device=CPU, checkpoint=better))).is_best
-    first = next(iter(fit(config(), cache, device=CPU, checkpoint=better, as_fork=True)))
+    assert not next(iter(fit(config(), cache, device=CPU, checkpoint=read_checkpoint(better)))).is_best
+    first = next(iter(fit(config(), cache, device=CPU, checkpoint=read_checkpoint(better, as_fork=True))))
     assert first.is_best
     assert first.state.best is not None
     assert first.state.best.epoch == 3
@@ -254,10 +255,10 @@ def test_groups_that_differ_start_with_new_moments() -> None:
 
 @pytest.mark.parametrize(("old", "new"), [(True, False), (False, True), (True, True)])
 def test_a_loss_scale_may_begin_or_end(old: bool, new: bool, cache: SampleCache, parent: Path, tmp_path: Path) -> None:
-    state = next(iter(fit(config(), cache, device=CPU, checkpoint=parent))).state
+    state = next(iter(fit(config(), cache, device=CPU, checkpoint=read_checkpoint(parent)))).state
     state.scaler = torch.amp.GradScaler("cpu", enabled=old, init_scale=8.0)
     state.scaler.scale(torch.ones(1))
     save_checkpoint(tmp_path, state)
     state.scaler = torch.amp.GradScaler("cpu", enabled=new, init_scale=2.0)
-    load_checkpoint(tmp_path, state, as_fork=True)
+    load_checkpoint(read_checkpoint(tmp_path, as_fork=True), state)
     assert state.scaler.get_scale() == ((8.0 if old else 2.0) if new else 1.0)

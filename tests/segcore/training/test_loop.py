@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from segcore.checkpoint.state import save_checkpoint
+from segcore.checkpoint.state import read_checkpoint, save_checkpoint
 from segcore.config import TrainConfig
 from segcore.data.loader import build_loader
 from segcore.data.pairs.discovery import discover
@@ -104,7 +104,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_by_bit(
         if result.epoch == stopped_after:
             save_checkpoint(tmp_path / "checkpoint", result.state)
             break
-    rest = train(run, cache, checkpoint=tmp_path / "checkpoint")
+    rest = train(run, cache, checkpoint=read_checkpoint(tmp_path / "checkpoint"))
 
     assert [result.epoch for result in rest] == list(range(stopped_after + 1, 4))
     expected = whole[stopped_after:]
@@ -127,7 +127,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_by_bit(
 def test_a_finished_checkpoint_has_nothing_left_to_train(cache: SampleCache, tmp_path: Path) -> None:
     run = config(train__epochs=1)
     save_checkpoint(tmp_path, train(run, cache)[-1].state)
-    assert train(run, cache, checkpoint=tmp_path) == []
+    assert train(run, cache, checkpoint=read_checkpoint(tmp_path)) == []
 
 
 def test_every_metric_is_a_finite_number_under_its_one_spelling(cache: SampleCache) -> None:
@@ -308,7 +308,7 @@ def test_one_batch_can_be_learned_by_heart(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_config_is_refused(cache: SampleCache, tmp_path: Path) -> None:
     save_checkpoint(tmp_path, train(config(train__epochs=1), cache)[-1].state)
     with pytest.raises(TrainingError, match="cannot be read"):
-        train(config(model__base_channels=8), cache, checkpoint=tmp_path)
+        train(config(model__base_channels=8), cache, checkpoint=read_checkpoint(tmp_path))
 
 
 @pytest.mark.gpu

@@ -1,0 +1,186 @@
+"""What a trial is told and what it reports, typed; dicts there are only where Ray hands them over.
+
+A spec goes to a worker through Ray as the trial's config, and reports come back as Ray's results, among keys of Ray's
+own. `to_ray` and `from_ray` are the only places that know the keys.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from segcore.config import TrainConfig
+
+_NUMBER, _WAITING = "number", "waiting"
+
+
+class RayTrial(Protocol):
+    """Ray's own record of a trial, as far as it is read here: the dicts that came of a spec and of a report."""
+
+    config: dict[str, Any]
+    last_result: dict[str, Any] | None
+
+
+def number_of(trial: RayTrial) -> int:
+    """The number of the spec that a trial of Ray's trains, without reading the rest of it."""
+    return int(trial.config[_NUMBER])
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """What one attempt of a trial trains with, and where.
+
+    Attributes:
+        number: The trial's number in the search.
+        train: Everything that the model depends on.
+        cache: Path of the decoded samples.
+        metric: Key of the reports that decides which epoch is the best.
+        folder: The attempt's own folder, for its checkpoints.
+        num_cpus: Cores of the trial.
+        gpu_fraction: Its share of a GPU; 0 for none.
+        attempt: Which attempt of the trial it is in this session, from 0.
+        checkpoints: The trial's earlier checkpoints, newest first; training continues from the first that can be read.
+        save_at: Epochs that are saved whatever they are worth.
+        reached: The last epoch whose report arrived, where the trial has run before. A checkpoint of a later one is
+            passed over, so that its report is made again.
+        strikes: How often in a row its worker has died without a new epoch.
+        fork_from: Another trial's checkpoint, to continue from when there is none of its own.
+        measure_latency: Whether the model's latency is measured, after the first epoch that is trained here.
+        may_retry_alone: Whether it gets a whole GPU when its share's memory is too little.
+        label: What it is, for people, where it is no trial of a search.
+    """
+
+    number: int
+    train: TrainConfig
+    cache: Path
+    metric: str
+    folder: Path
+    num_cpus: float = 1.0
+    gpu_fraction: float = 0.0
+    attempt: int = 0
+    checkpoints: tuple[Path, ...] = ()
+    save_at: tuple[int, ...] = ()
+    reached: int | None = None
+    strikes: int = 0
+    fork_from: Path | None = None
+    measure_latency: bool = False
+    may_retry_alone: bool = False
+    label: str | None = None
+
+    def to_ray(self) -> dict[str, Any]:
+        """The spec as Ray's config of a trial: plain values, which Ray copies, sends and writes down."""
+        return {
+            **vars(self),
+            "train": self.train.model_dump(mode="json"),
+            "cache": str(self.cache),
+            "folder": str(self.folder),
+            "checkpoints": [str(path) for path in self.checkpoints],
+            "save_at": list(self.save_at),
+            "fork_from": None if self.fork_from is None else str(self.fork_from),
+        }
+
+    @classmethod
+    def from_ray(cls, spec: Mapping[str, Any]) -> "TrialSpec":
+        """Reads Ray's config of a trial.
+
+        Raises:
+            KeyError, ValueError: It is not of `to_ray`.
+        """
+        start = spec.get("fork_from")
+        return cls(
+            number=int(spec[_NUMBER]),
+            train=TrainConfig.model_validate(spec["train"]),
+            cache=Path(spec["cache"]),
+            metric=spec["metric"],
+            folder=Path(spec["folder"]),
+            num_cpus=spec["num_cpus"],
+            gpu_fraction=spec["gpu_fraction"],
+            attempt=int(spec.get("attempt", 0)),
+            checkpoints=tuple(Path(folder) for folder in spec.get("checkpoints", ())),
+            save_at=tuple(spec.get("save_at", ())),
+            reached=spec.get("reached"),
+            strikes=int(spec.get("strikes", 0)),
+            fork_from=None if start is None else Path(start),
+            measure_latency=bool(spec.get("measure_latency", False)),
+            may_retry_alone=bool(spec.get("may_retry_alone", False)),
+            label=spec.get("label"),
+        )
+
+
+@dataclass(frozen=True)
+class TrialReport:
+    """What a trial reports after each epoch.
+
+    Attributes:
+        number: The trial's number in the search.
+        epoch: The epoch, from 1.
+        metrics: Numbers by key, as `segcore.training.loop.EpochResult` has them, and the costs of `training.cost`.
+        best_epoch: The best one so far; None where a trainable does not say.
+        finished: Whether it is the last epoch, so that a trial that was stopped can be told from a complete one.
+        checkpoint_bytes: Bytes of the trial's newest checkpoint.
+        note: Something that a user should know of this epoch.
+        applied: In the first report of an attempt: what was read back of the run before its first step.
+        machine: In the first report of an attempt: where it trains.
+        waiting: The trial left its worker to wait at a rung; said on the driver, after the report.
+    """
+
+    number: int
+    epoch: int
+    metrics: Mapping[str, float]
+    best_epoch: int | None = None
+    finished: bool = False
+    checkpoint_bytes: int = 0
+    note: str | None = None
+    applied: Mapping[str, Any] | None = field(default=None, repr=False)
+    machine: Mapping[str, Any] | None = field(default=None, repr=False)
+    waiting: bool = False
+
+    def to_ray(self) -> dict[str, Any]:
+        """The report as Ray's result, flat."""
+        return {
+            **self.metrics,
+            _NUMBER: self.number,
+            "epoch": self.epoch,
+            "best_epoch": self.best_epoch,
+            "finished": self.finished,
+            "checkpoint_bytes": self.checkpoint_bytes,
+            **({} if self.note is None else {"note": self.note}),
+            **({} if self.applied is None else {"applied": json.dumps(self.applied)}),
+            **({} if self.machine is None else {"machine": json.dumps(self.machine)}),
+        }
+
+    @classmethod
+    def from_ray(cls, result: Mapping[str, Any] | None) -> "TrialReport | None":
+        """Reads a result of Ray's, without Ray's own bookkeeping; None where it is no report of an epoch."""
+        if not result or "epoch" not in result:
+            return None
+        applied, machine = result.get("applied"), result.get("machine")
+        metrics = {
+            key: value
+            for key, value in result.items()
+            if ("/" in key or key == "lr") and isinstance(value, int | float) and not key.startswith("config/")
+        }
+        return cls(
+            number=int(result[_NUMBER]),
+            epoch=int(result["epoch"]),
+            metrics=metrics,
+            best_epoch=result.get("best_epoch"),
+            finished=bool(result.get("finished", False)),
+            checkpoint_bytes=int(result.get("checkpoint_bytes", 0)),
+            note=result.get("note"),
+            applied=None if applied is None else json.loads(applied),
+            machine=None if machine is None else json.loads(machine),
+            waiting=bool(result.get(_WAITING, False)),
+        )
+
+    @classmethod
+    def last_of(cls, trial: RayTrial) -> "TrialReport | None":
+        """The last report of a trial of Ray's, if it made one."""
+        return cls.from_ray(trial.last_result)
+
+
+def mark_waiting(trial: RayTrial) -> None:
+    """Marks a trial's last report, so that whoever reads it from now on knows that the trial waits at a rung."""
+    if trial.last_result:
+        trial.last_result[_WAITING] = True
