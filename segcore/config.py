@@ -4,9 +4,12 @@ The same tree is the upper part of a search's YAML file, so each dotted key here
 (`optimizer.lr`, `model.arch`, ...) may be set with `--set` or be searched.
 """
 
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from segcore.component import Option, with_options
+from segcore.registries import LOSSES, OPTIMIZERS, SCHEDULES
 
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
@@ -18,6 +21,42 @@ class Section(BaseModel):
     """Base of every config section: unknown keys are refused, values are frozen and finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+
+if TYPE_CHECKING:  # a type checker takes no names that are found at run time
+    _OptimizerName = str
+    _ScheduleName = str
+else:
+    _OptimizerName = OPTIMIZERS.literal
+    _ScheduleName = SCHEDULES.literal
+
+
+class _OptimizerChoice(Section):
+    name: _OptimizerName = "adamw"
+    lr: Annotated[float, Field(gt=0.0)] = Field(1e-3, description="Peak learning rate of decoder and head.")
+    weight_decay: NonNegativeFloat = Field(0.01, description="Not applied to norms and biases.")
+
+
+class _ScheduleChoice(Section):
+    name: _ScheduleName = "cosine"
+
+
+if TYPE_CHECKING:
+
+    class _LossOptions(BaseModel):
+        def __getattr__(self, name: str) -> Any: ...
+
+    class _OptimizerOptions(_OptimizerChoice):
+        def __getattr__(self, name: str) -> Any: ...
+
+    class _ScheduleOptions(_ScheduleChoice):
+        def __getattr__(self, name: str) -> Any: ...
+
+else:  # what the components declare
+    _weights = (Option(term.name, float, term.build.default_weight, ge=0.0) for term in LOSSES)
+    _LossOptions = LOSSES.section(with_options(Section, _weights))
+    _OptimizerOptions = OPTIMIZERS.section(_OptimizerChoice, says_readers=True)
+    _ScheduleOptions = SCHEDULES.section(_ScheduleChoice, says_readers=True)
 
 
 class SyntheticConfig(Section):
@@ -122,50 +161,26 @@ class AugmentConfig(Section):
     color: UnitFloat = Field(0.2, description="Brightness and contrast range +-share.")
 
 
-class LossConfig(Section):
+class LossConfig(_LossOptions):
     """Weights of the loss mix; a weight of 0 leaves the term out. At least one must be positive."""
-
-    bce: NonNegativeFloat = 1.0
-    dice: NonNegativeFloat = 1.0
-    focal: NonNegativeFloat = 0.0
-    tversky: NonNegativeFloat = 0.0
-    lovasz: NonNegativeFloat = 0.0
-    bce_pos_weight: Annotated[float, Field(gt=0.0)] = Field(1.0, description="Weight of a foreground pixel in BCE.")
-    focal_gamma: NonNegativeFloat = 2.0
-    focal_alpha: UnitFloat = Field(0.25, description="Weight of foreground pixels in the focal loss.")
-    tversky_alpha: NonNegativeFloat = Field(0.5, description="Weight of false positives.")
-    tversky_beta: NonNegativeFloat = Field(0.5, description="Weight of false negatives.")
-    smooth: NonNegativeFloat = Field(1.0, description="Added to numerator and denominator of Dice and Tversky.")
 
     @model_validator(mode="after")
     def _at_least_one_term(self) -> Self:
-        if not any((self.bce, self.dice, self.focal, self.tversky, self.lovasz)):
-            raise ValueError("all weights are 0; set at least one of bce, dice, focal, tversky, lovasz above 0")
+        if not any(getattr(self, name) for name in LOSSES.names):
+            raise ValueError(f"all weights are 0; set at least one of {', '.join(LOSSES.names)} above 0")
         return self
 
 
-class OptimizerConfig(Section):
+class OptimizerConfig(_OptimizerOptions):
     """The optimizer and its groups."""
 
-    name: Literal["adamw", "sgd", "nadam"] = "adamw"
-    lr: Annotated[float, Field(gt=0.0)] = Field(1e-3, description="Peak learning rate of decoder and head.")
-    weight_decay: NonNegativeFloat = Field(0.01, description="Not applied to norms and biases.")
-    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.9, description="SGD only.")
     encoder_lr_factor: NonNegativeFloat = Field(
         1.0, description="Learning rate of a timm encoder as a multiple of lr; 0 freezes it."
     )
 
 
-class LRSchedulerConfig(Section):
+class LRSchedulerConfig(_ScheduleOptions):
     """The learning-rate schedule; each name uses the parameters that its line names."""
-
-    name: Literal["constant", "plateau", "cosine", "onecycle", "polynomial"] = "cosine"
-    patience: Annotated[int, Field(ge=0)] = Field(2, description="plateau: epochs without improvement.")
-    factor: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.1, description="plateau: multiplies lr.")
-    warmup_epochs: NonNegativeFloat = Field(1.0, description="cosine, polynomial: linear warm-up.")
-    min_lr_factor: UnitFloat = Field(0.01, description="cosine, polynomial, onecycle, plateau: floor as a share of lr.")
-    pct_start: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.3, description="onecycle: share spent rising.")
-    power: Annotated[float, Field(gt=0.0)] = Field(0.9, description="polynomial: exponent.")
 
 
 class LoopConfig(Section):

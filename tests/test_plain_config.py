@@ -41,7 +41,7 @@ def test_a_changed_key_must_exist() -> None:
 def test_training_and_its_benchmarks_need_only_torch_timm_numpy_pyarrow_and_opencv() -> None:
     names = ("gpu", "step", "precision", "threshold", "packing", "compile", "checkpoint")
     script = f"""{BLOCKER}
-import runpy, segcore.training, segcore.data.cache
+import runpy, segcore.training.loop, segcore.data.pixels.cache
 for name in {names!r}:
     runpy.run_path(f"tests/benchmarks/{{name}}.py", run_name="imported")
 """

@@ -11,28 +11,34 @@ from search.space.domains import (
     plain,
 )
 from search.space.tree import flatten
-from segcore.config import TrainConfig
+from segcore.component import Registry
+from segcore.config import AugmentConfig, TrainConfig
+from segcore.registries import LOSSES, OPTIMIZERS, SCHEDULES
+
+_AUGMENT = tuple(f"augment.{key}" for key in AugmentConfig.model_fields if key != "policy")
+
+
+def _by_choice(registry: Registry[Any]) -> dict[Any, tuple[str, ...]]:
+    """Which keys each component makes idle, those that make none left out."""
+    return {name: keys for name in registry.names if (keys := registry.idle_with(name))}
+
+
+def _by_weight() -> dict[str, dict[Any, tuple[str, ...]]]:
+    """A loss term of weight 0 makes the options idle that it alone reads."""
+    table = {}
+    for term in LOSSES:
+        own = tuple(f"loss.{option.name}" for option in term.options if LOSSES.readers(option.name) == (term.name,))
+        if own:
+            table[f"loss.{term.name}"] = {0.0: own}
+    return table
+
 
 IGNORED_BY: dict[str, dict[Any, tuple[str, ...]]] = {
-    "lr_scheduler.name": {
-        "constant": tuple(
-            f"lr_scheduler.{key}"
-            for key in ("patience", "factor", "warmup_epochs", "min_lr_factor", "pct_start", "power")
-        ),
-        "plateau": ("lr_scheduler.warmup_epochs", "lr_scheduler.pct_start", "lr_scheduler.power"),
-        "cosine": tuple(f"lr_scheduler.{key}" for key in ("patience", "factor", "pct_start", "power")),
-        "onecycle": tuple(f"lr_scheduler.{key}" for key in ("patience", "factor", "warmup_epochs", "power")),
-        "polynomial": tuple(f"lr_scheduler.{key}" for key in ("patience", "factor", "pct_start")),
-    },
-    "optimizer.name": {"adamw": ("optimizer.momentum",), "nadam": ("optimizer.momentum",)},
+    SCHEDULES.key: _by_choice(SCHEDULES),
+    OPTIMIZERS.key: _by_choice(OPTIMIZERS),
     "model.encoder": {"none": ("optimizer.encoder_lr_factor",), "timm": ("model.base_channels", "model.depth")},
-    "augment.policy": {
-        "none": tuple(f"augment.{key}" for key in ("probability", "vertical_flip", "scale", "rotate", "color")),
-        "flip": ("augment.scale", "augment.rotate", "augment.color"),
-    },
-    "loss.bce": {0.0: ("loss.bce_pos_weight",)},
-    "loss.focal": {0.0: ("loss.focal_gamma", "loss.focal_alpha")},
-    "loss.tversky": {0.0: ("loss.tversky_alpha", "loss.tversky_beta")},
+    "augment.policy": {"none": _AUGMENT, "flip": ("augment.scale", "augment.rotate", "augment.color")},
+    **_by_weight(),
 }
 """Key -> its value -> the keys that training then does not read; `timm` is any encoder of timm's.
 

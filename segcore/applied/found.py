@@ -21,7 +21,8 @@ from segcore.training.cost import num_parameters
 
 if TYPE_CHECKING:
     from segcore.data.loader import Loader
-    from segcore.training.optim import LRSchedule
+    from segcore.registries import Floats
+    from segcore.training.schedule import LRSchedule
     from segcore.training.step import TrainStep
 
 NUM_DRAWS = 2048
@@ -29,6 +30,8 @@ NUM_DRAWS = 2048
 RAREST = 40
 MANY_UPDATES = 10**12
 TINY_FACTOR = 1e-12
+PROBE_LR = 0.01
+"""Learning rate of the steps that an optimizer is asked for; the run's own is held against the config by itself."""
 _MOST_PATIENCE = 10_000
 _PLANNED_HW = (256, 256)
 
@@ -72,6 +75,24 @@ def read_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[s
     encoder = list(model.encoder_parameters())  # type: ignore[operator]
     facts["optimizer.encoder_lr_factor, encoder frozen"] = not any(p.requires_grad for p in encoder)
     return facts
+
+
+def read_steps(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> list[float]:
+    """Where three steps of such an optimizer with a group's settings take four weights, at `PROBE_LR`."""
+    weights, gradients = optimizer_sample()
+    probe = nn.Parameter(torch.from_numpy(weights))
+    settings = {key: value for key, value in group.items() if key in optimizer.defaults}
+    twin = type(optimizer)([{**settings, "params": [probe], "lr": PROBE_LR}], lr=PROBE_LR)  # type: ignore[call-arg]
+    for gradient in gradients:
+        probe.grad = torch.from_numpy(gradient)
+        twin.step()
+    return probe.detach().tolist()
+
+
+def optimizer_sample() -> tuple[Floats, list[Floats]]:
+    """Fixed weights `(4,)` and the gradients of three steps, float64."""
+    weights = np.linspace(-1.0, 2.0, 4)
+    return weights, [np.array([0.3, -0.2, 1.5, 0.01]) * scale for scale in (1.0, -0.5, 2.0)]
 
 
 def _peak(group: dict[str, Any]) -> float:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from segcore.applied.found import (
@@ -15,6 +16,7 @@ from segcore.applied.found import (
     read_model,
     read_optimizer,
     read_schedule,
+    read_steps,
     slack_of,
 )
 from segcore.applied.wanted import (
@@ -26,11 +28,15 @@ from segcore.applied.wanted import (
     want_model,
     want_optimizer,
     want_schedule,
+    want_steps,
 )
 from segcore.errors import AppliedConfigError
+from segcore.registries import SCHEDULES
 
 if TYPE_CHECKING:
-    from segcore.config import AugmentConfig, TrainConfig
+    import torch
+
+    from segcore.config import AugmentConfig, OptimizerConfig, TrainConfig
     from segcore.data.loader import Loader
     from segcore.training.step import TrainStep
 
@@ -93,6 +99,7 @@ def verify_applied(
         for key in dict.fromkeys((*wanted, *found))
         if not _agree(key, wanted.get(key), found.get(key), config.augment)
     ]
+    wrong = wrong or list(_wrong_steps(config.optimizer, step.optimizer))
     if wrong:
         more = f"; and {len(wrong) - _MOST_TOLD} more" if len(wrong) > _MOST_TOLD else ""
         raise AppliedConfigError("; ".join(wrong[:_MOST_TOLD]) + more)
@@ -128,7 +135,7 @@ def verify_epoch(config: TrainConfig, metrics: dict[str, float], num_steps: int,
             f"threshold: the config asks for {config.threshold}, which is {_shown(wanted)} here, "
             f"and the epoch was scored at {_shown(metrics['val/threshold'])}"
         )
-    if config.lr_scheduler.name == "plateau":
+    if SCHEDULES[config.lr_scheduler.name].build.judge is not None:
         return  # its learning rate follows from what validation gave
     share = share_at(config.lr_scheduler, num_steps, config.train.epochs * steps_per_epoch, steps_per_epoch)
     if not _close(metrics["lr"], config.optimizer.lr * share):
@@ -136,6 +143,18 @@ def verify_epoch(config: TrainConfig, metrics: dict[str, float], num_steps: int,
             f"lr_scheduler: after {num_steps} steps the config asks for a learning rate of "
             f"{_shown(config.optimizer.lr * share)}, and {_shown(metrics['lr'])} is in force"
         )
+
+
+def _wrong_steps(config: OptimizerConfig, optimizer: torch.optim.Optimizer) -> Iterator[str]:
+    """What an optimizer does otherwise than its twin, where its class and settings read as they should."""
+    for index, group in enumerate(optimizer.param_groups):
+        wanted, found = want_steps(config, group["weight_decay"]), read_steps(optimizer, group)
+        if not all(map(_close, wanted, found)):
+            name = group.get("name", index)
+            yield (
+                f"optimizer, three steps of {name}: the config asks for {_shown(wanted)}, "
+                f"what was built takes {_shown(found)}"
+            )
 
 
 def _agree(key: str, wanted: Any, found: Any, augment: AugmentConfig) -> bool:

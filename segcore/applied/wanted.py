@@ -1,27 +1,29 @@
 """What the config says that a training run is to be made of, under the keys of `found`, by rules of its own.
 
-The formulas are written down a second time here, from the docstrings of what they describe and not from its code: a
-slip in a builder is a difference. Only what a config leaves to defaults (decoder widths, `auto`) asks the builders.
+The formulas are written down a second time, here or as the twins of losses, optimizers and schedules, from the
+docstrings of what they describe and not from its code: a slip in a builder is a difference. Only what a config leaves
+to defaults (decoder widths, `auto`) asks the builders.
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from segcore.applied.found import (
     MANY_UPDATES,
+    PROBE_LR,
     TINY_FACTOR,
     is_measurable,
     loss_sample,
+    optimizer_sample,
     probes,
 )
 from segcore.models.build import build_model_outline, default_decoder_channels
+from segcore.registries import LOSSES, OPTIMIZERS, SCHEDULES, Horizon
 from segcore.training.cost import num_parameters
 from segcore.training.device import choose_precision
 
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
 ANYTHING = "anything"
 """Stands for what cannot be foreseen or measured."""
 
-_OPTIMIZERS = {"adamw": "AdamW", "sgd": "SGD", "nadam": "NAdam"}
 _PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _DEVICE_STEPS = {
     "flip": "flip",
@@ -86,9 +87,10 @@ def want_optimizer(config: OptimizerConfig, model: nn.Module) -> dict[str, Any]:
         if part == "decoder" or factor > 0:
             name = f"{part}/{'decay' if parameter.ndim > 1 else 'no_decay'}"
             trained[name] = trained.get(name, 0) + parameter.numel()
-    momentum = [config.momentum, "nesterov" if config.momentum > 0 else "plain"]
+    chosen = OPTIMIZERS[config.name]
+    momentum = list(chosen.build.momentum(**chosen.arguments(config)))
     facts: dict[str, Any] = {
-        "optimizer.name": _OPTIMIZERS[config.name],
+        "optimizer.name": chosen.build.class_name,
         "optimizer, parameters by group": trained,
         "optimizer.encoder_lr_factor, encoder frozen": factor == 0,
     }
@@ -96,103 +98,61 @@ def want_optimizer(config: OptimizerConfig, model: nn.Module) -> dict[str, Any]:
         peak = ("encoder_lr_factor", config.lr * factor) if name.startswith("encoder/") else ("lr", config.lr)
         facts[f"optimizer.{peak[0]}, peak of {name}"] = peak[1]
         facts[f"optimizer.weight_decay, of {name}"] = 0.0 if name.endswith("no_decay") else config.weight_decay
-        facts[f"optimizer.momentum, of {name}"] = momentum if config.name == "sgd" else [0.9, 0.999]
+        facts[f"optimizer.momentum, of {name}"] = momentum
     return facts
 
 
 def want_schedule(
     config: LRSchedulerConfig, epochs: int, steps_per_epoch: int, place: dict[str, int | float]
 ) -> dict[str, Any]:
-    """The closed forms of `LRSchedule`; `place` is how far the live one is."""
+    """The schedule by its twin.
+
+    Args:
+        config: Which schedule, and its options.
+        epochs: Of the run.
+        steps_per_epoch: Optimizer steps of one.
+        place: How far the live one is, as its state says.
+    """
     total = epochs * steps_per_epoch
-    is_plateau = config.name == "plateau"
     now = share_at(config, int(place["num_steps"]), total, steps_per_epoch) * float(place["plateau_factor"])
-    floor = config.min_lr_factor
+    chosen = SCHEDULES[config.name]
+    judge = chosen.build.judge_twin
+    patience, factor, floor = (None, None, None) if judge is None else judge(**chosen.arguments(config))
+    if floor is None or factor is None or floor >= 1:
+        patience = factor = floor = None  # nothing that it does can be seen
+    else:
+        floor = max(floor, TINY_FACTOR * factor)
     return {
         "train.epochs": float(epochs),
         "lr_scheduler, share of the peak over the run": [
             share_at(config, step, total, steps_per_epoch) for step in probes(total)
         ],
-        "lr_scheduler.patience": config.patience if is_plateau and floor < 1 else None,
-        "lr_scheduler.factor": max(floor, config.factor) if is_plateau and floor < 1 else None,
-        "lr_scheduler.min_lr_factor, of plateau": max(floor, TINY_FACTOR * config.factor)
-        if is_plateau and floor < 1
-        else None,
+        "lr_scheduler.patience": patience,
+        "lr_scheduler.factor": factor,
+        "lr_scheduler.min_lr_factor, of plateau": floor,
         "lr_scheduler, share of the peak now": [now],
     }
 
 
 def share_at(config: LRSchedulerConfig, step: int, total: int, steps_per_epoch: int) -> float:
-    """The learning rate of a step as a share of its peak, before what plateau does."""
-    least, step = config.min_lr_factor, min(step, total)
-    if config.name == "onecycle":
-        top = config.pct_start * total
-        if step < top:
-            return 1.0 - (1.0 - 1.0 / 25.0) * math.cos(math.pi * step / top / 2.0) ** 2
-        return least + (1.0 - least) * math.cos(math.pi * (step - top) / (total - top) / 2.0) ** 2
-    if config.name not in ("cosine", "polynomial"):
-        return 1.0
-    warm_up = min(total, round(config.warmup_epochs * steps_per_epoch))
-    if step < warm_up:
-        return (step + 1) / warm_up
-    left = 1.0 - (step - warm_up) / max(1, total - warm_up)
-    shape = math.sin(math.pi * left / 2.0) ** 2 if config.name == "cosine" else left**config.power
-    return least + (1.0 - least) * shape
+    """The learning rate of a step as a share of its peak, before what follows from the metric."""
+    chosen = SCHEDULES[config.name]
+    return chosen.build.twin(min(step, total), Horizon(total, steps_per_epoch), **chosen.arguments(config))
 
 
 def want_loss(config: LossConfig) -> dict[str, Any]:
-    """Every term in float64, by its formula."""
+    """Every term in float64, by its twin."""
     logits, targets = (tensor.numpy().astype(np.float64)[:, 0] for tensor in loss_sample())
+    weights = {term.name: float(getattr(config, term.name)) for term in LOSSES}
     values = {
-        "bce": _bce(logits, targets, config.bce_pos_weight),
-        "dice": _tversky(logits, targets, 0.5, 0.5, config.smooth / 2.0),
-        "focal": _focal(logits, targets, config.focal_gamma, config.focal_alpha),
-        "tversky": _tversky(logits, targets, config.tversky_alpha, config.tversky_beta, config.smooth),
-        "lovasz": _lovasz(logits, targets),
+        term.name: term.build.twin(logits, targets, **term.arguments(config))
+        for term in LOSSES
+        if weights[term.name] > 0
     }
-    weights = {name: float(getattr(config, name)) for name in values if getattr(config, name) > 0}
-    facts: dict[str, Any] = {"loss, in all": sum(weight * values[name] for name, weight in weights.items())}
-    for name, weight in weights.items():
-        facts[f"loss.{name}, weight"], facts[f"loss, {name}"] = weight, values[name]
+    facts: dict[str, Any] = {"loss, in all": sum(weights[name] * value for name, value in values.items())}
+    for name, value in values.items():
+        facts[f"loss.{name}, weight"], facts[f"loss, {name}"] = weights[name], value
     return facts
-
-
-Floats = npt.NDArray[np.float64]
-
-
-def _bce(logits: Floats, targets: Floats, pos_weight: float) -> float:
-    cost = pos_weight * targets * np.logaddexp(0, -logits) + (1 - targets) * np.logaddexp(0, logits)
-    return float(cost.mean())
-
-
-def _focal(logits: Floats, targets: Floats, gamma: float, alpha: float) -> float:
-    right = 1.0 / (1.0 + np.exp(-logits * (2 * targets - 1)))
-    weight = np.where(targets > 0, alpha, 1 - alpha)
-    return float((-weight * (1 - right) ** gamma * np.log(right)).mean())
-
-
-def _tversky(logits: Floats, targets: Floats, alpha: float, beta: float, smooth: float) -> float:
-    probs = 1.0 / (1.0 + np.exp(-logits))
-    hit = (probs * targets).sum((1, 2))
-    false_positive, missed = (probs * (1 - targets)).sum((1, 2)), ((1 - probs) * targets).sum((1, 2))
-    below = np.maximum(hit + alpha * false_positive + beta * missed + smooth, 1e-7)
-    return float((1 - (hit + smooth) / below).mean())
-
-
-def _lovasz(logits: Floats, targets: Floats) -> float:
-    costs = []
-    for image, target in zip(logits.reshape(2, -1), targets.reshape(2, -1), strict=True):
-        errors = 1 - image * (2 * target - 1)
-        order = np.argsort(-errors, kind="stable")
-        cost, before, wrong = 0.0, 0.0, np.zeros(len(order), bool)
-        for pixel in order:
-            wrong[pixel] = True
-            union = ((target > 0) | wrong).sum()
-            jaccard = 1 - ((target > 0) & ~wrong).sum() / union
-            cost += max(errors[pixel], 0.0) * (jaccard - before)
-            before = jaccard
-        costs.append(cost)
-    return float(np.mean(costs))
 
 
 def want_augmentation(config: AugmentConfig, augment_on: str, is_cuda: bool) -> dict[str, Any]:
@@ -216,6 +176,13 @@ def want_augmentation(config: AugmentConfig, augment_on: str, is_cuda: bool) -> 
         extents = dict.fromkeys(extents, ANYTHING)
         facts["augment.policy"] = "heavy" if does == "heavy" else ANYTHING
     return facts | extents
+
+
+def want_steps(config: OptimizerConfig, weight_decay: float) -> list[float]:
+    """Where the optimizer takes the probes' weights, by its twin."""
+    chosen, (weights, gradients) = OPTIMIZERS[config.name], optimizer_sample()
+    after = chosen.build.twin(weights, gradients, lr=PROBE_LR, weight_decay=weight_decay, **chosen.arguments(config))
+    return [float(weight) for weight in after]
 
 
 def want_loop(config: TrainConfig, model: nn.Module, device: torch.device) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from segcore.checkpoint.files import (
 )
 from segcore.errors import TrainingError
 from segcore.scores.image_counts import ImageCounts
-from segcore.training.optim import LRSchedule
+from segcore.training.schedule import LRSchedule
 
 _UNREADABLE = (
     OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError,

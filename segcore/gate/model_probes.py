@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from segcore.gate.evidence import Evidence, Probe
 from segcore.gate.report import Finding
-from segcore.losses import build_loss
+from segcore.losses.mix import build_loss
 
 _FEW = 4
 _STEEP = 64.0  # a power of two: undone without rounding

@@ -18,6 +18,7 @@ from segcore.data.loader import Batch, Loader, build_loader
 from segcore.data.pixels.cache_file import SampleCache
 from segcore.errors import DataError, NonFiniteLossError
 from segcore.objective import Mode, Objective
+from segcore.registries import LOSSES
 from segcore.training.compiling import Compiler
 from segcore.training.device import choose_device, freed_memory_kept
 from segcore.training.evaluation import evaluate, score
@@ -216,5 +217,5 @@ def _non_finite(epoch: int, found: str, config: TrainConfig, precision: torch.dt
 
 
 def _active_terms(config: TrainConfig) -> str:
-    weights = {name: getattr(config.loss, name) for name in ("bce", "dice", "focal", "tversky", "lovasz")}
+    weights = {name: getattr(config.loss, name) for name in LOSSES.names}
     return "+".join(f"{weight:g}*{name}" for name, weight in weights.items() if weight > 0)

@@ -9,15 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from segcore.losses import build_loss
+from segcore.losses.mix import build_loss
 from segcore.models.build import build_model_outline
+from segcore.registries import OPTIMIZERS
 from segcore.training.device import choose_precision
 
 if TYPE_CHECKING:
     from segcore.config import TrainConfig
-
-STATES_PER_PARAMETER = {"adamw": 2, "nadam": 2, "sgd": 1}
-"""float32 numbers that an optimizer keeps for each parameter; sgd only with momentum."""
 
 _TRACED_IMAGES = 2  # batch norm needs more than one value a channel
 
@@ -81,7 +79,8 @@ def estimate_training_bytes(config: TrainConfig, model: ModelMemory) -> int:
     through the model at once.
     """
     optimizer, loop = config.optimizer, config.train
-    states = 0 if optimizer.name == "sgd" and optimizer.momentum == 0 else STATES_PER_PARAMETER[optimizer.name]
+    rule = OPTIMIZERS[optimizer.name]
+    states = rule.build.num_states(**rule.arguments(optimizer))
     at_once = min(loop.batch_size, loop.micro_batch_size or loop.batch_size)
     average = model.all_bytes if loop.ema_decay > 0 else 0
     return model.all_bytes + model.trained_bytes * (1 + states) + average + model.bytes_per_image * at_once

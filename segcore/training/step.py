@@ -12,11 +12,12 @@ from torch.optim.swa_utils import AveragedModel
 
 from segcore.data.augment.device import build_device_augmentation, is_done_on_device
 from segcore.data.loader import Batch
-from segcore.losses import build_loss
+from segcore.losses.mix import build_loss
 from segcore.models.build import build_model
 from segcore.task import BINARY, Task, task_of
 from segcore.training.device import choose_precision, prepare_device
-from segcore.training.optim import LRSchedule, build_lr_scheduler, build_optimizer
+from segcore.training.groups import build_optimizer
+from segcore.training.schedule import LRSchedule, build_lr_scheduler
 
 if TYPE_CHECKING:
     from segcore.config import TrainConfig

@@ -34,7 +34,8 @@ from segcore.checkpoint.state import BestModel, TrainingState
 from segcore.checkpoint.writer import CheckpointWriter
 from segcore.models.build import build_model
 from segcore.training.device import choose_device
-from segcore.training.optim import build_lr_scheduler, build_optimizer
+from segcore.training.groups import build_optimizer
+from segcore.training.schedule import build_lr_scheduler
 
 MODEL = {"model.arch": "attention_unet", "model.encoder": "timm:resnet50", "model.encoder_weights": "none"}
 IMAGE_SIZE, NUM_OVERLAYS = 256, 6

@@ -36,7 +36,7 @@ from plain_config import plain_config
 from torch import Tensor
 
 from segcore.data.loader import Batch
-from segcore.losses import build_loss
+from segcore.losses.mix import build_loss
 from segcore.models.build import build_model
 from segcore.scores.curve import METRICS, CurveResult
 from segcore.scores.threshold_curve import ThresholdCurve

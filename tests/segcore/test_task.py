@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from segcore.config import LossConfig, ModelConfig, TrainConfig
-from segcore.losses import build_loss
+from segcore.losses.mix import build_loss
 from segcore.models.build import build_model
 from segcore.scores.threshold_curve import curve_of
 from segcore.task import BINARY, FOUND, MISSED, TASKS, WRONG, Counts, Task, task_of

@@ -22,14 +22,11 @@ from segcore.config import (
 )
 from segcore.data.augment.policy import build_augmentation
 from segcore.errors import ConfigError
-from segcore.losses import build_loss
+from segcore.losses.mix import build_loss
 from segcore.models.build import build_model
-from segcore.training.optim import (
-    LR_SCHEDULERS,
-    OPTIMIZERS,
-    build_lr_scheduler,
-    build_optimizer,
-)
+from segcore.registries import OPTIMIZERS, SCHEDULES
+from segcore.training.groups import build_optimizer
+from segcore.training.schedule import build_lr_scheduler
 
 BASE = TrainConfig()
 
@@ -68,7 +65,7 @@ def in_table(selector: str, value: Any, section: str) -> set[str]:
     return {key.partition(".")[2] for key in keys if key.startswith(f"{section}.")}
 
 
-@pytest.mark.parametrize("name", LR_SCHEDULERS)
+@pytest.mark.parametrize("name", SCHEDULES.names)
 def test_the_table_says_what_each_schedule_ignores(name: str) -> None:
     others = {
         "patience": 5, "factor": 0.7, "warmup_epochs": 4.0, "min_lr_factor": 0.3, "pct_start": 0.6, "power": 2.0,
@@ -79,7 +76,7 @@ def test_the_table_says_what_each_schedule_ignores(name: str) -> None:
     assert found == in_table("lr_scheduler.name", name, "lr_scheduler")
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", OPTIMIZERS.names)
 def test_the_table_says_what_each_optimizer_ignores(name: str) -> None:
     model = build_model(ModelConfig(base_channels=4, depth=1))
     others = {"lr": 0.1, "weight_decay": 0.5, "momentum": 0.1, "encoder_lr_factor": 0.5}

@@ -25,11 +25,13 @@ from segcore.data.pairs.discovery import discover
 from segcore.data.pixels.cache import build_cache
 from segcore.data.pixels.cache_file import SampleCache, open_cache
 from segcore.errors import AppliedConfigError, TrainingError
-from segcore.losses import build_loss, dice_loss
+from segcore.losses.mix import build_loss
+from segcore.losses.terms.dice import dice_loss
 from segcore.models.blocks import AttentionGate, ConvBlock
 from segcore.training import loop as training
+from segcore.training.groups import build_optimizer
 from segcore.training.loop import build_train_loader, fit
-from segcore.training.optim import build_lr_scheduler, build_optimizer
+from segcore.training.schedule import build_lr_scheduler
 from segcore.training.step import TrainStep, build_ema, build_step
 
 CPU = torch.device("cpu")
@@ -289,7 +291,7 @@ def test_a_threshold_that_is_ignored_is_caught_in_the_first_epoch(
 def test_a_schedule_that_nobody_steps_is_caught_in_the_first_epoch(
     cache: SampleCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("segcore.training.optim.LRSchedule.step", lambda self: None)
+    monkeypatch.setattr("segcore.training.schedule.LRSchedule.step", lambda self: None)
     with pytest.raises(AppliedConfigError, match="lr_scheduler: after 8 steps"):
         next(fit(config_of(), cache, device=CPU))
 

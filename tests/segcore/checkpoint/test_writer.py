@@ -30,7 +30,8 @@ from segcore.checkpoint.writer import CheckpointWriter
 from segcore.config import LRSchedulerConfig, ModelConfig, OptimizerConfig
 from segcore.errors import TrainingError
 from segcore.models.build import build_model
-from segcore.training.optim import build_lr_scheduler, build_optimizer
+from segcore.training.groups import build_optimizer
+from segcore.training.schedule import build_lr_scheduler
 from segcore.training.step import build_ema
 
 

@@ -15,7 +15,7 @@ from segcore.config import (
 )
 from segcore.data.loader import Batch
 from segcore.errors import TrainingError
-from segcore.losses import build_loss
+from segcore.losses.mix import build_loss
 from segcore.models.build import build_model
 from segcore.training import compiling
 from segcore.training.compiling import (
@@ -24,7 +24,8 @@ from segcore.training.compiling import (
     CompileRecord,
     decide,
 )
-from segcore.training.optim import build_lr_scheduler, build_optimizer
+from segcore.training.groups import build_optimizer
+from segcore.training.schedule import build_lr_scheduler
 from segcore.training.step import TrainStep
 
 CPU = torch.device("cpu")

@@ -28,8 +28,9 @@ from segcore.data.pixels.cache import build_cache
 from segcore.data.pixels.cache_file import SampleCache, open_cache
 from segcore.training import loop as training
 from segcore.training import step
+from segcore.training.groups import build_optimizer
 from segcore.training.loop import EpochResult, fit
-from segcore.training.optim import build_lr_scheduler, build_optimizer
+from segcore.training.schedule import build_lr_scheduler
 
 CPU = torch.device("cpu")
 EPOCHS = 4

@@ -17,7 +17,7 @@ from segcore.data.pairs.samples import DatasetIndex
 from segcore.data.pixels.cache import build_cache
 from segcore.data.pixels.cache_file import SampleCache, open_cache
 from segcore.errors import DataError, NonFiniteLossError, TrainingError
-from segcore.losses import build_loss
+from segcore.losses.mix import build_loss
 from segcore.models.build import build_model
 from segcore.scores.image_counts import IMAGE_METRICS
 from segcore.training import loop as training

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from segcore.config import TrainConfig
-from segcore.losses import build_loss
+from segcore.losses.mix import build_loss
 from segcore.models.build import build_model
 from segcore.training.device import choose_device
 from segcore.training.memory_estimate import ModelMemory, estimate_training_bytes, trace_model

@@ -13,9 +13,11 @@ from segcore.config import (
     OptimizerConfig,
 )
 from segcore.data.loader import Batch
-from segcore.losses import LOSSES, build_loss
+from segcore.losses.mix import build_loss
 from segcore.models.build import build_model
-from segcore.training.optim import build_lr_scheduler, build_optimizer
+from segcore.registries import LOSSES
+from segcore.training.groups import build_optimizer
+from segcore.training.schedule import build_lr_scheduler
 from segcore.training.step import TrainStep, build_ema
 
 CPU = torch.device("cpu")
@@ -61,7 +63,7 @@ def gradients_after(step: TrainStep, batch: Batch) -> tuple[Tensor, float]:
     return torch.cat([p.grad.flatten() for p in step.model.parameters() if p.grad is not None]), loss.item()
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", LOSSES.names)
 @pytest.mark.parametrize("size", [1, 2, 4, 6, 100])
 def test_parts_of_a_batch_have_the_whole_batchs_loss_and_gradient(name: str, size: int) -> None:
     loss = LossConfig.model_validate({"bce": 0.0, "dice": 0.0, name: 1.0})

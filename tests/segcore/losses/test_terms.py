@@ -5,15 +5,13 @@ import torch
 import torch.nn.functional as F
 
 from segcore.config import LossConfig
-from segcore.losses import (
-    LOSSES,
-    bce_loss,
-    build_loss,
-    dice_loss,
-    focal_loss,
-    lovasz_hinge_loss,
-    tversky_loss,
-)
+from segcore.losses.mix import build_loss
+from segcore.losses.terms.bce import bce_loss
+from segcore.losses.terms.dice import dice_loss
+from segcore.losses.terms.focal import focal_loss
+from segcore.losses.terms.lovasz import lovasz_hinge_loss
+from segcore.losses.terms.tversky import tversky_loss
+from segcore.registries import LOSSES
 
 LN3 = math.log(3.0)  # sigmoid(LN3) = 3/4, sigmoid(-LN3) = 1/4
 LOGITS = torch.tensor([[[[LN3, LN3], [-LN3, -LN3]]]])  # probs 0.75 0.75 0.25 0.25
@@ -21,7 +19,7 @@ TARGETS = torch.tensor([[[[1.0, 0.0], [1.0, 0.0]]]])
 
 
 def _only(name, **settings):
-    return build_loss(LossConfig(**{**dict.fromkeys(LOSSES, 0.0), name: 1.0}, **settings))
+    return build_loss(LossConfig(**{**dict.fromkeys(LOSSES.names, 0.0), name: 1.0}, **settings))
 
 
 def _certain(targets, strength=50.0):
@@ -109,7 +107,7 @@ def test_lovasz_extends_the_jaccard_loss():
     assert lovasz_hinge_loss(2 * preds - 1, targets).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", LOSSES.names)
 def test_every_loss_prefers_perfect_to_inverted(name):
     targets = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]], [[[1.0, 1.0], [0.0, 1.0]]]])
     loss = _only(name)
@@ -118,7 +116,7 @@ def test_every_loss_prefers_perfect_to_inverted(name):
     assert inverted > 0.5
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", LOSSES.names)
 @pytest.mark.parametrize("fill", [0.0, 1.0], ids=["empty", "full"])
 def test_every_loss_is_0_when_an_empty_or_full_mask_is_predicted(name, fill):
     targets = torch.full((2, 1, 4, 4), fill)
@@ -135,7 +133,7 @@ def test_without_smooth_an_empty_mask_costs_1_and_has_no_gradient(name):
     assert logits.grad.abs().max() == 0
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", LOSSES.names)
 @pytest.mark.parametrize("fill", [None, 0.0, 1.0], ids=["mixed", "empty", "full"])
 def test_gradients_are_those_of_finite_differences(name, fill):
     generator = torch.Generator().manual_seed(1)
@@ -143,10 +141,10 @@ def test_gradients_are_those_of_finite_differences(name, fill):
     targets = (torch.rand(2, 1, 3, 4, generator=generator) < 0.5).double()
     if fill is not None:
         targets.fill_(fill)
-    assert torch.autograd.gradcheck(lambda x: LOSSES[name](x, targets), (logits,))
+    assert torch.autograd.gradcheck(lambda x: LOSSES[name].build.loss(x, targets), (logits,))
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", LOSSES.names)
 def test_nan_logits_give_a_nan_loss(name):
     for position in range(4):
         logits = LOGITS.clone()
@@ -154,13 +152,13 @@ def test_nan_logits_give_a_nan_loss(name):
         assert _only(name)(logits, TARGETS).isnan()
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", LOSSES.names)
 def test_targets_may_be_bytes_or_booleans(name):
     loss = _only(name)
     assert loss(LOGITS, TARGETS.byte()) == loss(LOGITS, TARGETS.bool()) == loss(LOGITS, TARGETS)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", LOSSES.names)
 def test_losses_are_float32_under_autocast_and_for_half_logits(name):
     loss = _only(name)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -172,7 +170,7 @@ def test_losses_are_float32_under_autocast_and_for_half_logits(name):
     assert half == loss(LOGITS.to(torch.bfloat16).float(), TARGETS)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", LOSSES.names)
 def test_several_classes_are_averaged_as_they_would_be_alone(name):
     loss = _only(name)
     logits, targets = torch.cat([LOGITS, -LOGITS * 0.3], dim=1), torch.cat([TARGETS, 1 - TARGETS], dim=1)

@@ -6,12 +6,9 @@ import torch
 
 from segcore.config import LRSchedulerConfig, ModelConfig, OptimizerConfig
 from segcore.models.build import build_model
-from segcore.training.optim import (
-    LR_SCHEDULERS,
-    OPTIMIZERS,
-    build_lr_scheduler,
-    build_optimizer,
-)
+from segcore.registries import OPTIMIZERS, SCHEDULES
+from segcore.training.groups import build_optimizer
+from segcore.training.schedule import build_lr_scheduler
 
 TIMM = ModelConfig(encoder="timm:mobilenetv3_small_050", decoder_channels=(8, 8, 8, 8, 8))
 PLAIN = ModelConfig(base_channels=2, depth=1)
@@ -88,7 +85,7 @@ def test_the_plain_encoder_is_never_scaled_or_frozen():
     assert {group["lr"] for group in optimizer.param_groups} == {0.01}
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", OPTIMIZERS.names)
 def test_first_step_by_hand(name):
     """One decayed weight w = 2 with gradient 3, lr 0.1, decay 0.5."""
     model = build_model(PLAIN)
@@ -112,7 +109,7 @@ def test_first_step_by_hand(name):
     assert weight.flatten()[0].item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", OPTIMIZERS.names)
 def test_optimizer_and_schedule_go_on_where_they_were_saved(name):
     config = LRSchedulerConfig(name="cosine", warmup_epochs=0.5)
 
@@ -223,7 +220,7 @@ def test_plateau_state_survives_a_round_trip():
     assert second.lr == first.lr == 0.25
 
 
-@pytest.mark.parametrize("name", LR_SCHEDULERS)
+@pytest.mark.parametrize("name", SCHEDULES.names)
 def test_every_group_keeps_its_share(name):
     model = build_model(TIMM)
     optimizer = build_optimizer(model, OptimizerConfig(lr=0.1, encoder_lr_factor=0.25))
@@ -236,7 +233,7 @@ def test_every_group_keeps_its_share(name):
         assert schedule.lr > 0
 
 
-@pytest.mark.parametrize("name", LR_SCHEDULERS)
+@pytest.mark.parametrize("name", SCHEDULES.names)
 @pytest.mark.parametrize(("epochs", "steps"), [(1, 1), (1, 3), (2, 1)])
 def test_the_shortest_runs_have_learning_rates_within_the_peak(name, epochs, steps):
     schedule = build_lr_scheduler(_optimizer("sgd", lr=0.1), LRSchedulerConfig(name=name), epochs, steps)

@@ -1,0 +1,107 @@
+"""The kinds of thing that a training config chooses by name, and the registry of each.
+
+A kind says what one of its components is built from; the components are the modules of the package that its registry
+names, each a `COMPONENT` there. So this module stands below the config, whose types are derived from the registries,
+and imports none of the packages that fill them. What they call takes the component's own options as keywords.
+
+The twins are the formulas a second time, in numpy and from the docstrings: the proof that a run is what its config
+says holds what was built against them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from segcore.component import Registry
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+
+    Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """One term of the loss mix; `loss.<name>` is its weight.
+
+    Attributes:
+        loss: From logits and targets `(N, C, H, W) float32` and its options to a scalar.
+        twin: The same from `(N, H, W) float64`, one class.
+        default_weight: Its weight where the config is silent; 0 leaves it out.
+    """
+
+    loss: Callable[..., torch.Tensor]
+    twin: Callable[..., float]
+    default_weight: float = 0.0
+
+
+@dataclass(frozen=True)
+class OptimizerRule:
+    """An optimizer.
+
+    Attributes:
+        build: From parameter groups, `lr`, `weight_decay`, `can_fuse` (whether all parameters allow fused kernels) and
+            its options to the optimizer.
+        twin: From weights `(P,)`, the gradients of some steps, `lr`, `weight_decay` and its options to the weights
+            after these steps.
+        class_name: Name of the class that `build` returns.
+        momentum: From its options to what a parameter group's momentum reads as: `[0.9, "nesterov"]`, or the betas.
+        num_states: From its options to how many float32 numbers it keeps for each parameter.
+    """
+
+    build: Callable[..., torch.optim.Optimizer]
+    twin: Callable[..., Floats]
+    class_name: str
+    momentum: Callable[..., Sequence[float | str]]
+    num_states: Callable[..., int]
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """How long a run is, in optimizer steps."""
+
+    total_steps: int
+    steps_per_epoch: int
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What a schedule that follows the metric has come to.
+
+    Attributes:
+        factor: Share of the schedule's learning rate, in [0, 1].
+        best_metric: The best so far.
+        num_bad_epochs: Epochs since then, or since it last acted.
+    """
+
+    factor: float = 1.0
+    best_metric: float = float("-inf")
+    num_bad_epochs: int = 0
+
+
+@dataclass(frozen=True)
+class ScheduleShape:
+    """A learning-rate schedule: a share of the peak for each optimizer step.
+
+    Attributes:
+        factor: From the horizon and its options to a function from steps taken to the share of the next one.
+        twin: From the steps taken, the horizon and its options to that share.
+        judge: From `Waiting`, an epoch's metric (larger is better) and its options to the next `Waiting`, for a
+            schedule that follows the metric; None for the others.
+        judge_twin: From its options to what `judge` must be seen to do: epochs without a new best that it waits
+            through, the factor that it then applies to a share of 1, and the least share.
+    """
+
+    factor: Callable[..., Callable[[int], float]]
+    twin: Callable[..., float]
+    judge: Callable[..., Waiting] | None = None
+    judge_twin: Callable[..., tuple[int, float, float]] | None = None
+
+
+LOSSES: Registry[LossTerm] = Registry.of_package("loss", "loss", "segcore.losses.terms")
+OPTIMIZERS: Registry[OptimizerRule] = Registry.of_package("optimizer", "optimizer.name", "segcore.training.optimizers")
+SCHEDULES: Registry[ScheduleShape] = Registry.of_package("schedule", "lr_scheduler.name", "segcore.training.schedules")
