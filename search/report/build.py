@@ -4,25 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from search.errors import RunError
-from search.report.history import search_history
-from search.report.importance import importances
-from search.report.outcome import (
-    all_scores,
-    best_trials,
-    configuration,
-    failures,
-    headline,
-    origins,
-)
+from search.report.jsonable import as_json
 from search.report.page import render_page
-from search.report.pareto import front
-from search.report.pictures import overlays
 from search.report.privacy import without_private
-from search.report.threshold import threshold_cost
+from search.report.section import all_sections, subject_of
 from search.runs.paths import RunPaths, write_text
-from search.runs.sources import Sources, read_sources
-
-__all__ = ["report_record", "write_report"]
+from search.runs.reading import Run
 
 
 def report_record(paths: RunPaths) -> dict[str, Any]:
@@ -31,7 +18,8 @@ def report_record(paths: RunPaths) -> dict[str, Any]:
     Raises:
         RunError: A file of the run cannot be read.
     """
-    return _record(read_sources(paths))
+    record: dict[str, Any] = as_json(_records(Run(paths)))
+    return record
 
 
 def write_report(paths: RunPaths, out: Path | None = None) -> Path:
@@ -44,8 +32,8 @@ def write_report(paths: RunPaths, out: Path | None = None) -> Path:
     Raises:
         RunError: A file of the run cannot be read, or the page cannot be written.
     """
-    sources = read_sources(paths)
-    page = render_page(_record(sources), sources.checkpoints)
+    run = Run(paths)
+    page = render_page(run.record.name, _records(run), subject_of(run))
     out = out or paths.report
     try:
         write_text(out, page)
@@ -54,21 +42,6 @@ def write_report(paths: RunPaths, out: Path | None = None) -> Path:
     return out
 
 
-def _record(sources: Sources) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "headline": headline(sources),
-        "scores": all_scores(sources),
-        "history": search_history(sources),
-        "best_trials": best_trials(sources),
-        "confirmation": sources.confirmation,
-        "ledger": sources.ledger,
-        "failures": failures(sources),
-        "importances": importances(sources),
-        "threshold": threshold_cost(sources),
-        "front": front(sources),
-        "origins": origins(sources),
-        "overlays": overlays(sources.checkpoints),
-        "configuration": configuration(sources),
-    }
-    clean: dict[str, Any] = without_private(record)
-    return clean
+def _records(run: Run) -> dict[str, object]:
+    """The record of each section, by its name, without what is private."""
+    return without_private({section.name: section.record(run) for section in all_sections()})

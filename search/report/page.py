@@ -1,35 +1,35 @@
 """The report's page: each record becomes a section, and everything that the page needs is inside it."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
-from pathlib import Path
-from typing import Any
 
-from search.report.pictures import pictures
-from search.report.sections import others as sections
+from search.report.section import Subject, all_sections
 from search.report.style import CSS, SCRIPT
 
 
-def render_page(record: Mapping[str, Any], checkpoints: Sequence[Path]) -> str:
+def render_page(name: str, records: Mapping[str, object], subject: Subject) -> str:
     """The whole page.
 
     Args:
-        record: From `report_record`.
-        checkpoints: Where the pictures are.
+        name: The run's.
+        records: Each section's record, by the section's name; None: it has nothing to show.
+        subject: What the sections need to know of the run.
     """
     from plotly.offline import get_plotlyjs
 
-    shown = [image["index"] for image in (record["overlays"] or {}).get("shown", [])]
-    parts = sections.render(record, pictures(checkpoints, shown))
-    name = escape(record["headline"]["name"])
+    parts = [
+        section.html(records[section.name], subject)
+        for section in all_sections()
+        if records.get(section.name) is not None
+    ]
     made = time.strftime("%Y-%m-%d %H:%M")
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{name} - segsearch</title>
+<title>{escape(name)} - segsearch</title>
 <link rel="icon" href="data:,">
 <style>{CSS}</style>
 </head>

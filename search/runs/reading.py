@@ -9,6 +9,7 @@ from search.errors import RunError
 from search.runs.paths import RunPaths
 from search.runs.records import ExportRecord, RunRecord, read_exports, read_run
 from search.runs.rerun_records import Confirmation, Ledger, read_confirmation, read_ledger
+from search.runs.sealed_training import SealedTraining, sealed_training
 from search.runs.trials import EpochRow, TrialRow, Trials
 from segcore.objective import Objective
 from segcore.sealed.card import CARD_FILE, Card, read_card
@@ -110,6 +111,11 @@ class Run:
         if not (self.paths.best / CARD_FILE).is_file():
             return None
         return Card.model_validate(read_card(self.paths.best))
+
+    @cached_property
+    def sealed(self) -> SealedTraining | None:
+        """The training that is sealed: a trial's own, or one of its settings with another seed."""
+        return None if self.card is None else sealed_training(self.card.origin, self.paths)
 
     @cached_property
     def confirmation(self) -> Confirmation | None:

@@ -15,6 +15,7 @@ from search.show.quoting import (
     range_text,
     signed_range_text,
     signed_text,
+    value_text,
 )
 
 NOISE = "within noise"
@@ -162,13 +163,6 @@ def ledger_lines(record: Mapping[str, Any]) -> Iterator[str]:
     yield from record["notes"]
     for message in record["failed"]:
         yield f"failed: {message}"
-
-
-def value_text(value: Any) -> str:
-    """A setting for people."""
-    if value is None:
-        return "none"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _begin_text(record: Mapping[str, Any]) -> str:

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 CROSS_FITTED = "val, cross-fitted"
-ORIGIN_KEYS = ("trial", "epoch", "seed")
-"""What tells a sealed training from the run's others, as far as its card has it."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +68,31 @@ def optimism_text(optimism: Mapping[str, Any]) -> str:
 
 
 def origin_text(origin: Mapping[str, Any]) -> str:
-    """Which training a sealed model is of; the seed where it is not the search's own."""
-    return ", ".join(f"{key} {origin[key]}" for key in ORIGIN_KEYS if key in origin)
+    """Which training a sealed model is of."""
+    return training_text(origin.get("trial"), origin.get("seed"), origin.get("epoch"))
+
+
+def training_text(trial: int | None, seed: int | None = None, epoch: int | None = None) -> str:
+    """One training in words: `trial 9, trained again with seed 2, epoch 8`.
+
+    Args:
+        trial: Its number; None for a single training run.
+        seed: Where the trial was trained again; None for the search's own training of it.
+        epoch: The epoch that is meant, if one is.
+    """
+    parts = [
+        "" if trial is None else f"trial {trial}",
+        "" if seed is None else f"trained again with seed {seed}",
+        "" if epoch is None else f"epoch {epoch}",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def value_text(value: object) -> str:
+    """A setting for people."""
+    if value is None:
+        return "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def number_text(value: float | None, digits: int = 4) -> str:

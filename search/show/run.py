@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def render_run(details: dict[str, Any], top: int) -> list[RenderableType]:
     return parts
 
 
-def short_names(values: dict[str, Any]) -> dict[str, Any]:
+def short_names(values: Mapping[str, Any]) -> dict[str, Any]:
     """The last part of each dotted key, where that is enough to tell them apart and says something."""
     leaves = Counter(key.rsplit(".", 1)[-1] for key in values)
     leaves["name"] = 2

@@ -11,7 +11,6 @@ from search.commands import run_command
 from search.config.load import load_config
 from search.config.tree import ConfirmConfig, SearchConfig
 from search.errors import RunError
-from search.report.importance import importances
 from search.reruns.ledger import build_ledger
 from search.reruns.ledger_plan import Plan, make_plan
 from search.reruns.searcher import Rerun
@@ -25,11 +24,12 @@ from search.reruns.trainings import (
 )
 from search.runs.folder import held, stored_config
 from search.runs.paths import RunPaths, read_json, write_json
-from search.runs.sources import read_sources
+from search.runs.reading import Run
 from search.runs.tables import best_trial, read_table
 from search.space.parse import parse_space
 from search.stages.checking import same_data
 from search.stages.confirming import other_seeds, read_confirmation, with_seed
+from search.study.importance import importances
 from search.study.observations import PARAMS_ATTR
 from search.study.storage import stored_trials
 from search.tune.cluster import ray_session
@@ -181,8 +181,10 @@ def _record(
         cell: {seed: outcome.error for seed, outcome in by_seed.items() if outcome.error is not None}
         for cell, by_seed in ended.items()
     }
-    shares = importances(read_sources(paths)) or {"shares": [], "num_trials": 0}
+    run = Run(paths)
+    importance = importances(run.frozen, run.trials)
     return build_ledger(
         plan, images, values, failed, objective, seeds=seeds, groups=image_groups(metric, val),
-        half_of=val_halves(val, config.data.seed), shares=shares["shares"], num_trials=shares["num_trials"],
+        half_of=val_halves(val, config.data.seed), shares=[share.tree() for share in importance.shares],
+        num_trials=importance.num_trials,
     )  # fmt: skip

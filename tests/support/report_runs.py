@@ -11,11 +11,19 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from search.config.tree import SearchConfig
+from search.report.section import Subject
 from search.runs.folder import create_run, update_run
 from search.runs.paths import RunPaths, write_json
-from search.runs.sources import Sources
+from search.runs.reading import Run
+from search.runs.records import RunRecord
+from search.runs.rerun_records import Confirmation, Ledger
+from search.runs.sealed_training import SealedTraining
 from search.runs.tables import Tables, write_tables
+from search.runs.trials import EpochRow, Trials
 from search.study.storage import close_study, open_study
+from segcore.objective import Objective
+from segcore.scores.scoring import ImageScore, summarize
+from segcore.sealed.card import Card
 
 OPTUNA_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
@@ -48,14 +56,47 @@ def frozen(
     return study.get_trials()
 
 
-def sources(**changes: Any) -> Sources:
-    config = SearchConfig.model_validate({"name": "birds", **changes.pop("config", {})})
-    fields: dict[str, Any] = {
-        "run": {"name": "birds", "kind": "search", "status": "done", "created": 0.0, "timings": {"total_s": 60.0}},
-        "config": config, "config_tree": config.model_dump(mode="json"), "card": None, "trials": [], "epochs": [],
-        "frozen": [], "checkpoints": [],
-    }  # fmt: skip
-    return Sources(**{**fields, **changes})
+def run_with(**parts: Any) -> Run:
+    """A run that reads as told, without files: dicts as the files have them, and `frozen` and `checkpoints`.
+
+    Args:
+        parts: `config` and `record` are added to defaults; `trials` and `epochs` are rows of the tables; `card`,
+            `confirmation`, `ledger`, `frozen`, `checkpoints`, and the `reports` of the training that is sealed,
+            metrics by epoch, where a trial was trained again.
+    """
+    config = SearchConfig.model_validate({"name": "birds", **parts.get("config", {})})
+    record = {"name": "birds", "kind": "search", "status": "done", "timings": {"total_s": 60.0}}
+    search = config.search
+    objective = Objective(search.metric, search.mode, search.second_metric)
+    seal = Card.model_validate(parts["card"]) if parts.get("card") else None
+    sealed = None
+    if seal is not None:
+        sealed = SealedTraining(seal.origin.epoch, seal.origin.trial, seal.origin.seed, parts.get("reports", {}))
+    run = Run(RunPaths(Path("/nowhere/birds")))
+    vars(run).update(
+        record=RunRecord.model_validate({**record, **parts.get("record", {})}),
+        config=config,
+        config_tree=config.model_dump(mode="json"),
+        objective=objective,
+        card=seal,
+        sealed=sealed,
+        trials=Trials.from_table(parts.get("trials", []), objective),
+        epochs=[_epoch_row(dict(row)) for row in parts.get("epochs", [])],
+        frozen=parts.get("frozen", []),
+        checkpoints=parts.get("checkpoints", []),
+        confirmation=Confirmation.model_validate(parts["confirmation"]) if "confirmation" in parts else None,
+        ledger=Ledger.model_validate(parts["ledger"]) if "ledger" in parts else None,
+    )
+    return run
+
+
+def subject(metric: str = "val/iou", **fields: Any) -> Subject:
+    """What a section is told of the run beside its own record."""
+    return Subject(metric, **fields)
+
+
+def _epoch_row(row: dict[str, Any]) -> EpochRow:
+    return EpochRow(row.pop("number"), row.pop("epoch"), row.pop("time", 0.0), row)
 
 
 def card(trial: int | None = 0, **scores: dict[str, Any]) -> dict[str, Any]:
@@ -68,6 +109,18 @@ def score(iou: float, chose: list[str]) -> dict[str, Any]:
         "iou": iou, "iou_interval": [iou - 0.05, iou + 0.05], "dice": iou, "iou_pooled": iou, "num_images": 12,
         "chose": chose, "worst_images": [],
     }  # fmt: skip
+
+
+def full_card() -> dict[str, Any]:
+    """A card of this version without a test split: 14 classes, three object sizes and an image without any."""
+    images = [
+        ImageScore(f"<{i}>", i, 20, 20, i, 30, size, class_name=f"c{i:02d}", group=str(i))
+        for i, size in enumerate(["small", "medium", "large", "empty"] * 3 + ["small"] * 2)
+    ]  # fmt: skip
+    cross_fitted = {"iou": 0.4, "iou_interval": [0.3, 0.5], "dice": 0.5, "num_images": 14, "thresholds": [0.2, 0.3]}
+    val = {**summarize(images), "chose": ["epoch", "threshold"], "cross_fitted": cross_fitted}
+    optimism = {"val": 0.45, "against": "val, cross-fitted", "honest": 0.4, "gap": 0.05, "interval": [0.01, 0.09]}
+    return {**card(0, val=val), "optimism": optimism}
 
 
 def write_curve(folder: Path, thresholds: Sequence[float], iou: Sequence[float], best: tuple[float, float]) -> None:

@@ -17,8 +17,8 @@ from search.cli.group import main
 from search.config.load import load_config
 from search.config.tree import SearchConfig
 from search.errors import RunError
-from search.report import figures
 from search.report.build import report_record, write_report
+from search.report.figures import trial_label
 from search.runs.paths import RunPaths, write_json
 from search.stages import job
 
@@ -131,34 +131,9 @@ def test_a_search_without_tables_is_read_from_its_study(tmp_path: Path) -> None:
 
 
 def test_a_setting_cannot_leave_its_place_on_the_page() -> None:
-    label = figures.by_number(
-        {
-            "metric": "val/iou",
-            "trials": [
-                {"number": 0, "state": "complete", "value": 0.5, "best_so_far": 0.5, "settings": {"a": "<script>x"}}
-            ],
-        }
-    )["data"][1]["text"][0]
+    label = trial_label("trial 0", "complete", {"a": "<script>x"})
     assert "<script>" not in label
     assert "&lt;script&gt;x" in label
-
-
-def test_every_other_figure_is_one_that_plotly_knows() -> None:
-    point = {"number": 0, "state": "complete", "cost": 10.0, "value": 0.5, "pareto": True, "settings": {}}
-    loss = {"number": 0, "threshold": 0.3, "best_threshold": 0.4, "lost": 0.1}
-    front = {"label": "parameters", "points": [point, {**point, "cost": 1000.0}], "front": [point]}
-    part = {"name": "c", "axis": "category", "choices": ["x", "y"], "points": [{**point, "x": "y"}]}
-    made = [
-        figures.importance_bars([{"name": "a", "share": 0.7}, {"name": "b", "share": 0.3}]),
-        figures.threshold_losses({"losses": [loss]}),
-        figures.front_plot(front, "val/iou"),
-        figures.slice_plot(part, "val/iou"),
-    ]  # fmt: skip
-    for figure in made:
-        go.Figure(figure)
-    assert made[0]["data"][0]["y"] == ["b", "a"]
-    assert made[2]["layout"]["xaxis"]["type"] == "log"
-    assert made[3]["layout"]["xaxis"]["categoryarray"] == ["x", "y"]
 
 
 class TestCommand:

@@ -1,6 +1,10 @@
+from dataclasses import replace
+
 import pytest
 
 from search.report.privacy import shorten_paths, without_private
+from search.report.sections.configuration import Configuration
+from search.runs.records import StoppedBy
 
 
 @pytest.mark.parametrize(
@@ -31,3 +35,11 @@ def test_secrets_are_starred_and_numbers_that_are_none_are_none(monkeypatch: pyt
     assert without_private(tree) == {
         "a": ["403 for ***", None, 1.5], "yandex_disk": "/models/birds", "local": ".../birds",
     }  # fmt: skip
+
+
+def test_records_are_cleaned_to_the_last_field() -> None:
+    record = Configuration({"root": "/home/me/birds"}, {"numpy": "2"}, {"name": "vm"}, 0, None)
+    assert without_private(record) == replace(record, config={"root": ".../birds"})
+    path = {"rule": "target", "detail": "see /home/me/x.txt", "later": float("nan"), "more": "/home/me/y.txt"}
+    cleaned = without_private((StoppedBy.model_validate(path),))[0].tree()
+    assert cleaned == {"rule": "target", "detail": "see .../x.txt", "later": None, "more": ".../y.txt"}

@@ -67,6 +67,7 @@ def test_without_test_the_headline_says_what_was_cross_fitted_and_what_was_not()
 
 
 def test_the_training_of_a_sealed_model_is_named_with_its_seed_where_it_has_one() -> None:
-    assert origin_text({"run": "birds", "trial": 9, "epoch": 8, "seed": 2, "trials": 12}) == "trial 9, epoch 8, seed 2"
+    again = {"run": "birds", "trial": 9, "epoch": 8, "seed": 2, "trials": 12}
+    assert origin_text(again) == "trial 9, trained again with seed 2, epoch 8"
     assert origin_text({"run": "birds", "trial": 9, "epoch": 8, "trials": 12}) == "trial 9, epoch 8"
     assert origin_text({"run": "birds", "epoch": 3}) == "epoch 3"

@@ -311,7 +311,7 @@ def test_a_confirmation_and_a_ledger_follow_the_trials(tmp_path: Path) -> None:
     text = printed(details)
     titles = [
         "trials, best first", "the best trials again over 3 fresh seeds", "birds: from the config's own values",
-        "sealed model: trial 0, epoch 8, seed 2",
+        "sealed model: trial 0, trained again with seed 2, epoch 8",
     ]  # fmt: skip
     places = [text.index(title) for title in titles]
     assert places == sorted(places)

@@ -1,13 +1,20 @@
+from typing import Any
+
 import plotly.graph_objects as go
 import pytest
+from report_runs import subject
 from rerun_records import by_loss, candidate, confirmation, tie
 
-from search.report.interval_figures import confirmation_plot
-from search.report.sections.confirmation import confirm_section
+from search.report.sections.confirmation import confirmation_plot, render
+from search.runs.rerun_records import Confirmation
+
+
+def page_of(record: dict[str, Any]) -> str:
+    return render(Confirmation.model_validate(record), subject())
 
 
 def test_the_figure_has_a_row_a_candidate_with_its_seeds_its_mean_and_what_the_search_saw() -> None:
-    figure = confirmation_plot(tie())
+    figure = confirmation_plot(Confirmation.model_validate(tie()))
     go.Figure(figure)  # raises on a property that plotly does not have
     means, seeds, searched = figure["data"]
     assert means["x"] == [0.8612, 0.8592, 0.83]
@@ -23,13 +30,22 @@ def test_the_figure_has_a_row_a_candidate_with_its_seeds_its_mean_and_what_the_s
 
 
 def test_rows_of_the_same_candidate_lie_within_its_row() -> None:
-    for trace in confirmation_plot(tie())["data"]:
+    for trace in confirmation_plot(Confirmation.model_validate(tie()))["data"]:
         assert {round(y) for y in trace["y"]} <= {0, 1, 2, 3}
-    assert [round(y) for y in confirmation_plot(tie())["data"][1]["y"]] == [0, 0, 0, 1, 1, 1, 2, 2]
+    assert [round(y) for y in confirmation_plot(Confirmation.model_validate(tie()))["data"][1]["y"]] == [
+        0,
+        0,
+        0,
+        1,
+        1,
+        1,
+        2,
+        2,
+    ]
 
 
 def test_the_page_says_why_how_much_was_flattery_and_what_failed() -> None:
-    page = confirm_section(tie())
+    page = page_of(tie())
     assert "Trials 9 and 0 are a tie; 0 is smaller" in page
     assert "so the search flattered it by 0.0041." in page
     assert "judged by their difference, image by image." in page
@@ -39,11 +55,11 @@ def test_the_page_says_why_how_much_was_flattery_and_what_failed() -> None:
 
 
 def test_a_loss_and_a_single_candidate_have_a_section_too() -> None:
-    page = confirm_section(by_loss())
+    page = page_of(by_loss())
     assert "smaller is better" in page
     assert "tie" not in page
     alone = confirmation([candidate(3, 0.8, 0.82)], reason="trial <3> is the only one")
-    page = confirm_section(alone)
+    page = page_of(alone)
     assert "Trial &lt;3&gt; is the only one." in page
     assert "The search saw 0.8200" in page
     assert "difference" not in page

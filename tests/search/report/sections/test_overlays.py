@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from report_runs import write_overlays
+from report_runs import run_with, subject, write_overlays
 
-from search.report.pictures import overlays, pictures
+from search.report.sections.overlays import Examples, Shown, examples_in, overlays, pictures, render
 
 
 def test_the_worst_and_the_best_are_shown_with_their_iou(tmp_path: Path) -> None:
@@ -17,16 +17,15 @@ def test_the_worst_and_the_best_are_shown_with_their_iou(tmp_path: Path) -> None
     for image in range(6):
         probs[image].reshape(-1)[: image + 1] = 0.4
     write_overlays(tmp_path, targets, probs, threshold=0.3)
-    assert overlays([tmp_path / "gone", tmp_path]) == {
-        "stored": 6,
-        "shown": [{"index": index, "iou": (index + 1) / 8} for index in (0, 1, 4, 5)],
-    }
+    shown = [Shown(index, (index + 1) / 8) for index in (0, 1, 4, 5)]
+    assert examples_in([tmp_path / "gone", tmp_path]) == Examples(6, shown)
+    assert overlays(run_with(checkpoints=[tmp_path])) == Examples(6, shown)
 
 
 def test_an_empty_mask_found_empty_is_right_and_few_images_are_all_shown(tmp_path: Path) -> None:
     empty = np.zeros((2, 4, 4), dtype=np.uint8)
     write_overlays(tmp_path, empty, empty.astype(np.float32))
-    assert overlays([tmp_path]) == {"stored": 2, "shown": [{"index": 0, "iou": 1.0}, {"index": 1, "iou": 1.0}]}
+    assert examples_in([tmp_path]) == Examples(2, [Shown(0, 1.0), Shown(1, 1.0)])
 
 
 def test_found_missed_and_wrong_pixels_have_their_colours(tmp_path: Path) -> None:
@@ -42,8 +41,9 @@ def test_found_missed_and_wrong_pixels_have_their_colours(tmp_path: Path) -> Non
 
 def test_a_damaged_file_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "overlays.npz").write_bytes(b"PK cut off")
-    assert overlays([tmp_path]) is None
+    assert examples_in([tmp_path]) is None
     assert pictures([tmp_path], [0]) == {}
+    assert render(Examples(1, [Shown(0, 1.0)]), subject(checkpoints=[tmp_path])) == ""
 
 
 def _pixels(source: str) -> np.ndarray:
