@@ -42,6 +42,7 @@ format: $(STAMP)
 
 schema: $(STAMP)
 	$(BIN)/python -m search.config.load
+	$(BIN)/python -m search.config.docs
 
 bench: $(STAMP)
 	@test -f tests/benchmarks/$(NAME).py || { echo "no benchmark '$(NAME)'; there are: $$(ls tests/benchmarks | sed -n 's/\.py$$//p' | tr '\n' ' ')"; exit 2; }

@@ -100,8 +100,8 @@ class Registry(Generic[Build]):
     def __init__(
         self, kind: str, key: str, components: Sequence[Component[Build]] = (), package: str | None = None
     ) -> None:
-        self.kind, self.key = kind, key
-        self._given, self._package = tuple(components), package
+        self.kind, self.key, self.package = kind, key, package
+        self._given = tuple(components)
         if package is None:
             assert self.options is not None  # checks them, now
 
@@ -112,7 +112,7 @@ class Registry(Generic[Build]):
 
     @cached_property
     def _by_name(self) -> dict[str, Component[Build]]:
-        found = [*self._given, *(_declared_in(self._package) if self._package else ())]
+        found = [*self._given, *(_declared_in(self.package) if self.package else ())]
         ordered = sorted(found, key=lambda component: (component.order, component.name))
         by_name = {component.name: component for component in ordered}
         if len(by_name) < len(ordered):
@@ -154,6 +154,10 @@ class Registry(Generic[Build]):
             raise ConfigError(f"{self.key}: no {self.kind} {name!r}; valid: {', '.join(self.names)}")
         return self._by_name[name]
 
+    def key_of(self, option: str) -> str:
+        """The dotted key of an option, which stands beside the key that chooses one: `optimizer.momentum`."""
+        return f"{self.key.rpartition('.')[0] or self.key}.{option}"
+
     def readers(self, option: str) -> tuple[str, ...]:
         """Names of the components that read an option."""
         return tuple(component.name for component in self if option in {each.name for each in component.options})
@@ -165,9 +169,8 @@ class Registry(Generic[Build]):
 
     def idle_with(self, name: str) -> tuple[str, ...]:
         """Dotted keys that others of this kind read and the component of that name does not."""
-        section = self.key.rpartition(".")[0]
         reads = [key for component in self for key in component.reads if key not in self[name].reads]
-        return tuple(dict.fromkeys([*(f"{section}.{option}" for option in self.unused_by(name)), *reads]))
+        return tuple(dict.fromkeys([*map(self.key_of, self.unused_by(name)), *reads]))
 
     def section(self, base: type[BaseModel], says_readers: bool = False) -> Any:
         """A config section: the fields of `base`, then every option of this kind with its type, default and help.

@@ -27,7 +27,9 @@ def _by_weight() -> dict[str, dict[Any, tuple[str, ...]]]:
     """A loss term of weight 0 makes the options idle that it alone reads."""
     table = {}
     for term in LOSSES:
-        own = tuple(f"loss.{option.name}" for option in term.options if LOSSES.readers(option.name) == (term.name,))
+        own = tuple(
+            LOSSES.key_of(option.name) for option in term.options if LOSSES.readers(option.name) == (term.name,)
+        )
         if own:
             table[f"loss.{term.name}"] = {0.0: own}
     return table
