@@ -224,7 +224,8 @@ def loaded_by(code: str, *arguments: str) -> set[str]:
 
 def test_light_modules_start_light() -> None:
     modules = (
-        "segcore.config, segcore.errors, segcore.sealed.card, segcore.data.pairs.samples, search.errors, "
+        "segcore.config, segcore.errors, segcore.scores.scorer, segcore.task, segcore.sealed.card, "
+        "segcore.data.pairs.samples, search.errors, "
         "search.runs.paths, search.runs.journal, search.config.load, search.space.parse, search.runs.folder, "
         "search.show.run, search.cli"
     )

@@ -48,6 +48,7 @@ from search.space.parse import read_space, space_schema
 from search.space.tree import Space
 from segcore.config import Section
 from segcore.errors import ConfigError
+from segcore.scores.scorer import METRICS
 
 __all__ = [
     "ExportConfig",
@@ -194,10 +195,14 @@ def _booleans_for_numbers(model: Section, raw: Mapping[str, Any], path: KeyPath 
 
 def _between_sections(config: SearchConfig, space: Space) -> list[Problem]:
     problems = scheduler_problems(config, space)
-    losses = list(filter(lambda key: key.startswith("loss."), space.keys()))
-    if config.search.metric == "val/loss" and losses:
+    metric = METRICS[config.search.metric]
+    searched = list(filter(lambda key: key.startswith(tuple(f"{section}." for section in metric.reads)), space.keys()))
+    if searched:
+        unmoved = ", ".join(other.name for other in METRICS if other.build.share == "mean" and not other.reads)
+        itself = " or ".join(metric.reads)
         message = (
-            f"val/loss cannot rank trials whose loss itself is searched ({', '.join(losses)}); valid: val/iou, val/dice"
+            f"{metric.name} cannot rank trials whose {itself} itself is searched ({', '.join(searched)}); "
+            f"valid: {unmoved}"
         )
         problems.append(Problem("search.metric", message))
     return problems

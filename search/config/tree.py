@@ -1,6 +1,5 @@
 """The typed tree of a search: what a training run needs, and how to search over it. No logic beyond validation."""
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -30,8 +29,13 @@ from segcore.config import (
     UnitFloat,
 )
 from segcore.objective import Objective
+from segcore.scores.scorer import METRICS, scorer_of
 
-Metric = Literal["val/iou", "val/dice", "val/iou_pooled", "val/dice_pooled", "val/loss"]
+if TYPE_CHECKING:
+    Metric = str
+else:
+    Metric = METRICS.literal
+_LOWER_IS_BETTER = [metric.name for metric in METRICS if metric.build.mode == "min"]
 Name = Annotated[
     str,
     Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-]*$", max_length=100),
@@ -115,7 +119,9 @@ class SearchSettings(Section):
 
     num_samples: PositiveInt = Field(64, description="Trials.")
     metric: Metric = Field("val/iou", description="What a trial is judged by; means per image, or pooled over pixels.")
-    mode: Literal["max", "min"] = Field("max", description="min for val/loss, max for the others.")
+    mode: Literal["max", "min"] = Field(
+        "max", description=f"min for {', '.join(_LOWER_IS_BETTER)}, max for the others."
+    )
     second_metric: Literal["cost/parameters", "cost/latency_ms"] | None = Field(
         None,
         description="A cost to keep low beside the metric: what the search finds is then a front, from the best model "
@@ -164,23 +170,21 @@ class SearchSettings(Section):
     @model_validator(mode="before")
     @classmethod
     def _mode_follows_metric(cls, raw: Any) -> Any:
-        if isinstance(raw, Mapping) and raw.get("metric") == "val/loss" and "mode" not in raw:
-            return {**raw, "mode": "min"}
+        if isinstance(raw, Mapping) and str(raw.get("metric")) in METRICS and "mode" not in raw:
+            return {**raw, "mode": scorer_of(str(raw["metric"])).mode}
         return raw
 
     @field_validator("target")
     @classmethod
     def _target_within_metric(cls, target: float | None, info: ValidationInfo) -> float | None:
         metric = info.data.get("metric")
-        most = math.inf if metric == "val/loss" else 1.0
-        if target is not None and metric is not None and not (0.0 <= target <= most and math.isfinite(target)):
-            valid = "0 or more" if metric == "val/loss" else "0 to 1"
-            raise ValueError(f"found {target:g}, a value that {metric} cannot have; valid: {valid}")
+        if target is not None and metric is not None and not (scorer := scorer_of(metric)).can_be(target):
+            raise ValueError(f"found {target:g}, a value that {metric} cannot have; valid: {scorer.range_text}")
         return target
 
     @model_validator(mode="after")
     def _mode_fits_metric(self) -> Self:
-        fitting = "min" if self.metric == "val/loss" else "max"
+        fitting = scorer_of(self.metric).mode
         if self.mode != fitting:
             raise ValueError(
                 f"mode is {self.mode}, but {self.metric} is better when it is {fitting}; set mode: {fitting}"

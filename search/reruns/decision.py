@@ -20,6 +20,7 @@ from search.reruns.estimates import SeedEstimates
 from search.runs.tables import ranked
 from segcore.objective import Objective
 from segcore.scores.intervals import CONFIDENCE
+from segcore.scores.scorer import scorer_of
 from segcore.scores.seed_noise import FloatArray
 
 COSTS = {"cost/parameters": "parameters", "cost/latency_ms": "latency_ms"}
@@ -80,7 +81,7 @@ def decide(
     sign, cost = objective.sign, objective.second or "cost/parameters"
     done = [candidate for candidate in candidates if len(candidate.scores)]
     ranked = sorted(done, key=lambda c: (-sign * float(c.scores.mean()), c.trial))
-    bounds = (0.0, math.inf) if groups is None else (0.0, 1.0)
+    bounds = scorer_of(objective.metric).bounds
     cells = [candidate.scores for candidate in ranked]
     estimates = SeedEstimates(cells, groups, has_images=groups is not None, bounds=bounds)
     if estimates.noise is None:

@@ -49,6 +49,12 @@ class SeedEstimates:
         self._has_images = has_images
         self._bounds = bounds
 
+    @property
+    def difference_bounds(self) -> tuple[float, float]:
+        """The least and the largest difference of two scores."""
+        low, high = self._bounds
+        return low - high, high - low
+
     def mean(self, scores: FloatArray) -> tuple[float, Interval | None]:
         """The mean of a config's scores and its interval, None where there is no noise to make it of."""
         if self.noise is None:
@@ -70,7 +76,6 @@ class SeedEstimates:
             return 0.0, [0.0, 0.0]
         if self.noise is None:
             return float(first.mean() - second.mean()), None
-        low, high = self._bounds
         return _parts(
             difference_over_seeds(
                 first,
@@ -78,7 +83,7 @@ class SeedEstimates:
                 self._groups,
                 noise=self.noise,
                 confidence=CONFIDENCE,
-                bounds=(low - high, high - low),
+                bounds=self.difference_bounds,
                 over_images=self._has_images,
             )
         )

@@ -19,8 +19,8 @@ from search.reruns.ledger_plan import (
     group_of,
 )
 from segcore.objective import Objective
-from segcore.scores.image_counts import NAME_IN_COUNTS
 from segcore.scores.intervals import CONFIDENCE
+from segcore.scores.scorer import scorer_of
 from segcore.scores.seed_noise import FloatArray
 
 if TYPE_CHECKING:
@@ -58,16 +58,15 @@ def build_ledger(
         num_trials: How many trials these were computed from.
     """
     split = None if half_of is None or len(set(half_of)) < 2 else np.asarray(half_of)
-    metric = objective.metric
-    has_images = metric in NAME_IN_COUNTS
-    scores = _Scores(images, NAME_IN_COUNTS[metric], split) if has_images else _Scores(values, None, None)
-    bounds = (0.0, 1.0) if has_images else (0.0, math.inf)
+    metric, scorer = objective.metric, scorer_of(objective.metric)
+    has_images = scorer.has_images
+    scores = _Scores(images, scorer.name, split) if has_images else _Scores(values, None, None)
     thresholds = dict.fromkeys(plan.cells, plan.baseline.threshold)
     thresholds |= {row.scored.cell: row.scored.threshold for row in plan.alternatives}
     thresholds[plan.winner.cell] = plan.winner.threshold
     arrays = [scores.of(Scored(cell, threshold)) for cell, threshold in thresholds.items()]
     known = [array for array in arrays if array is not None]
-    estimates = SeedEstimates(known, groups, has_images=has_images, bounds=bounds)
+    estimates = SeedEstimates(known, groups, has_images=has_images, bounds=scorer.bounds)
     compare = _Comparison(plan, scores, estimates, groups, objective.sign)
     is_auto = "auto" in (plan.baseline.threshold, plan.winner.threshold)
     notes = list(plan.notes)
@@ -189,7 +188,7 @@ class _Comparison:
             (self._scores.of(Scored(cell, threshold)), self._scores.of(Scored(cell, other))) for cell in self._cells
         )
         differences = [a - b for a, b in every if a is not None and b is not None]
-        estimates = SeedEstimates(differences, self._groups, has_images=True, bounds=(-1.0, 1.0))
+        estimates = SeedEstimates(differences, self._groups, has_images=True, bounds=self._estimates.difference_bounds)
         return estimates.mean(first - second)
 
 

@@ -48,7 +48,8 @@ from segcore.data.pairs.samples import Sample
 from segcore.data.pairs.splits import halves
 from segcore.errors import TrainingError
 from segcore.objective import Objective
-from segcore.scores.image_counts import NAME_IN_COUNTS, ImageCounts
+from segcore.scores.image_counts import ImageCounts
+from segcore.scores.scorer import scorer_of
 from segcore.scores.seed_noise import FloatArray
 from segcore.trainable import train_trial
 from segcore.training.cost import LATENCY
@@ -206,11 +207,12 @@ def image_scores(
         val: The validation samples, in the order of the cache.
         seed: Of the halves.
     """
-    if metric not in NAME_IN_COUNTS:
+    scorer = scorer_of(metric)
+    if not scorer.has_images:
         return np.array([[outcome.metrics[metric]] for outcome in done])
     half_of = val_halves(val, seed) if threshold == "auto" else None
     images = [outcome.images for outcome in done if outcome.images is not None]
-    return np.array([counts.values(NAME_IN_COUNTS[metric], threshold, half_of) for counts in images])
+    return np.array([counts.values(scorer.name, threshold, half_of) for counts in images])
 
 
 def val_halves(val: Sequence[Sample], seed: int) -> list[int] | None:
@@ -221,7 +223,7 @@ def val_halves(val: Sequence[Sample], seed: int) -> list[int] | None:
 
 def image_groups(metric: str, val: Sequence[Sample]) -> list[str] | None:
     """The group of each validation image; None for a metric that images have no share in."""
-    return [sample.group or sample.name for sample in val] if metric in NAME_IN_COUNTS else None
+    return [sample.group or sample.name for sample in val] if scorer_of(metric).has_images else None
 
 
 def tidy(paths: RunPaths, keep: Iterable[int]) -> None:

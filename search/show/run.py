@@ -36,13 +36,11 @@ from search.show.quoting import (
 )
 from segcore.errors import SegsearchError
 from segcore.objective import Objective
+from segcore.scores.scorer import CARD_SCORERS
 from segcore.sealed.card import CARD_FILE, read_card
 
-METRICS = {
-    "iou": "IoU", "dice": "Dice", "precision": "precision", "recall": "recall", "boundary_iou": "boundary IoU",
-    "ece": "ECE",
-}  # fmt: skip
-"""The scores of `segcore.scores.scoring`, which cannot be imported here: it needs OpenCV."""
+METRICS = {scorer.name: scorer.label for scorer in CARD_SCORERS}
+"""The scores of a card, and what tables call them."""
 MAX_CLASSES = 12
 
 

@@ -10,18 +10,20 @@ import torch
 from torch import Tensor
 
 from segcore.scores.image_counts import ImageCounts
+from segcore.scores.scorer import DICE, IMAGE_SCORERS, IOU, Ratio
 
 FloatArray = npt.NDArray[np.float64]
 Counts = tuple[Tensor, Tensor, Tensor]
 """True positives, predicted and positive pixels, float64: exact up to 2^53. The last one is the same at all edges."""
 
+_RATIOS: tuple[Ratio, ...] = tuple(dict.fromkeys(s.ratio for s in IMAGE_SCORERS.values() if s.ratio is not None))
 METRICS = {
-    "iou": "iou_per_image_mean",
-    "iou_pooled": "iou_pooled",
-    "dice": "dice_per_image_mean",
-    "dice_pooled": "dice_pooled",
+    scorer.name: f"{scorer.name}_per_image_mean" if scorer.share == "mean" else scorer.name
+    for ratio in _RATIOS
+    for scorer in IMAGE_SCORERS.values()
+    if scorer.ratio is ratio
 }
-"""Short metric names and the curve that each one means."""
+"""The scorers that have a curve, by name, and the curve that each one means."""
 
 _IMAGES_AT_ONCE = 64  # on a CPU, so that what lies between two steps stays in the cache
 _IMAGES_AT_ONCE_ON_A_GPU = 4096
@@ -79,15 +81,18 @@ class CurveResult:
         for first in range(0, len(histograms), at_once):
             counts = _counts_from_each_bin(histograms[first : first + at_once])
             inside = _best_inside_bins(*counts)
-            values = (_iou(*counts), _dice(*counts), _iou(*inside), _dice(*inside), *counts)
-            parts.append([value.sum(0) for value in values])
+            values = [_score(ratio, each) for each in (counts, inside) for ratio in _RATIOS]
+            parts.append([value.sum(0) for value in (*values, *counts)])
         sums = [torch.stack(part).sum(0) for part in zip(*parts, strict=True)]
-        iou, dice, iou_bound, dice_bound = (total / len(histograms) for total in sums[:4])
-        pooled = sums[4], sums[5], sums[6]
+        num_ratios = len(_RATIOS)
+        means = [total / len(histograms) for total in sums[: 2 * num_ratios]]
+        pooled = sums[-3], sums[-2], sums[-1]
         inside = _best_inside_bins(*pooled)
         # In the order of METRICS. The scores of further thresholds lie between those of the edges.
-        curves = torch.stack([iou, _iou(*pooled), dice, _dice(*pooled)]).cpu().numpy()[:, edges]
-        bounds = torch.stack([iou_bound, _iou(*inside), dice_bound, _dice(*inside)]).amax(1).tolist()
+        by_ratio = zip(_RATIOS, means[:num_ratios], means[num_ratios:], strict=True)
+        pairs = [((mean, _score(ratio, pooled)), (bound, _score(ratio, inside))) for ratio, mean, bound in by_ratio]
+        curves = torch.stack([curve for own, _ in pairs for curve in own]).cpu().numpy()[:, edges]
+        bounds = torch.stack([bound for _, least in pairs for bound in least]).amax(1).tolist()
         return cls(
             thresholds=np.arange(len(edges), dtype=np.float64) / (len(edges) - 1),
             num_images=len(histograms),
@@ -134,10 +139,13 @@ class CurveResult:
                 requested=threshold,
                 threshold=threshold,
                 is_exact=True,
-                iou=_iou(*counts).mean().item(),
-                dice=_dice(*counts).mean().item(),
-                iou_pooled=_iou(*pooled).item(),
-                dice_pooled=_dice(*pooled).item(),
+                **{
+                    name: _score(scorer.ratio, counts).mean().item()
+                    if scorer.share == "mean"
+                    else _score(scorer.ratio, pooled).item()
+                    for name, scorer in IMAGE_SCORERS.items()
+                    if scorer.ratio is not None
+                },
             )
         index = self._edge(threshold)
         edge = float(self.thresholds[index])
@@ -150,11 +158,11 @@ class CurveResult:
 
     def per_image_iou(self, threshold: float) -> FloatArray:
         """Return each image's IoU `(num_images,)`, in the order counted, at what `at(threshold)` answers for."""
-        return np.asarray(_iou(*self._counts_at(threshold)).numpy())
+        return self._per_image(IOU.ratio, threshold)
 
     def per_image_dice(self, threshold: float) -> FloatArray:
         """Return each image's Dice `(num_images,)`, in the order counted, at what `at(threshold)` answers for."""
-        return np.asarray(_dice(*self._counts_at(threshold)).numpy())
+        return self._per_image(DICE.ratio, threshold)
 
     def to_dict(self, points: int = 101) -> dict[str, Any]:
         """Return the curves thinned to about `points` evenly spaced edges, and their best, as plain JSON values."""
@@ -197,6 +205,10 @@ class CurveResult:
         parts = [_at_least(part, bins) for part in slices]
         at_least = torch.cat(parts).cpu().numpy().astype(np.int64)
         return ImageCounts(np.array(thresholds), at_least[:, 1], at_least.sum(1), at_least[:, 1].max(1))
+
+    def _per_image(self, ratio: Ratio | None, threshold: float) -> FloatArray:
+        assert ratio is not None
+        return np.asarray(_score(ratio, self._counts_at(threshold)).numpy())
 
     def _spaced(self, points: int) -> npt.NDArray[np.intp]:
         last = len(self.thresholds) - 1
@@ -246,17 +258,11 @@ def _best_inside_bins(true_positive: Tensor, predicted: Tensor, positive: Tensor
     return best_true, best_true + least_false, positive
 
 
-def _iou(true_positive: Tensor, predicted: Tensor, positive: Tensor) -> Tensor:
-    return _ratio(true_positive, (predicted + positive).sub_(true_positive))
-
-
-def _dice(true_positive: Tensor, predicted: Tensor, positive: Tensor) -> Tensor:
-    return _ratio(2 * true_positive, predicted + positive)
-
-
-def _ratio(part: Tensor, whole: Tensor) -> Tensor:
+def _score(ratio: Ratio, counts: Counts) -> Tensor:
     """Return part / whole; 0 / 0 is 1, and there is no other division by 0."""
-    return (part / whole).nan_to_num_(nan=1.0)
+    part, whole = ratio(*counts)
+    score: Tensor = (part / whole).nan_to_num_(nan=1.0)
+    return score
 
 
 def _curve_name(metric: str) -> str:

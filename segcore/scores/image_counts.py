@@ -13,13 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from segcore.errors import TrainingError
+from segcore.scores.scorer import IMAGE_SCORERS, IOU, Ratio
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-
-IMAGE_METRICS = ("iou", "dice", "iou_pooled", "dice_pooled")
-NAME_IN_COUNTS = {f"val/{name}": name for name in IMAGE_METRICS}
-"""The metrics of a report that images have a share in, and their names here; `val/loss` is none of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +55,7 @@ class ImageCounts:
         their spread over images is that of the ratio, and single ones may lie outside [0, 1].
 
         Args:
-            metric: `iou` or `dice` (mean over images), `iou_pooled` or `dice_pooled`.
+            metric: A name in `IMAGE_SCORERS`: `iou` or `dice` (mean over images), `iou_pooled` or `dice_pooled`.
             threshold: Taken down to the stored one at or below it. `auto`: the stored one with the best mean IoU; of
                 equal ones that nearest to 0.5, and of two equally near ones the lower.
             half_of: `(N,)` of 0 and 1, both present: with `auto`, the threshold for the images of one half is chosen on
@@ -70,12 +67,13 @@ class ImageCounts:
         References:
             Woodruff, A Simple Method for Approximating the Variance of a Complicated Estimate, JASA 66, 1971.
         """
-        if metric not in IMAGE_METRICS:
-            raise ValueError(f"no metric {metric!r}; valid: {', '.join(IMAGE_METRICS)}")
+        scorer = IMAGE_SCORERS.get(metric)
+        if scorer is None:
+            raise ValueError(f"no metric {metric!r}; valid: {', '.join(IMAGE_SCORERS)}")
         at = self._indices(threshold, half_of)
         rows = np.arange(len(self.positive))
-        parts, wholes = _parts(metric, self.true_positive[rows, at], self.predicted[rows, at], self.positive)
-        if not metric.endswith("_pooled"):
+        parts, wholes = _parts(scorer.ratio, self.true_positive[rows, at], self.predicted[rows, at], self.positive)
+        if scorer.share == "mean":
             return _ratio(parts, wholes)
         total = float(wholes.sum())
         if total == 0.0:
@@ -112,7 +110,7 @@ class ImageCounts:
                 raise ValueError(f"a threshold must be auto or lie in [{self.thresholds[0]:g}, 1], found {threshold}")
             index = int(np.searchsorted(self.thresholds, threshold, side="right")) - 1
             return np.full(num_images, index, dtype=np.intp)
-        iou = _ratio(*_parts("iou", self.true_positive, self.predicted, self.positive[:, None]))
+        iou = _ratio(*_parts(IOU.ratio, self.true_positive, self.predicted, self.positive[:, None]))
         if half_of is None:
             return np.full(num_images, self._best(iou), dtype=np.intp)
         half = np.asarray(half_of)
@@ -127,11 +125,11 @@ class ImageCounts:
 
 
 def _parts(
-    metric: str, true_positive: IntArray, predicted: IntArray, positive: IntArray
+    ratio: Ratio | None, true_positive: IntArray, predicted: IntArray, positive: IntArray
 ) -> tuple[FloatArray, FloatArray]:
-    if metric.startswith("iou"):
-        return true_positive.astype(np.float64), (predicted + positive - true_positive).astype(np.float64)
-    return (2 * true_positive).astype(np.float64), (predicted + positive).astype(np.float64)
+    assert ratio is not None
+    part, whole = ratio(true_positive, predicted, positive)
+    return part.astype(np.float64), whole.astype(np.float64)
 
 
 def _ratio(parts: FloatArray, wholes: FloatArray) -> FloatArray:

@@ -26,14 +26,13 @@ from segcore.data.pairs.samples import Sample
 from segcore.data.pixels.decode import read_image, read_mask
 from segcore.errors import BundleError
 from segcore.scores.intervals import CONFIDENCE, DRAWS, mean_interval
+from segcore.scores.scorer import CARD_SCORERS, IOU, Scorer
 
 if TYPE_CHECKING:
     from segcore.sealed.bundle import Bundle
 
 BoolArray = npt.NDArray[np.bool_]
 
-METRICS = ("iou", "dice", "precision", "recall", "boundary_iou", "ece")
-"""What is computed for each image, and pooled."""
 DILATION_RATIO = 0.02
 """Width of the boundary as a share of the image's diagonal, as in the paper."""
 NUM_CALIBRATION_BINS = 15
@@ -71,33 +70,13 @@ class ImageScore:
 
     @property
     def iou(self) -> float:
-        """Intersection over union."""
-        return _ratio(self.true_positive, self.predicted + self.positive - self.true_positive)
+        """Intersection over union: what images are ordered by, and what the interval is of."""
+        return self.of(IOU)
 
-    @property
-    def dice(self) -> float:
-        """Twice the intersection over the sum of both."""
-        return _ratio(2 * self.true_positive, self.predicted + self.positive)
-
-    @property
-    def precision(self) -> float:
-        """The share of the prediction that is right."""
-        return _ratio(self.true_positive, self.predicted, if_empty=float(self.positive == 0))
-
-    @property
-    def recall(self) -> float:
-        """The share of the target that was found."""
-        return _ratio(self.true_positive, self.positive, if_empty=float(self.predicted == 0))
-
-    @property
-    def boundary_iou(self) -> float:
-        """IoU of the two boundaries."""
-        return _ratio(self.boundary_overlap, self.boundary_union)
-
-    @property
-    def ece(self) -> float:
-        """Expected calibration error over the image's pixels."""
-        return calibration_error(self.calibration)
+    def of(self, scorer: Scorer) -> float:
+        """One of `CARD_SCORERS` of this image."""
+        assert scorer.value is not None, f"a card lists no {scorer.name}"
+        return scorer.value(self)
 
     def record(self) -> dict[str, Any]:
         """Name, class, size and scores, for JSON."""
@@ -105,7 +84,7 @@ class ImageScore:
             "name": self.name,
             "class": self.class_name,
             "size": self.size,
-            **{metric: getattr(self, metric) for metric in METRICS},
+            **{scorer.name: self.of(scorer) for scorer in CARD_SCORERS},
         }
 
 
@@ -204,12 +183,6 @@ def calibration_counts(probs: np.ndarray, target: BoolArray) -> npt.NDArray[np.f
     return np.stack([np.bincount(bins, weight, NUM_CALIBRATION_BINS).astype(np.float64) for weight in weights])
 
 
-def calibration_error(counts: npt.NDArray[np.float64]) -> float:
-    """ECE: how far the mean probability of a bin is from its share of foreground, averaged over pixels."""
-    pixels, probs, foreground = counts
-    return float(np.abs(probs - foreground).sum() / max(pixels.sum(), 1.0))
-
-
 def summarize(
     scores: Sequence[ImageScore], *, seed: int = 0, draws: int = DRAWS, confidence: float = CONFIDENCE
 ) -> dict[str, Any]:
@@ -242,14 +215,14 @@ def worst(scores: Sequence[ImageScore], count: int = NUM_WORST) -> list[dict[str
 
 
 def _means(scores: Sequence[ImageScore]) -> dict[str, float]:
-    return {metric: float(np.mean([getattr(score, metric) for score in scores])) for metric in METRICS}
+    return {scorer.name: float(np.mean([score.of(scorer) for score in scores])) for scorer in CARD_SCORERS}
 
 
 def _pooled(scores: Sequence[ImageScore]) -> Mapping[str, float]:
     names = ("true_positive", "predicted", "positive", "boundary_overlap", "boundary_union")
     counts = {name: sum(getattr(score, name) for score in scores) for name in names}
     together = ImageScore("", **counts, calibration=np.sum([score.calibration for score in scores], axis=0))
-    return {metric: getattr(together, metric) for metric in METRICS}
+    return {scorer.name: together.of(scorer) for scorer in CARD_SCORERS}
 
 
 def _parts(
@@ -261,7 +234,3 @@ def _parts(
     for name in names:
         if parts[name]:
             yield name, {"num_images": len(parts[name]), **_means(parts[name])}
-
-
-def _ratio(part: int, whole: int, if_empty: float = 1.0) -> float:
-    return part / whole if whole else if_empty

@@ -13,6 +13,7 @@ from torch import nn
 from segcore.data.loader import Loader
 from segcore.errors import NonFiniteLossError
 from segcore.scores.curve import CurveResult
+from segcore.scores.scorer import IMAGE_SCORERS, LOSS
 from segcore.scores.threshold_curve import curve_of
 from segcore.task import BINARY, Task
 
@@ -84,11 +85,8 @@ def score(evaluation: Evaluation, threshold: float | Literal["auto"]) -> dict[st
     applied = auto_threshold if threshold == "auto" else threshold
     point = curve.at(applied)
     return {
-        "val/loss": evaluation.loss,
-        "val/iou": point.iou,
-        "val/dice": point.dice,
-        "val/iou_pooled": point.iou_pooled,
-        "val/dice_pooled": point.dice_pooled,
+        LOSS.key: evaluation.loss,
+        **{scorer.key: float(getattr(point, name)) for name, scorer in IMAGE_SCORERS.items()},
         "val/threshold": point.threshold,
         "val/iou_auto": auto_iou,
         "val/threshold_auto": auto_threshold,

@@ -17,8 +17,9 @@ from segcore.checkpoint.state import BestModel, Checkpoint, TrainingState, load_
 from segcore.data.loader import Batch, Loader, build_loader
 from segcore.data.pixels.cache_file import SampleCache
 from segcore.errors import DataError, NonFiniteLossError
-from segcore.objective import Mode, Objective
+from segcore.objective import Objective
 from segcore.registries import LOSSES
+from segcore.scores.scorer import scorer_of
 from segcore.training.compiling import Compiler
 from segcore.training.device import choose_device, freed_memory_kept
 from segcore.training.evaluation import evaluate, score
@@ -26,15 +27,6 @@ from segcore.training.step import augments_on_device, build_step
 
 if TYPE_CHECKING:
     from segcore.config import LoopConfig, TrainConfig
-
-METRICS: dict[str, Mode] = {
-    "val/iou": "max",
-    "val/dice": "max",
-    "val/iou_pooled": "max",
-    "val/dice_pooled": "max",
-    "val/loss": "min",
-}
-"""What may choose the best epoch and the best trial, and in which direction it is better."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +71,7 @@ def fit(
     Args:
         config: Everything that the run depends on.
         cache: Decoded samples, with a non-empty `train` and `val` split.
-        metric: Key of `METRICS` that decides which epoch's weights are the best.
+        metric: A key of `segcore.scores.scorer.METRICS`; it decides which epoch's weights are the best.
         checkpoint: Training continues after its epoch, with this config's settings; what it holds is taken out of it.
         num_cpus: Cores of this run; loader processes follow it where they help.
         device: Default: the GPU when there is one.
@@ -123,7 +115,7 @@ def fit(
         step.precision if is_cuda else torch.float32
     )  # on a CPU, scores are those of the sealed model, exactly
     eval_model: nn.Module = ema.module if ema is not None else model
-    objective = Objective(metric, METRICS[metric])
+    objective = Objective(metric, scorer_of(metric).mode)
 
     has_told = False
     with closing(train_loader), closing(val_loader), freed_memory_kept(device) as tidy_up:

@@ -11,7 +11,8 @@ from segcore.data.pairs.splits import halves
 from segcore.errors import TrainingError
 from segcore.scores.crossfit import CrossFit
 from segcore.scores.curve import CurveResult
-from segcore.scores.image_counts import IMAGE_METRICS, ImageCounts
+from segcore.scores.image_counts import ImageCounts
+from segcore.scores.scorer import IMAGE_SCORERS
 from segcore.scores.threshold_curve import ThresholdCurve
 
 
@@ -61,7 +62,7 @@ def test_a_threshold_between_two_is_taken_down() -> None:
 def test_auto_is_best_of_the_mean_over_images() -> None:
     """At 0: (1/2 + 1/2) / 2; at 0.5: (2/3 + 2/5) / 2, the best; at 0.75: 3/10."""
     counts = by_hand()
-    for metric in IMAGE_METRICS:
+    for metric in IMAGE_SCORERS:
         assert counts.values(metric, "auto").tolist() == counts.values(metric, 0.5).tolist()
 
 
@@ -111,7 +112,7 @@ def test_every_stored_threshold_scores_as_the_curve_does(also: tuple[float, ...]
         point = curve.at(float(threshold))
         assert counts.values("iou", threshold).tolist() == curve.per_image_iou(threshold).tolist()
         assert counts.values("dice", threshold).tolist() == curve.per_image_dice(threshold).tolist()
-        for metric in IMAGE_METRICS:
+        for metric in IMAGE_SCORERS:
             assert counts.values(metric, threshold).mean() == pytest.approx(getattr(point, metric), abs=1e-12)
 
 
@@ -186,7 +187,7 @@ def test_the_spread_of_linearised_numbers_is_that_of_the_ratio() -> None:
 def test_all_empty_scores_1() -> None:
     nothing = np.zeros((3, 1), np.int64)
     counts = ImageCounts(np.array([0.5]), nothing, nothing, nothing[:, 0])
-    for metric in IMAGE_METRICS:
+    for metric in IMAGE_SCORERS:
         assert counts.values(metric, 0.5).tolist() == [1.0, 1.0, 1.0]
 
 

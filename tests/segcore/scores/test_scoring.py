@@ -11,13 +11,12 @@ from segcore.data.pairs.samples import Sample
 from segcore.data.synthetic import write_synthetic
 from segcore.errors import BundleError
 from segcore.models.build import build_model
+from segcore.scores.scorer import BOUNDARY_IOU, CARD_SCORERS, DICE, ECE, PRECISION, RECALL, calibration_error
 from segcore.scores.scoring import (
-    METRICS,
     NUM_CALIBRATION_BINS,
     ImageScore,
     boundary,
     calibration_counts,
-    calibration_error,
     object_size,
     score_image,
     score_images,
@@ -48,17 +47,17 @@ def test_a_shifted_square_by_hand() -> None:
     score = scored(square(2, 3, 6), square(2, 2, 6))
     assert (score.true_positive, score.predicted, score.positive) == (30, 36, 36)
     assert score.iou == 30 / 42
-    assert score.dice == 60 / 72
-    assert (score.precision, score.recall) == (30 / 36, 30 / 36)
+    assert score.of(DICE) == 60 / 72
+    assert (score.of(PRECISION), score.of(RECALL)) == (30 / 36, 30 / 36)
     assert (score.boundary_overlap, score.boundary_union) == (10, 30)
-    assert score.boundary_iou == 1 / 3
-    assert score.ece == 12 / 100  # as sure as can be, and wrong in 12 pixels
+    assert score.of(BOUNDARY_IOU) == 1 / 3
+    assert score.of(ECE) == 12 / 100  # as sure as can be, and wrong in 12 pixels
 
 
 def test_precision_and_recall_are_not_swapped() -> None:
     """4 x 4 predicted within 6 x 6: all of it right, 16 of 36 found."""
     score = scored(square(3, 3, 4), square(2, 2, 6))
-    assert (score.precision, score.recall) == (1.0, 16 / 36)
+    assert (score.of(PRECISION), score.of(RECALL)) == (1.0, 16 / 36)
 
 
 @pytest.mark.parametrize(
@@ -73,16 +72,16 @@ def test_precision_and_recall_are_not_swapped() -> None:
 def test_empty_and_full(pred: str, mask: str, expected: dict[str, float]) -> None:
     arrays = {"empty": np.zeros((10, 10), np.uint8), "full": np.ones((10, 10), np.uint8)}
     score = scored(arrays[pred], arrays[mask])
-    assert {metric: getattr(score, metric) for metric in METRICS if metric != "ece"} == expected
-    assert score.ece == float(pred != mask)
+    assert {scorer.name: score.of(scorer) for scorer in CARD_SCORERS if scorer is not ECE} == expected
+    assert score.of(ECE) == float(pred != mask)
     assert score.size == ("empty" if mask == "empty" else "large")
 
 
 def test_an_inverted_prediction_scores_nothing() -> None:
     mask = square(2, 2, 6)
     score = scored(1 - mask, mask)
-    assert [score.iou, score.dice, score.precision, score.recall, score.boundary_iou] == [0.0] * 5
-    assert score.ece == 1.0
+    assert [score.iou, score.of(DICE), score.of(PRECISION), score.of(RECALL), score.of(BOUNDARY_IOU)] == [0.0] * 5
+    assert score.of(ECE) == 1.0
 
 
 def test_probabilities_that_are_nan_are_told_with_the_image() -> None:
@@ -265,7 +264,7 @@ def test_scores_equal_an_independent_computation_exactly(bundle: Bundle, samples
     assert scores[-1].iou == 0.0  # an empty target, and a prediction that is not
     assert len(set(expected)) > 5
     for score in scores:
-        assert score.dice == pytest.approx(2 * score.iou / (1 + score.iou))
+        assert score.of(DICE) == pytest.approx(2 * score.iou / (1 + score.iou))
 
 
 def test_a_score_does_not_depend_on_the_other_images(bundle: Bundle, samples: list[Sample]) -> None:

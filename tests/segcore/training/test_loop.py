@@ -19,7 +19,7 @@ from segcore.data.pixels.cache_file import SampleCache, open_cache
 from segcore.errors import DataError, NonFiniteLossError, TrainingError
 from segcore.losses.mix import build_loss
 from segcore.models.build import build_model
-from segcore.scores.image_counts import IMAGE_METRICS
+from segcore.scores.scorer import IMAGE_SCORERS, METRICS
 from segcore.training import loop as training
 from segcore.training.device import begin_trial
 from segcore.training.evaluation import evaluate
@@ -138,7 +138,7 @@ def test_every_metric_is_a_finite_number_under_its_one_spelling(cache: SampleCac
         "time/loader_wait", "time/compiled",
     }  # fmt: skip
     assert all(isinstance(value, float) and np.isfinite(value) for value in result.metrics.values())
-    assert set(training.METRICS) <= set(result.metrics)
+    assert set(METRICS.names) <= set(result.metrics)
 
 
 def test_images_per_second_count_the_images_that_were_seen(cache: SampleCache) -> None:
@@ -249,7 +249,7 @@ def test_the_kept_counts_earn_the_kept_scores(cache: SampleCache, threshold: flo
     assert best is not None
     assert best.images is not None
     assert len(best.images.positive) == len(cache.indices("val"))
-    for metric in IMAGE_METRICS:
+    for metric in IMAGE_SCORERS:
         mean = best.images.values(metric, best.metrics["val/threshold"]).mean()
         assert mean == pytest.approx(best.metrics[f"val/{metric}"], abs=1e-12)
     assert best.images.values("iou", "auto").mean() == pytest.approx(best.metrics["val/iou_auto"], abs=1e-12)
