@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.runs.events import Event
 from search.runs.journal import OUT_OF_MEMORY, epochs_by_trial, errors_by_trial, is_finished
 from search.study.observations import COST_ATTR, FAILURE_ATTR, MEMORY_CONSTRAINT
-from search.study.storage import trial_id_of, write_reports
+from search.study.optuna_internals import handle_of, set_attr, trial_of, write_reports
 from segcore.objective import Objective
 
 
@@ -32,14 +32,13 @@ def tell_end(
         finished: It reported its last epoch.
         failure: The kind of its failure, if it failed.
     """
-    trial_id = trial_id_of(study, number)
-    if study._storage.get_trial(trial_id).state.is_finished():
+    if trial_of(study, number).state.is_finished():
         return
     if failure is None and not values:
         failure = "ended before its first report"
     elif failure is None and any(math.isnan(value) for value in values.values()):
         failure = "not a number"
-    trial = optuna.trial.Trial(study, trial_id)
+    trial = handle_of(study, number)
     if MEMORY_CONSTRAINT not in trial.constraints:
         trial.set_constraint(MEMORY_CONSTRAINT, 1.0 if failure == OUT_OF_MEMORY else -1.0)
     if failure is not None:
@@ -63,10 +62,10 @@ def reconcile(study: optuna.Study, events: Sequence[Event], objective: Objective
     for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         rows = journal.get(frozen.number, {})
         values = {epoch: float(row.metrics[objective.metric]) for epoch, row in rows.items()}
-        write_reports(study, {(frozen._trial_id, epoch): value for epoch, value in values.items()})
+        write_reports(study, {(frozen.number, epoch): value for epoch, value in values.items()})
         if objective.second is not None and rows and COST_ATTR not in frozen.user_attrs:
             cost = rows[min(rows)].metrics[objective.second]
-            study._storage.set_trial_user_attr(frozen._trial_id, COST_ATTR, cost)
+            set_attr(study, frozen.number, COST_ATTR, cost)
         if is_finished(rows):
             tell_end(study, frozen.number, values, objective, finished=True)
         elif frozen.number in errors:

@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial
 from search.space.domains import Choice, Range
 from search.space.parse import apply
 from search.space.tree import Space, flatten
+from search.study.optuna_internals import refresh, set_param, trial_of
 from segcore.config import TrainConfig
 
 OUTSIDE_ATTR = "outside_space"
@@ -56,16 +57,27 @@ def record_params(study: optuna.Study, trial: optuna.trial.Trial, space: Space, 
     Raises:
         KeyError, ValueError: `flat` is no point of the space.
     """
-    storage, trial_id = study._storage, trial._trial_id
-    recorded = storage.get_trial(trial_id).params
-    domains = {node.name: node.domain for node in space.parameters()}
-    earlier = study.get_trials(deepcopy=False)
-    for name, value in space.to_params(flat).items():
-        name, distribution = _recordable(earlier, name, distribution_of(domains[name]))
+    recorded = trial_of(study, trial.number).params
+    for name, (value, distribution) in recordable(study.get_trials(deepcopy=False), space, flat).items():
         if name not in recorded:
-            storage.set_trial_param(trial_id, name, distribution.to_internal_repr(value), distribution)
-    # `trial` keeps a copy of what it read when it was asked; its own later reads would miss the parameters.
-    trial._cached_frozen_trial = storage.get_trial(trial_id)
+            set_param(study, trial.number, name, value, distribution)
+    refresh(trial)
+
+
+def recordable(
+    trials: Sequence[FrozenTrial], space: Space, flat: Mapping[str, Any]
+) -> dict[str, tuple[Any, BaseDistribution]]:
+    """Parameters by the name under which Optuna takes them after those of `trials`, each with its distribution.
+
+    Raises:
+        KeyError, ValueError: `flat` is no point of the space.
+    """
+    domains = {node.name: node.domain for node in space.parameters()}
+    found = {}
+    for name, value in space.to_params(flat).items():
+        versioned, distribution = _recordable(trials, name, distribution_of(domains[name]))
+        found[versioned] = (value, distribution)
+    return found
 
 
 def distribution_of(domain: Any) -> BaseDistribution:

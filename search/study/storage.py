@@ -5,22 +5,19 @@ write-ahead log and the disk is waited for only now and then: a killed process l
 last moments, which the journal has. Other processes (`optuna-dashboard`) can read all the while.
 """
 
-import contextlib
 import sqlite3
 import time
-from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
-from optuna.storages._rdb.models import TrialIntermediateValueModel
 from optuna.trial import FrozenTrial
-from sqlalchemy import insert, text
-from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.errors import RunError
+from search.study.observations import COST_ATTR
+from search.study.optuna_internals import fold_log, set_attr, sqlite_storage, write_reports
 
 BUSY_TIMEOUT_S = 60.0
 FLUSH_S = 0.5
@@ -63,24 +60,8 @@ def stored_trials(storage_url: str, name: str) -> list[FrozenTrial]:
 
 
 def close_study(study: optuna.Study) -> None:
-    """Folds the write-ahead log into `study.db`, so that the one file can be copied, and closes it.
-
-    Where another process has the file open, it is left as it is; whoever closes it last folds the log in.
-    """
-    engine = engine_of(study)
-    if engine is None:
-        return
-    study._storage.remove_session()
-    with contextlib.suppress(SQLAlchemyError, sqlite3.Error), engine.connect() as connection:
-        connection.execute(text("PRAGMA busy_timeout=0"))
-        connection.execute(text("PRAGMA journal_mode=DELETE"))
-    engine.dispose()
-
-
-def engine_of(study: optuna.Study) -> Engine | None:
-    """The connections of a study in a file; None for one in memory."""
-    storage = getattr(study._storage, "_backend", study._storage)
-    return storage.engine if isinstance(storage, RDBStorage) else None
+    """Folds the write-ahead log into `study.db`, so that the one file can be copied, and closes it."""
+    fold_log(study)
 
 
 class ReportBuffer:
@@ -92,11 +73,16 @@ class ReportBuffer:
     def __init__(self, study: optuna.Study) -> None:
         self._study = study
         self._pending: dict[tuple[int, int], float] = {}
+        self._costs: dict[int, float] = {}
         self._flushed = time.monotonic()
 
     def add(self, number: int, epoch: int, value: float) -> None:
         """Takes a report; it is in the study after the next flush."""
         self._pending[number, epoch] = value
+
+    def add_cost(self, number: int, cost: float) -> None:
+        """Takes a trial's value of the second metric, which goes with its report."""
+        self._costs[number] = cost
 
     def flush_if_due(self) -> None:
         """Flushes when the last time is `FLUSH_S` ago."""
@@ -104,49 +90,18 @@ class ReportBuffer:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what is pending in one transaction."""
+        """Writes what is pending, all reports in one transaction."""
         self._flushed = time.monotonic()
-        reports = {(trial_id_of(self._study, number), epoch): value for (number, epoch), value in self._pending.items()}
-        write_reports(self._study, reports)
+        for number, cost in self._costs.items():
+            set_attr(self._study, number, COST_ATTR, cost)
+        self._costs.clear()
+        write_reports(self._study, self._pending)
         self._pending.clear()
-
-
-def write_reports(study: optuna.Study, reports: Mapping[tuple[int, int], float]) -> None:
-    """Stores intermediate values, `{(trial_id, epoch): value}`, replacing those that are there."""
-    if not reports:
-        return
-    engine = engine_of(study)
-    if engine is None:
-        for (trial_id, epoch), value in reports.items():
-            study._storage.set_trial_intermediate_value(trial_id, epoch, value)
-        return
-    rows = []
-    for (trial_id, epoch), value in reports.items():
-        stored, kind = TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)
-        rows.append(
-            {"trial_id": trial_id, "step": epoch, "intermediate_value": stored, "intermediate_value_type": kind}
-        )
-    with engine.begin() as connection:
-        connection.execute(insert(TrialIntermediateValueModel).prefix_with("OR REPLACE"), rows)
-
-
-def trial_id_of(study: optuna.Study, number: int) -> int:
-    """The storage's id of a trial."""
-    return study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
 
 
 def _storage(storage_url: str) -> RDBStorage | str:
     path = make_url(storage_url).database
-    return RDBStorage(storage_url, engine_kwargs={"creator": partial(_connect, path)}) if path else storage_url
-
-
-def _connect(path: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
-    with contextlib.suppress(sqlite3.OperationalError):  # a file system without shared memory: slower, as safe
-        (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
-        if mode == "wal":
-            connection.execute("PRAGMA synchronous=NORMAL")
-    return connection
+    return sqlite_storage(storage_url, path, BUSY_TIMEOUT_S) if path else storage_url
 
 
 def _cannot_be_opened(storage_url: str, error: BaseException) -> RunError:

@@ -19,7 +19,7 @@ from search.runs.journal import EventLog
 from search.runs.paths import RunPaths
 from search.runs.tables import STATES, best_trial, pareto_front
 from search.study.observations import COST_ATTR
-from search.study.storage import trial_id_of
+from search.study.optuna_internals import trial_of
 from segcore.checkpoint.files import delete_checkpoint, drop_state, folder_bytes
 from segcore.objective import Objective
 
@@ -120,7 +120,7 @@ class CheckpointBudget(tune.Callback):  # type: ignore[misc]
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Looks after the trials that left, now that the study knows what became of them, and keeps to the budget."""
         for number in self._left:
-            state = self._study._storage.get_trial(trial_id_of(self._study, number)).state
+            state = trial_of(self._study, number).state
             self._account(number, self._paths.trial_checkpoints(number), has_ended=state.is_finished())
         if self._left:
             self._kept_for_forks = self._fork_bytes()

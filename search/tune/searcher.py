@@ -22,9 +22,10 @@ from search.schedulers.rungs import Promotions
 from search.space.parse import apply
 from search.space.tree import Space
 from search.study.endings import tell_end
-from search.study.observations import COST_ATTR, ORIGIN_ATTR, PARAMS_ATTR, RAY_IDS_ATTR, costs_of
+from search.study.observations import ORIGIN_ATTR, PARAMS_ATTR, RAY_IDS_ATTR, costs_of
+from search.study.optuna_internals import fixed_params, handle_of, trial_of
 from search.study.recording import record_params
-from search.study.storage import ReportBuffer, trial_id_of
+from search.study.storage import ReportBuffer
 from search.tune.retries import Retries
 from segcore.config import TrainConfig
 from segcore.objective import Objective
@@ -138,7 +139,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         return trial
 
     def _frozen(self, number: int) -> FrozenTrial:
-        return self._study._storage.get_trial(trial_id_of(self._study, number))
+        return trial_of(self._study, number)
 
     def _next_promoted(self, is_last_call: bool) -> int | None:
         """Who may pass its rung, if anybody.
@@ -155,11 +156,11 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         """A trial that goes on."""
         self._values[frozen.number] = dict(frozen.intermediate_values)
         self._retries.begin(frozen)
-        return optuna.trial.Trial(self._study, frozen._trial_id)
+        return handle_of(self._study, frozen.number)
 
     def _give_params(self, trial: optuna.trial.Trial) -> None:
         """Decides what a new trial runs with, and records it; also of one that was killed while it was given them."""
-        fixed = self._study._storage.get_trial(trial._trial_id).system_attrs.get("fixed_params")  # of a fork
+        fixed = fixed_params(trial_of(self._study, trial.number))  # of a fork
         if fixed is not None:
             params, origin = self._space.from_params(fixed), "fork"
         else:
@@ -172,7 +173,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     def _end_waiting(self) -> None:
         """No trial comes any more: those that still wait are told as what they are, stopped at a rung."""
         for number in sorted(self._promotions.waiting if self._promotions else ()):
-            frozen = self._study._storage.get_trial(trial_id_of(self._study, number))  # of an earlier session, maybe
+            frozen = trial_of(self._study, number)  # of an earlier session, maybe
             tell_end(self._study, number, frozen.intermediate_values, self._objective)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -187,7 +188,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
 
     def _take_cost(self, number: int, cost: float) -> None:
         self._costs[number] = cost
-        self._study._storage.set_trial_user_attr(trial_id_of(self._study, number), COST_ATTR, cost)
+        self._reports.add_cost(number, cost)
         self._proposer.cost(number, cost)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

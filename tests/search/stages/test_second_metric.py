@@ -99,6 +99,7 @@ def test_a_trials_cost_is_in_the_study_with_its_first_report_and_stays(tmp_path:
     for trial_id in ("a", "b"):
         searcher.suggest(trial_id)
     searcher.on_trial_result("a", result(1, 0.5, 120))
+    searcher.flush()
     assert costs_of(new_study(tmp_path)) == {0: 120.0}
     searcher.on_trial_result("a", result(2, 0.6, 999))
     searcher.on_trial_complete("a", result(3, 0.7, 999))

@@ -11,12 +11,12 @@ import pytest
 from places import ROOT
 
 from search.study import storage
+from search.study.optuna_internals import write_reports
 from search.study.storage import (
     ReportBuffer,
     close_study,
     open_study,
     stored_trials,
-    write_reports,
 )
 
 
@@ -49,10 +49,10 @@ def test_reports_are_written_together_and_as_optuna_writes_them(url: str) -> Non
     told = {1: 0.5, 2: math.inf, 3: -math.inf, 4: 0.25}
     for epoch, value in told.items():
         theirs.report(value, epoch)
-    write_reports(study, {(ours._trial_id, epoch): value for epoch, value in told.items()})
+    write_reports(study, {(ours.number, epoch): value for epoch, value in told.items()})
     write_reports(study, {})
     assert values(url) == {0: told, 1: told}
-    write_reports(study, {(ours._trial_id, 5): math.nan, (ours._trial_id, 1): 0.75})
+    write_reports(study, {(ours.number, 5): math.nan, (ours.number, 1): 0.75})
     again = values(url)[0]
     assert math.isnan(again.pop(5))
     assert again == {**told, 1: 0.75}
@@ -60,7 +60,7 @@ def test_reports_are_written_together_and_as_optuna_writes_them(url: str) -> Non
 
 def test_a_study_in_memory_takes_reports_too() -> None:
     study = optuna.create_study()
-    write_reports(study, {(study.ask()._trial_id, 1): 0.5})
+    write_reports(study, {(study.ask().number, 1): 0.5})
     assert study.trials[0].intermediate_values == {1: 0.5}
 
 
@@ -100,7 +100,7 @@ def test_another_process_reads_while_the_study_is_written(url: str) -> None:
         reader.execute("BEGIN")
         assert reader.execute("SELECT count(*) FROM trial_intermediate_values").fetchone() == (0,)
         started = time.monotonic()
-        write_reports(study, {(trial._trial_id, 1): 0.5})  # does not wait for the reader to end
+        write_reports(study, {(trial.number, 1): 0.5})  # does not wait for the reader to end
         assert time.monotonic() - started < 5
     assert values(url) == {0: {1: 0.5}}
 
@@ -108,10 +108,10 @@ def test_another_process_reads_while_the_study_is_written(url: str) -> None:
 def test_a_killed_process_loses_nothing_that_was_written(url: str) -> None:
     code = (
         "import os, sys\n"
-        "from search.study.storage import open_study, write_reports\n"
+        "from search.study.optuna_internals import write_reports\nfrom search.study.storage import open_study\n"
         "study = open_study(sys.argv[1], 'birds', mode='max', sampler=None)\n"
         "trial = study.ask()\n"
-        "write_reports(study, {(trial._trial_id, epoch): 0.5 for epoch in range(50)})\n"
+        "write_reports(study, {(trial.number, epoch): 0.5 for epoch in range(50)})\n"
         "os.kill(os.getpid(), 9)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, url], cwd=ROOT, check=False)
@@ -121,7 +121,7 @@ def test_a_killed_process_loses_nothing_that_was_written(url: str) -> None:
 
 def test_a_closed_study_is_one_file_that_can_be_copied(url: str, tmp_path: Path) -> None:
     study = reopen(url)
-    write_reports(study, {(study.ask()._trial_id, 1): 0.5})
+    write_reports(study, {(study.ask().number, 1): 0.5})
     assert {path.name for path in tmp_path.iterdir()} == {"study.db", "study.db-wal", "study.db-shm"}
     close_study(study)
     assert [path.name for path in tmp_path.iterdir()] == ["study.db"]
