@@ -11,7 +11,7 @@ from segcore.record import Record
 class HasJson(Protocol):
     """A record whose JSON is not simply its fields."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> Mapping[str, object]:
         """Its keys and values; these may be records again."""
 
 
@@ -30,6 +30,6 @@ def as_json(value: object) -> Any:
     return value
 
 
-def known(**values: object) -> dict[str, Any]:
+def known(**values: object) -> dict[str, object]:
     """The values that are not None: keys which a record has only where there is something to say."""
     return {key: value for key, value in values.items() if value is not None}

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from search.report.jsonable import known
 from search.report.markup import settings_text, table
@@ -42,7 +41,7 @@ class BestTrial:
     settings: Mapping[str, object]
     seed: int | None = None
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> Mapping[str, object]:
         """With the metrics' own keys, and a seed only where the trial was trained again."""
         return {
             "number": self.number, "state": self.state, "value": self.value, "best_epoch": self.best_epoch,

@@ -1,10 +1,9 @@
 """The page's head: the score to quote and what chose what, the sealed model, how many trials, how long, why no more."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
 from search.report.jsonable import known
 from search.report.markup import duration, facts_list
@@ -35,7 +34,7 @@ class Sealed:
     trial: int | None = None
     seed: int | None = None
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> Mapping[str, object]:
         """Without what such a training does not have."""
         return known(trial=self.trial, epoch=self.epoch, seed=self.seed)
 

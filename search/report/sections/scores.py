@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from search.report.markup import table
 from search.report.section import Section, Subject
@@ -19,7 +18,7 @@ class ScoreRow:
     num_images: int | None
     scores: Mapping[str, float | None]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> Mapping[str, object]:
         """The scores beside the name."""
         return {"name": self.name, "num_images": self.num_images, **self.scores}
 

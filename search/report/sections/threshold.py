@@ -1,8 +1,7 @@
 """What the threshold would have cost, had it been searched instead of taken from the exact curve of each epoch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from search.report.figures import ACCENT, INK, STATE_COLORS, Figure, framed
 from search.report.jsonable import as_json, known
@@ -27,7 +26,7 @@ class CurveCost:
     trial: int | None
     seed: int | None = None
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> Mapping[str, object]:
         """The cost's own keys beside whose curve it is."""
         whose = {"kind": "curve", "trial": self.trial, **known(seed=self.seed)}
         return {**whose, **as_json(self.cost)}

@@ -1,7 +1,9 @@
 import json
 import logging
+import os
 import re
 import shutil
+from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,8 @@ from typing import Any
 import plotly.graph_objects as go
 import pytest
 from click.testing import CliRunner
-from report_runs import write_run
+from earlier_runs import unpack_earlier_runs
+from report_runs import write_curve, write_run
 from rerun_records import ledger, tie
 from rich.console import Console
 
@@ -19,8 +22,11 @@ from search.config.tree import SearchConfig
 from search.errors import RunError
 from search.report.build import report_record, write_report
 from search.report.figures import trial_label
+from search.runs.journal import EventLog
 from search.runs.paths import RunPaths, write_json
 from search.stages import job
+from search.study.observations import COST_ATTR
+from search.study.storage import close_study, open_study
 
 SELF_CLOSING = frozenset({"meta", "link", "img"})
 
@@ -128,6 +134,81 @@ def test_a_search_without_tables_is_read_from_its_study(tmp_path: Path) -> None:
     paths.epochs.unlink()
     record = report_record(paths)
     assert record["headline"]["states"] == {"complete": 1, "failed": 1, "pruned": 1}
+
+
+def seal_again(paths: RunPaths, *, seed: int) -> None:
+    """Seals trial 0, trained again: two epochs, and a checkpoint with a curve of its own."""
+    log = EventLog(paths.reruns.events)
+    paths.reruns.root.mkdir()
+    for epoch, value in ((1, 0.35), (2, 0.45)):
+        log.epoch(3, epoch, {"val/iou": value, "val/dice": value + 0.1, "val/threshold": 0.375, "time/train_s": 1.0})
+    log.close()
+    checkpoint = paths.reruns.tune / "session-1" / "trial_00003" / "checkpoint_000002"
+    write_curve(checkpoint, [0.0, 0.5, 1.0], [0.2, 0.3, 0.0], (0.375, 0.45))
+    card = json.loads((paths.best / "card.json").read_text())
+    origin = {**card["origin"], "trial": 0, "seed": seed, "rerun": 3}
+    threshold = {**card["threshold"], "auto_would_be": 0.375, "val_iou_at_auto": 0.45}
+    write_json(paths.best / "card.json", {**card, "origin": origin, "threshold": threshold})
+
+
+def test_where_a_trial_was_trained_again_everything_is_of_the_training_that_is_sealed(tmp_path: Path) -> None:
+    paths = write_run(tmp_path)
+    seal_again(paths, seed=1234567)
+    record = report_record(paths)
+    assert record["headline"]["sealed"] == {"trial": 0, "epoch": 2, "seed": 1234567}
+    assert [curve["values"] for curve in record["history"]["curves"] if curve["is_winner"]] == [[0.35, 0.45]]
+    assert (record["threshold"]["best_threshold"], record["threshold"]["iou_at_best"]) == (0.375, 0.45)
+    (row,) = [row for row in record["best_trials"] if row.get("seed") == 1234567]
+    assert (row["number"], row["value"], row["val/threshold"], row["epochs"]) == (0, 0.45, 0.375, 2)
+    page = write_report(paths).read_text(encoding="utf-8")
+    words = Page(page).words
+    for place in (
+        "sealed modeltrial 0, trained again with seed 1234567, epoch 2",
+        "Blue: trial 0, trained again with seed 1234567, which is sealed.",
+        "the curve of trial 0, trained again with seed 1234567, its best epoch.",
+        "complete, trained again with seed 12345670.4500",
+    ):
+        assert place in words, place
+    shown = CliRunner().invoke(main, ["show", "birds", "--results", str(tmp_path)]).output
+    assert "sealed model: trial 0, trained again with seed 1234567, epoch 2" in " ".join(shown.split()), (
+        "as in a terminal"
+    )
+
+
+def give_costs(paths: RunPaths, costs: Mapping[int, float]) -> None:
+    """Has every trial report another `cost/parameters`, as its study and its journal say."""
+    events = [json.loads(line) for line in paths.events.read_text().splitlines()]
+    for event in events:
+        if event["event"] == "epoch":
+            event["metrics"]["cost/parameters"] = costs[event["number"]]
+    paths.events.write_text("".join(f"{json.dumps(event)}\n" for event in events))
+    study = open_study(paths.storage_url, paths.name, mode="max", sampler=None)
+    for trial in study.get_trials():
+        if trial.number in costs:
+            study._storage.set_trial_user_attr(trial._trial_id, COST_ATTR, costs[trial.number])
+    close_study(study)
+
+
+@pytest.mark.parametrize("name", ["killed", "running"])
+def test_a_search_without_tables_has_its_pareto_front(tmp_path: Path, name: str) -> None:
+    results = unpack_earlier_runs(tmp_path)
+    paths = RunPaths(results / "killed")
+    config = paths.config.read_text()
+    assert "second_metric: null" in config
+    paths.config.write_text(config.replace("second_metric: null", "second_metric: cost/parameters"))
+    give_costs(paths, {0: 100.0, 1: 90.0, 2: 80.0, 3: 70.0, 4: 60.0})
+    if name == "running":
+        run = json.loads(paths.run.read_text())
+        write_json(paths.run, {**run, "worker": {**run["worker"], "pid": os.getpid()}})
+    assert not paths.trials.exists()
+    record = report_record(paths)
+    assert record["headline"]["status"] == {"killed": "stopped", "running": "running"}[name]
+    points = {point["number"]: (point["value"], point["cost"]) for point in record["front"]["points"]}
+    assert len(points) >= 4
+    for number, (value, cost) in points.items():
+        beaten = any(v >= value and c <= cost and (v, c) != (value, cost) for v, c in points.values())
+        assert (number in {point["number"] for point in record["front"]["front"]}) == (not beaten)
+    assert "val/iou against parameters" in page_of(paths).titles
 
 
 def test_a_setting_cannot_leave_its_place_on_the_page() -> None:

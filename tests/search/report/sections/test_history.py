@@ -1,7 +1,8 @@
 import pytest
 from report_runs import card, epoch, row, run_with, subject
 
-from search.report.sections.history import Step, learning_curves, render, search_history
+from search.report.course import Step, search_history
+from search.report.sections.history import learning_curves, render
 
 ROWS = [
     row(0, 0.6, **{"best_epoch": 2}), row(1, 0.8, "pruned", **{"best_epoch": 1}),
@@ -46,7 +47,7 @@ def test_every_trial_has_its_curve_and_the_sealed_one_is_marked() -> None:
 
 
 def test_of_too_many_curves_the_best_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.report.sections.history.MAX_CURVES", 2)
+    monkeypatch.setattr("search.report.course.MAX_CURVES", 2)
     record = search_history(run_with(trials=ROWS, epochs=EPOCHS))
     assert record is not None
     assert [curve.number for curve in record.curves] == [0, 1]
