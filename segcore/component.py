@@ -67,7 +67,7 @@ class Component(Generic[Build]):
         summary: One line: what it is, for help, schema and docs.
         build: How it is built; what its arguments are is the kind's affair.
         options: The keys of its section that it reads. Several components may share one, declared alike.
-        reads: Dotted keys beside these that it reads and that another of its kind does not.
+        reads: Dotted keys beside these that it reads, and that another of its kind may not.
         order: Where it stands among its kind, in messages and tables; equal ones are sorted by name.
     """
 

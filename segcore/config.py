@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from segcore.component import Option, with_options
-from segcore.registries import LOSSES, OPTIMIZERS, SCHEDULES
+from segcore.registries import ARCHITECTURES, LOSSES, OPTIMIZERS, SCHEDULES
 
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
@@ -24,9 +24,11 @@ class Section(BaseModel):
 
 
 if TYPE_CHECKING:  # a type checker takes no names that are found at run time
+    _ArchitectureName = str
     _OptimizerName = str
     _ScheduleName = str
 else:
+    _ArchitectureName = ARCHITECTURES.literal
     _OptimizerName = OPTIMIZERS.literal
     _ScheduleName = SCHEDULES.literal
 
@@ -35,6 +37,10 @@ class _OptimizerChoice(Section):
     name: _OptimizerName = "adamw"
     lr: Annotated[float, Field(gt=0.0)] = Field(1e-3, description="Peak learning rate of decoder and head.")
     weight_decay: NonNegativeFloat = Field(0.01, description="Not applied to norms and biases.")
+
+
+class _ModelChoice(Section):
+    arch: _ArchitectureName = "unet"
 
 
 class _ScheduleChoice(Section):
@@ -46,6 +52,9 @@ if TYPE_CHECKING:
     class _LossOptions(BaseModel):
         def __getattr__(self, name: str) -> Any: ...
 
+    class _ModelOptions(_ModelChoice):
+        def __getattr__(self, name: str) -> Any: ...
+
     class _OptimizerOptions(_OptimizerChoice):
         def __getattr__(self, name: str) -> Any: ...
 
@@ -55,6 +64,7 @@ if TYPE_CHECKING:
 else:  # what the components declare
     _weights = (Option(term.name, float, term.build.default_weight, ge=0.0) for term in LOSSES)
     _LossOptions = LOSSES.section(with_options(Section, _weights))
+    _ModelOptions = ARCHITECTURES.section(_ModelChoice, says_readers=True)
     _OptimizerOptions = OPTIMIZERS.section(_OptimizerChoice, says_readers=True)
     _ScheduleOptions = SCHEDULES.section(_ScheduleChoice, says_readers=True)
 
@@ -115,10 +125,9 @@ class DataConfig(Section):
         return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 
 
-class ModelConfig(Section):
+class ModelConfig(_ModelOptions):
     """A U-Net: its architecture, its encoder and its size."""
 
-    arch: Literal["unet", "residual_unet", "attention_unet", "residual_attention_unet"] = "unet"
     encoder: str = Field(
         "none",
         pattern=r"^(none|timm:[A-Za-z0-9_.\-]+)$",

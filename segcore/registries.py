@@ -10,9 +10,9 @@ says holds what was built against them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from segcore.component import Registry
 
@@ -102,6 +102,24 @@ class ScheduleShape:
     judge_twin: Callable[..., tuple[int, float, float]] | None = None
 
 
+@dataclass(frozen=True)
+class Architecture:
+    """A model.
+
+    Attributes:
+        build: From the model section, whether to load pretrained weights, and its options to the model, a
+            `segcore.models.unet.SegmentationModel`.
+        want: From the model section, the live model and its options to what must be seen of it, under the keys of
+            `segcore.applied.found.read_model`; what all models have in common is left out.
+    """
+
+    build: Callable[..., Any]
+    want: Callable[..., Mapping[str, object]]
+
+
 LOSSES: Registry[LossTerm] = Registry.of_package("loss", "loss", "segcore.losses.terms")
 OPTIMIZERS: Registry[OptimizerRule] = Registry.of_package("optimizer", "optimizer.name", "segcore.training.optimizers")
+ARCHITECTURES: Registry[Architecture] = Registry.of_package(
+    "architecture", "model.arch", "segcore.models.architectures"
+)
 SCHEDULES: Registry[ScheduleShape] = Registry.of_package("schedule", "lr_scheduler.name", "segcore.training.schedules")

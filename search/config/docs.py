@@ -15,12 +15,13 @@ from search.config.choices import TARGETS
 from search.config.problems import rule_of, schema_of
 from search.space.domains import plain
 from segcore.component import Component, Registry
-from segcore.registries import LOSSES, OPTIMIZERS, SCHEDULES
+from segcore.registries import ARCHITECTURES, LOSSES, OPTIMIZERS, SCHEDULES
 
 KINDS: Mapping[str, Registry[Any]] = {
     "Losses": LOSSES,
     "Optimizers": OPTIMIZERS,
     "Learning-rate schedules": SCHEDULES,
+    "Architectures": ARCHITECTURES,
     "Export targets": TARGETS,
 }
 """Heading of the page -> what stands below it."""

@@ -13,7 +13,7 @@ from search.space.domains import (
 from search.space.tree import flatten
 from segcore.component import Registry
 from segcore.config import AugmentConfig, TrainConfig
-from segcore.registries import LOSSES, OPTIMIZERS, SCHEDULES
+from segcore.registries import ARCHITECTURES, LOSSES, OPTIMIZERS, SCHEDULES
 
 _AUGMENT = tuple(f"augment.{key}" for key in AugmentConfig.model_fields if key != "policy")
 
@@ -37,6 +37,7 @@ def _by_weight() -> dict[str, dict[Any, tuple[str, ...]]]:
 
 IGNORED_BY: dict[str, dict[Any, tuple[str, ...]]] = {
     SCHEDULES.key: _by_choice(SCHEDULES),
+    ARCHITECTURES.key: _by_choice(ARCHITECTURES),
     OPTIMIZERS.key: _by_choice(OPTIMIZERS),
     "model.encoder": {"none": ("optimizer.encoder_lr_factor",), "timm": ("model.base_channels", "model.depth")},
     "augment.policy": {"none": _AUGMENT, "flip": ("augment.scale", "augment.rotate", "augment.color")},

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from segcore.data.augment.plan import Column, mixed_seeds
 from segcore.models.blocks import AttentionGate
+from segcore.models.unet import UNetDecoder
 from segcore.training.cost import num_parameters
 
 if TYPE_CHECKING:
@@ -37,14 +38,10 @@ _PLANNED_HW = (256, 256)
 
 
 def read_model(model: nn.Module) -> dict[str, Any]:
-    """Blocks, gates, widths, dropout and size of a segmentation model."""
+    """Decoder, encoder, dropout and size of a segmentation model."""
     encoder: Any = model.encoder
-    stages: list[Any] = list(model.decoder.stages)  # type: ignore[union-attr, arg-type]
-    blocks = [type(stage.block).__name__ for stage in stages]
     facts: dict[str, Any] = {
-        "model.arch": ", ".join(sorted(set(blocks))),
-        "model.arch, attention gates": sum(isinstance(module, AttentionGate) for module in model.modules()),
-        "model.decoder_channels": [stage.block.conv2.out_channels for stage in stages],
+        **_read_decoder(model.decoder),
         "model.dropout": model.dropout.p,  # type: ignore[union-attr]
         "model.num_classes": model.segmentation_head.out_channels,  # type: ignore[union-attr]
         "model, parameters": num_parameters(model),
@@ -58,6 +55,18 @@ def read_model(model: nn.Module) -> dict[str, Any]:
         widths = [block.conv2.out_channels for block in encoder.stages]
         facts["model.base_channels"], facts["model.depth"] = widths[0], len(widths) - 1
     return facts
+
+
+def _read_decoder(decoder: Any) -> dict[str, Any]:
+    """Blocks, gates and widths of a U-Net's decoder; of another one, its class."""
+    if not isinstance(decoder, UNetDecoder):
+        return {"model.arch": type(decoder).__name__}
+    stages: list[Any] = list(decoder.stages)
+    return {
+        "model.arch": ", ".join(sorted({type(stage.block).__name__ for stage in stages})),
+        "model.arch, attention gates": sum(isinstance(module, AttentionGate) for module in decoder.modules()),
+        "model.decoder_channels": [stage.block.conv2.out_channels for stage in stages],
+    }
 
 
 def read_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Any]:

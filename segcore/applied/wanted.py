@@ -22,8 +22,8 @@ from segcore.applied.found import (
     optimizer_sample,
     probes,
 )
-from segcore.models.build import build_model_outline, default_decoder_channels
-from segcore.registries import LOSSES, OPTIMIZERS, SCHEDULES, Horizon
+from segcore.models.build import build_model_outline
+from segcore.registries import ARCHITECTURES, LOSSES, OPTIMIZERS, SCHEDULES, Horizon
 from segcore.training.cost import num_parameters
 from segcore.training.device import choose_precision
 
@@ -50,28 +50,24 @@ _counts: dict[str, int] = {}
 
 
 def want_model(config: ModelConfig, model: nn.Module) -> dict[str, Any]:
-    """The architecture; the encoder's own widths are the live one's, where they are timm's."""
-    encoder: Any = model.encoder
-    block = "ResidualBlock" if "residual" in config.arch else "ConvBlock"
-    widths = config.decoder_channels or default_decoder_channels(encoder.channels, encoder.reductions)
+    """What the architecture wants to be seen of it, and what all models have in common."""
+    chosen = ARCHITECTURES[config.arch]
     facts: dict[str, Any] = {
-        "model.arch": block,
-        "model.arch, attention gates": len(encoder.reductions) - 1 if "attention" in config.arch else 0,
-        "model.decoder_channels": list(widths),
+        **chosen.build.want(config, model, **chosen.arguments(config)),
         "model.dropout": config.dropout,
         "model.num_classes": config.num_classes,
         "model, parameters": _num_fresh_parameters(config),
         "model.encoder": config.encoder.partition(".")[0],
     }
     if config.encoder == "none":
-        facts["model.arch, blocks of the encoder"] = block
         facts["model.base_channels"], facts["model.depth"] = config.base_channels, config.depth
     return facts
 
 
 def _num_fresh_parameters(config: ModelConfig) -> int:
     """Parameters of a model that is built anew, without memory where its code allows that; counted once a process."""
-    key = repr((config.arch, config.encoder, config.base_channels, config.depth, config.decoder_channels))
+    own = ARCHITECTURES[config.arch].arguments(config)
+    key = repr((config.arch, config.encoder, config.base_channels, config.depth, config.decoder_channels, own))
     if key not in _counts:
         _counts[key] = num_parameters(build_model_outline(config))
     return _counts[key]

@@ -82,6 +82,21 @@ class TimmEncoder(nn.Module):
         return [features[level] for level in self._levels]
 
 
+def build_encoder(config: Any, block: BlockFactory, load_pretrained: bool = True) -> PlainEncoder | TimmEncoder:
+    """Build the encoder of a model section.
+
+    Args:
+        config: The section.
+        block: What the plain encoder is made of.
+        load_pretrained: False leaves `encoder_weights` unread.
+    """
+    if config.encoder == "none":
+        return PlainEncoder(config.in_channels, config.base_channels, config.depth, block)
+    return build_timm_encoder(
+        config.encoder.removeprefix(TIMM_PREFIX), config.encoder_weights if load_pretrained else "none"
+    )
+
+
 def build_timm_encoder(name: str, weights: str) -> TimmEncoder:
     """Build the timm model `name` as an encoder.
 

@@ -76,8 +76,36 @@ class UNetDecoder(nn.Module):
         return x
 
 
+def default_decoder_channels(channels: Sequence[int], reductions: Sequence[int]) -> tuple[int, ...]:
+    """Choose the decoder's widths, deepest first, from the encoder's features (finest first).
+
+    An encoder with a feature at full resolution is mirrored. Otherwise the widths halve at each stage, from the
+    deepest feature's width but at most 256, 128, 64, 32, 16 for stages that end at 1/16, 1/8, 1/4, 1/2, 1/1 (for most
+    encoders those of segmentation_models_pytorch). They are rounded up to multiples of 16, which is what the CPU's
+    convolutions are fast at. With EfficientNet-Lite0 at 96 px, half of these widths take 0.7 of the time; they cost
+    0.02 IoU on a small data set at a learning rate of 1e-3, and nothing that one seed could show at 3e-3.
+    """
+    num_stages = reductions[-1].bit_length() - 1
+    width_at = dict(zip(reductions, channels, strict=True))
+    if all(2**level in width_at for level in range(num_stages)):
+        return tuple(width_at[2**level] for level in reversed(range(num_stages)))
+    widths: list[int] = []
+    for stage in range(num_stages):
+        halved = channels[-1] >> stage
+        widest = 16 * 2 ** (num_stages - 1 - stage)
+        widths.append(min(widest, max(16, -(-halved // 16) * 16)))
+    return tuple(widths)
+
+
 class SegmentationModel(nn.Module):
-    """A U-Net from bytes to logits: normalisation, encoder, decoder, dropout and head.
+    """A model from bytes to logits: normalisation, encoder, decoder, dropout and head.
+
+    Args:
+        encoder: Gives features, finest first.
+        decoder: From these to `(N, width, H, W)` at full resolution.
+        width: Channels that the decoder ends with.
+        dropout: Chance of a channel to be dropped before the head, in [0, 1).
+        num_classes: Channels of the logits.
 
     The buffers `mean` and `std` `(1, 3, 1, 1)`, in units of 0..1, are part of the state dict, so that weights
     never travel without their normalisation.
@@ -89,18 +117,17 @@ class SegmentationModel(nn.Module):
     def __init__(
         self,
         encoder: PlainEncoder | TimmEncoder,
+        decoder: nn.Module,
         *,
-        decoder_channels: Sequence[int],
-        block: BlockFactory,
-        has_attention: bool,
+        width: int,
         dropout: float,
         num_classes: int,
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.decoder = UNetDecoder(encoder.channels, encoder.reductions, decoder_channels, block, has_attention)
+        self.decoder = decoder
         self.dropout = nn.Dropout2d(dropout)
-        self.segmentation_head = nn.Conv2d(decoder_channels[-1], num_classes, kernel_size=1)
+        self.segmentation_head = nn.Conv2d(width, num_classes, kernel_size=1)
         nn.init.kaiming_normal_(self.segmentation_head.weight, nonlinearity="linear")
         nn.init.zeros_(self.segmentation_head.bias)  # type: ignore[arg-type]
         self.register_buffer("mean", torch.tensor(encoder.mean, dtype=torch.float32).view(1, 3, 1, 1))

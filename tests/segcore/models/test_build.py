@@ -8,7 +8,9 @@ from safetensors.torch import load_file, save_file
 from segcore.config import ModelConfig
 from segcore.errors import ConfigError
 from segcore.models.blocks import AttentionGate, ResidualBlock
-from segcore.models.build import MODELS, build_model, default_decoder_channels
+from segcore.models.build import build_model
+from segcore.models.unet import default_decoder_channels
+from segcore.registries import ARCHITECTURES
 
 ENCODERS = ("none", "timm:resnet18", "timm:tf_efficientnet_lite0", "timm:mobilenetv3_small_050")
 SMALL = {"base_channels": 4, "depth": 3}
@@ -42,14 +44,14 @@ def _images(*shape, seed=0):
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
-QUICK = [*((arch, "none") for arch in MODELS), ("attention_unet", "timm:mobilenetv3_small_050")]
+QUICK = [*((arch, "none") for arch in ARCHITECTURES.names), ("attention_unet", "timm:mobilenetv3_small_050")]
 
 
 @pytest.fixture(
     scope="module",
     params=[
         pytest.param(case, id=" ".join(case), marks=() if case in QUICK else pytest.mark.slow)
-        for case in itertools.product(MODELS, ENCODERS)
+        for case in itertools.product(ARCHITECTURES.names, ENCODERS)
     ],
 )
 def case(request):
