@@ -277,6 +277,7 @@ def test_what_is_logged_reaches_the_runs_log() -> None:
     """The file and the screen listen to `segsearch` alone; the root is asked only for what libraries log."""
     found = {module: names for module in MODULES if (names := loggers_of(module))}
     assert len(found) > 10
+    assert found.pop("segcore.silence") == ["name"], "it lowers the voice of libraries and logs nothing itself"
     wrong = {module: name for module, names in found.items() for name in names if name not in ("'segsearch'", "")}
     assert wrong == {}
     assert {module for module, names in found.items() if "" in names} <= {"search.cli.group", "search.tune.ray_watch"}

@@ -1,6 +1,7 @@
 """What is checked before anything is trained: export targets, images and masks, models, the space."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -14,6 +15,7 @@ from search.space.parse import apply, parse_space
 from search.space.proof import require_effects
 from search.stages.exporting import require_targets
 from search.terminal import counting_bar
+from segcore.config import TrainConfig
 from segcore.data.pairs.discovery import discover
 from segcore.data.pairs.leaks import leak_warnings
 from segcore.data.pairs.samples import DatasetIndex
@@ -36,22 +38,31 @@ def check(config: SearchConfig, console: Console) -> tuple[DatasetIndex, Path]:
     config = absolute_paths(config)
     require_targets(config)
     try:
-        index, cache_path = prepare_data(config, console)
+        index = discover(config.data)
     except NoDataError as error:
         hint = "Point elsewhere with --set data.root=FOLDER, or try without data: --set data.root=synthetic"
         raise NoDataError(f"{error}\n  {hint}") from error
     require_models(config)
     prove_space(config)
-    return index, cache_path
+    return index, decode_data(index, config, console)
 
 
 def prepare_data(config: SearchConfig, console: Console) -> tuple[DatasetIndex, Path]:
-    """Finds and checks the images and masks, and decodes them into the cache once.
+    """Finds the images and masks, and `decode_data`.
 
     Raises:
         DataError: With everything that is wrong with the data.
     """
     index = discover(config.data)
+    return index, decode_data(index, config, console)
+
+
+def decode_data(index: DatasetIndex, config: SearchConfig, console: Console) -> Path:
+    """Checks the images and masks, and decodes them once, into the cache whose path it returns.
+
+    Raises:
+        DataError: With everything that is wrong with the data.
+    """
     with counting_bar(console, "decoding images") as advance:
         cache_path = build_cache(index, config.data, advance)
     with open_cache(cache_path) as cache:
@@ -60,11 +71,23 @@ def prepare_data(config: SearchConfig, console: Console) -> tuple[DatasetIndex, 
     counts = ", ".join(f"{count} {split}" for split, count in index.counts().items() if count)
     height, width = config.data.image_hw
     log.info("data: %s images (layout %s) at %dx%d px from %s", counts, index.layout, width, height, index.root)
-    return index, cache_path
+    return cache_path
 
 
 def require_models(config: SearchConfig) -> None:
-    """Builds each encoder that the search may choose once, so that a wrong name or missing weights show now.
+    """`require_encoders` of all that the search may choose.
+
+    Raises:
+        ConfigError: With the key at fault.
+    """
+    base = config.train_config()
+    space = parse_space(config.space, base)
+    points = (flat for flat in uniform_points(space, SPACE_SAMPLES) if space.forbidden(flat) is None)
+    require_encoders([base, *(apply(base, flat) for flat in points)])
+
+
+def require_encoders(candidates: Iterable[TrainConfig]) -> None:
+    """Builds each encoder once, so that a wrong name or missing weights show now, before any image is decoded.
 
     Weights from timm's hub are thereby downloaded once, before trials would all ask for them.
 
@@ -73,10 +96,6 @@ def require_models(config: SearchConfig) -> None:
     """
     from segcore.models.build import build_model
 
-    base = config.train_config()
-    space = parse_space(config.space, base)
-    points = (flat for flat in uniform_points(space, SPACE_SAMPLES) if space.forbidden(flat) is None)
-    candidates = [base, *(apply(base, flat) for flat in points)]
     seen = set()
     for model in (candidate.model for candidate in candidates):
         key = (model.encoder, model.encoder_weights, model.decoder_channels, model.depth)

@@ -27,7 +27,7 @@ from search.runs.paths import RunPaths, read_json, write_json
 from search.runs.reading import Run
 from search.runs.tables import best_trial, read_table
 from search.space.parse import parse_space
-from search.stages.checking import same_data
+from search.stages.checking import require_encoders, same_data
 from search.stages.confirming import other_seeds, read_confirmation, with_seed
 from search.study.importance import importances
 from search.study.observations import PARAMS_ATTR
@@ -71,6 +71,7 @@ def explain(
     trials = read_table(paths.trials) if paths.trials.exists() else []
     winner = winner_of(config, paths, trials)
     plan = _plan(config, paths, trials, winner, begin)
+    require_encoders(plan.cells.values())
     again = _same_command(paths, num_seeds, begin)
     index, cache_path = same_data(config, paths, console)
     seeds = other_seeds(config, num_seeds or (config.search.confirm or ConfirmConfig()).seeds)

@@ -106,8 +106,8 @@ def resume(paths: RunPaths, console: Console) -> Outcome:
         log.info("%s is done already; nothing to resume", paths.name)
         return Outcome(EXIT_DONE, paths)
     config = stored_config(paths)
-    index, cache_path = same_data(config, paths, console)
     require_models(config)
+    index, cache_path = same_data(config, paths, console)
     go_on = _search_and_seal if record["kind"] == "search" else _train_and_seal
     return go_on(config, paths, index, cache_path, console)
 
@@ -127,9 +127,9 @@ def extend(paths: RunPaths, num_more: int, overrides: Sequence[str], console: Co
     """
     extension = plan_extension(paths, num_more, overrides)
     require_targets(extension.config)
-    index, cache_path = same_data(extension.config, paths, console)
     require_models(extension.config)
     prove_space(extension.config)
+    index, cache_path = same_data(extension.config, paths, console)
     begin_extension(paths, extension)
     return _search_and_seal(extension.config, paths, index, cache_path, console)
 

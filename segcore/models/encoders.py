@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segcore.errors import ConfigError, SegsearchError
+from segcore.errors import ConfigError
 from segcore.models.blocks import BlockFactory, initialize
+from segcore.models.hub import hub_file
 
 TIMM_PREFIX = "timm:"
 
@@ -108,7 +109,7 @@ def build_timm_encoder(name: str, weights: str) -> TimmEncoder:
     Raises:
         ConfigError: The name is unknown, the model has no usable feature maps, or the file is missing,
             is not a safetensors file, or does not hold this model's tensors.
-        SegsearchError: `imagenet` weights could not be downloaded.
+        HubError: `imagenet` weights are neither on this machine nor to be had from the hub.
     """
     import timm
 
@@ -219,7 +220,7 @@ def _create_with_hub_weights(name: str, built: Any) -> Any:
     """Return the backbone with the weights of timm's hub."""
     import timm
 
-    overlay = {"file": _hub_file(name)}
+    overlay = {"file": hub_file(name, timm.get_pretrained_cfg(name).hf_hub_id)}
     reason = "its weights do not fit"
     for options in _SIZE_OPTIONS:
         try:
@@ -233,30 +234,9 @@ def _create_with_hub_weights(name: str, built: Any) -> Any:
             continue
         if [p.shape for p in backbone.parameters()] == [p.shape for p in built.parameters()]:
             return backbone
-    raise SegsearchError(_no_hub_weights_message(name, reason))
-
-
-def _hub_file(name: str) -> str:
-    """Fetch the model's .safetensors from timm's hub once; later calls need no network. Never a pickle."""
-    import timm
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-
-    repo, _, revision = (timm.get_pretrained_cfg(name).hf_hub_id or "").partition("@")
-    if not repo:
-        raise SegsearchError(_no_hub_weights_message(name, "it has none there"))
-    cached = try_to_load_from_cache(repo, "model.safetensors", revision=revision or None)
-    if isinstance(cached, str):
-        return cached
-    try:
-        return hf_hub_download(repo, "model.safetensors", revision=revision or None)
-    except Exception as error:  # the hub's client raises OSError, ValueError and several HTTP types
-        raise SegsearchError(_no_hub_weights_message(name, _first_line(error))) from error
-
-
-def _no_hub_weights_message(name: str, reason: str) -> str:
-    return (
-        f"model.encoder_weights: no pretrained weights of timm:{name} from timm's hub: {reason.rstrip('.')}; "
-        "check the network, or set the path of a .safetensors file, or 'none'"
+    raise ConfigError(
+        f"model.encoder_weights: what timm's hub has for timm:{name} is of no use: {reason.rstrip('.')}; "
+        "set the path of a .safetensors file, or 'none'"
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from segcore.errors import ConfigError, SegsearchError
+from segcore.errors import ConfigError
 from segcore.models.blocks import ConvBlock
 from segcore.models.encoders import PlainEncoder, build_timm_encoder
 
@@ -202,7 +202,5 @@ def test_hub_weights_arrive_and_are_used_again_without_the_hub(hub):
 
 
 def test_a_hub_without_the_weights_is_one_clear_error(hub):
-    with pytest.raises(
-        SegsearchError, match=r"model\.encoder_weights: no pretrained weights of timm:mobilenetv3_small"
-    ):
+    with pytest.raises(ConfigError, match=r"model\.encoder_weights: no pretrained weights of timm:mobilenetv3_small"):
         build_timm_encoder(SMALL, "imagenet")
