@@ -7,23 +7,13 @@ from html import escape
 
 from search.report.jsonable import known
 from search.report.markup import duration, facts_list
+from search.report.quoted_score import Score, quoted_score
 from search.report.section import Section, Subject
 from search.runs.reading import Run
 from search.runs.records import StoppedBy
-from search.show.quoting import CROSS_FITTED, optimism_text, quote, training_text
+from search.show.quoting import quote, training_text
 from search.show.run import score_rows
 from segcore.sealed.card import Optimism
-
-
-@dataclass(frozen=True)
-class Score:
-    """A score of the sealed model on one split, and what was chosen on its images."""
-
-    iou: float
-    iou_interval: list[float]
-    dice: float
-    num_images: int
-    chose: list[str]
 
 
 @dataclass(frozen=True)
@@ -147,51 +137,15 @@ def render(head: Headline, subject: Subject) -> str:
     parts = [f"<h1>{escape(head.name)}</h1>", f'<p class="soft">{kind}, begun {begun}, status: {status}</p>']
     if head.error:
         parts.append(f'<p class="bad">{escape(head.error)}</p>')
-    parts.append(quoted_score(head))
-    if head.quoted is None and subject.best:
+    if head.quoted is not None:
+        parts.append(quoted_score(head.quoted, head.scores, head.optimism))
+    elif subject.best:
         number, value = subject.best
         parts.append(
             f"<p>Nothing is sealed yet. The best trial so far is {number}, with "
             f"{escape(head.metric)} {value:.4f} on val.</p>"
         )
     return "".join([*parts, facts_list(_facts(head))])
-
-
-def quoted_score(head: Headline) -> str:
-    """The score to quote, the others beside it, what chose what, and how much val's own score flatters."""
-    if head.quoted is None:
-        return ""
-    score = head.scores[head.quoted]
-    low, high = score.iou_interval
-    others = [
-        f'<div class="plain"><b>{other.iou:.4f}</b><small>on {other.num_images} {escape(name)} images, '
-        f"which chose {escape(', '.join(other.chose) or 'nothing')}</small></div>"
-        for name, other in head.scores.items()
-        if name != head.quoted
-    ]
-    split = "val" if head.quoted == CROSS_FITTED else head.quoted
-    optimism = f"<p>{escape(optimism_text(head.optimism.tree()))}.</p>" if head.optimism else ""
-    return (
-        f'<div class="score"><div><b>{score.iou:.4f}</b><small>IoU, mean per image, on {score.num_images} '
-        f'{split} images</small></div><div class="plain"><b>{low:.4f} - {high:.4f}</b>'
-        f'<small>95% interval</small></div><div class="plain"><b>{score.dice:.4f}</b><small>Dice</small></div>'
-        f"{''.join(others)}</div><p>{_how_honest(head.quoted, score.chose)}</p>{optimism}"
-    )
-
-
-def _how_honest(name: str, chose: list[str]) -> str:
-    if not chose:
-        return f"These {name} images chose nothing: not the weights, the epoch, the threshold or the winner."
-    what = escape(", ".join(chose))
-    if name == CROSS_FITTED:
-        return (
-            "There is no test split. The threshold was chosen on one half of the val images and scored on the other, "
-            f"both ways, so it does not flatter this score. What does: the same images also chose: {what}."
-        )
-    return (
-        f"The {name} images also chose: {what}. So the score flatters; "
-        "a test split would give one to quote without this caveat."
-    )
 
 
 def _facts(head: Headline) -> Iterator[tuple[str, str]]:

@@ -3,7 +3,7 @@ from report_runs import card, full_card, row, run_with, score, subject
 from rerun_records import by_loss, tie
 
 from search.report.jsonable import as_json
-from search.report.sections.headline import Threshold, headline, quoted_score, render
+from search.report.sections.headline import Threshold, headline, render
 
 
 def test_the_score_to_quote_is_the_one_that_chose_nothing() -> None:
@@ -54,11 +54,12 @@ def test_the_cross_fitted_score_is_quoted_with_what_it_does_not_undo() -> None:
     head = headline(run_with(card=full_card()))
     assert head.quoted == "val, cross-fitted"
     assert head.scores["val, cross-fitted"].chose == ["epoch"]
-    page = quoted_score(head)
+    page = render(head, subject())
     assert "<b>0.4000</b>" in page
     assert "the same images also chose: epoch." in page
     assert "+0.0500 against the cross-fitted score (95% interval +0.0100 to +0.0900)" in page
-    assert quoted_score(headline(run_with())) == ""
+    assert 'class="score"' in page
+    assert 'class="score"' not in render(headline(run_with()), subject())
 
 
 def test_while_nothing_is_sealed_the_best_trial_so_far_is_named() -> None:
