@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from segcore.component import Option, with_options
-from segcore.registries import ARCHITECTURES, LOSSES, OPTIMIZERS, SCHEDULES
+from segcore.registries import ARCHITECTURES, LAYOUTS, LOSSES, OPTIMIZERS, SCHEDULES
 
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
@@ -23,12 +23,16 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
 
+_LOOKS = [layout.build.short for layout in LAYOUTS]
+
 if TYPE_CHECKING:  # a type checker takes no names that are found at run time
     _ArchitectureName = str
+    _LayoutName = str
     _OptimizerName = str
     _ScheduleName = str
 else:
     _ArchitectureName = ARCHITECTURES.literal
+    _LayoutName = Literal[("auto", *LAYOUTS.names)]
     _OptimizerName = OPTIMIZERS.literal
     _ScheduleName = SCHEDULES.literal
 
@@ -37,6 +41,14 @@ class _OptimizerChoice(Section):
     name: _OptimizerName = "adamw"
     lr: Annotated[float, Field(gt=0.0)] = Field(1e-3, description="Peak learning rate of decoder and head.")
     weight_decay: NonNegativeFloat = Field(0.01, description="Not applied to norms and biases.")
+
+
+class _LayoutChoice(Section):
+    root: str = Field("data", min_length=1, description="A folder, a .csv of pairs, or `synthetic`.")
+    layout: _LayoutName = Field(
+        "auto",
+        description=f"How images and masks are paired: {', '.join(_LOOKS[:-1])}, or {_LOOKS[-1]}.",
+    )
 
 
 class _ModelChoice(Section):
@@ -52,6 +64,9 @@ if TYPE_CHECKING:
     class _LossOptions(BaseModel):
         def __getattr__(self, name: str) -> Any: ...
 
+    class _LayoutOptions(_LayoutChoice):
+        def __getattr__(self, name: str) -> Any: ...
+
     class _ModelOptions(_ModelChoice):
         def __getattr__(self, name: str) -> Any: ...
 
@@ -64,6 +79,7 @@ if TYPE_CHECKING:
 else:  # what the components declare
     _weights = (Option(term.name, float, term.build.default_weight, ge=0.0) for term in LOSSES)
     _LossOptions = LOSSES.section(with_options(Section, _weights))
+    _LayoutOptions = LAYOUTS.section(_LayoutChoice)
     _ModelOptions = ARCHITECTURES.section(_ModelChoice, says_readers=True)
     _OptimizerOptions = OPTIMIZERS.section(_OptimizerChoice, says_readers=True)
     _ScheduleOptions = SCHEDULES.section(_ScheduleChoice, says_readers=True)
@@ -76,16 +92,9 @@ class SyntheticConfig(Section):
     noise: UnitFloat = Field(0.25, description="Texture noise added to image and background, share of full scale.")
 
 
-class DataConfig(Section):
+class DataConfig(_LayoutOptions):
     """Where images and masks lie, how they are paired, sized and split."""
 
-    root: str = Field("data", min_length=1, description="A folder, a .csv of pairs, or `synthetic`.")
-    layout: Literal["auto", "split_folders", "flat", "suffix", "csv"] = Field(
-        "auto",
-        description="How images and masks are paired: {train,val,test}/images + gt, images/ + masks/, "
-        "x.jpg + x_mask.png, or a CSV.",
-    )
-    mask_suffix: str = Field("_mask", min_length=1, description="For layout `suffix`: what a mask's stem ends with.")
     image_size: ImageSide | tuple[ImageSide, ImageSide] = Field(
         256, description="Side in pixels, or [height, width], that every image is resized to."
     )

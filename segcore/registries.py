@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segcore.component import Registry
@@ -117,9 +118,29 @@ class Architecture:
     want: Callable[..., Mapping[str, object]]
 
 
+@dataclass(frozen=True)
+class Layout:
+    """A way in which images and masks lie on disk.
+
+    Attributes:
+        short: What it looks like, in a few words, for the config's help.
+        form: What was looked for, for the message that nothing was found; `{option}` stands for an option's value.
+        detect: From `data.root`, an existing folder (or a file, with `file_of`), and its options to whether it lies so.
+        pair: From the root, the `Problems` that it adds to and its options to the pairs.
+        file_of: From `data.root` to the file that is read, for a layout that is one; None for folders.
+    """
+
+    short: str
+    form: str
+    detect: Callable[..., bool]
+    pair: Callable[..., list[Any]]
+    file_of: Callable[[Path], Path] | None = None
+
+
 LOSSES: Registry[LossTerm] = Registry.of_package("loss", "loss", "segcore.losses.terms")
 OPTIMIZERS: Registry[OptimizerRule] = Registry.of_package("optimizer", "optimizer.name", "segcore.training.optimizers")
 ARCHITECTURES: Registry[Architecture] = Registry.of_package(
     "architecture", "model.arch", "segcore.models.architectures"
 )
+LAYOUTS: Registry[Layout] = Registry.of_package("data layout", "data.layout", "segcore.data.pairs.layouts")
 SCHEDULES: Registry[ScheduleShape] = Registry.of_package("schedule", "lr_scheduler.name", "segcore.training.schedules")

@@ -15,8 +15,7 @@ from search.cli.group import (
     say,
 )
 from search.terminal import counting_bar, transfer_bars
-
-LAYOUTS = ["auto", "split_folders", "flat", "suffix", "csv"]
+from segcore.registries import LAYOUTS
 
 
 @click.command(cls=Command)
@@ -25,7 +24,9 @@ LAYOUTS = ["auto", "split_folders", "flat", "suffix", "csv"]
 @click.option(
     "--split", type=click.Choice(["train", "val", "test", "all"]), help="Default: test if there is one, else val."
 )
-@click.option("--layout", type=click.Choice(LAYOUTS), default="auto", show_default=True, help="As data.layout.")
+@click.option(
+    "--layout", type=click.Choice(["auto", *LAYOUTS.names]), default="auto", show_default=True, help="As data.layout."
+)
 @RESULTS
 @JSON
 def evaluate(model: str, data: str, split: str | None, layout: str, results: Path, as_json: bool) -> None:

@@ -15,9 +15,10 @@ from search.config.choices import TARGETS
 from search.config.problems import rule_of, schema_of
 from search.space.domains import plain
 from segcore.component import Component, Registry
-from segcore.registries import ARCHITECTURES, LOSSES, OPTIMIZERS, SCHEDULES
+from segcore.registries import ARCHITECTURES, LAYOUTS, LOSSES, OPTIMIZERS, SCHEDULES
 
 KINDS: Mapping[str, Registry[Any]] = {
+    "Data layouts": LAYOUTS,
     "Losses": LOSSES,
     "Optimizers": OPTIMIZERS,
     "Learning-rate schedules": SCHEDULES,

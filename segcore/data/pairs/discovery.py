@@ -6,26 +6,16 @@ from pathlib import Path
 
 from segcore.config import DataConfig
 from segcore.data.pairs.checks import Problems
-from segcore.data.pairs.csv_pairs import pair_csv
-from segcore.data.pairs.layouts import (
-    PAIRERS,
-    find_image_and_mask_folders,
-    find_split_folders,
-    list_images,
-    normalise,
-)
+from segcore.data.pairs.listing import normalise
 from segcore.data.pairs.samples import (
     SPLITS,
     DatasetIndex,
     Pair,
     Sample,
-    Split,
 )
 from segcore.data.pairs.splits import assign_groups, assign_splits
-from segcore.data.pixels.decode import IMAGE_SUFFIXES
 from segcore.errors import DataError, NoDataError
-
-__all__ = ["IMAGE_SUFFIXES", "SPLITS", "DatasetIndex", "Sample", "Split", "discover"]
+from segcore.registries import LAYOUTS
 
 SYNTHETIC_ROOT = "synthetic"
 _MAX_FILES_COUNTED = 20_000  # for the message about a folder that holds something else
@@ -78,15 +68,14 @@ def discover(config: DataConfig, *, carve: bool = True) -> DatasetIndex:
 
 
 def _pair_files(config: DataConfig, problems: Problems) -> tuple[Path, str, list[Pair]]:
-    """The folder or CSV that was read, its layout, and its pairs."""
+    """The folder or file that was read, its layout, and its pairs."""
     root = _root_of(config)
-    layout = _detect(root, config) if config.layout == "auto" else config.layout
-    if layout == "csv":
-        root = root if root.is_file() else _only_csv(root)
-        return root, layout, pair_csv(root, problems)
-    if root.is_file():
-        raise DataError(f"data.layout is {layout!r}, which needs a folder, but data.root is the file {root}")
-    return root, layout, PAIRERS[layout](root, config.mask_suffix, problems)
+    layout = LAYOUTS[_detect(root, config) if config.layout == "auto" else config.layout]
+    if layout.build.file_of is not None:
+        root = layout.build.file_of(root)
+    elif root.is_file():
+        raise DataError(f"data.layout is {layout.name!r}, which needs a folder, but data.root is the file {root}")
+    return root, layout.name, layout.build.pair(root, problems, **layout.arguments(config))
 
 
 def _as_they_are(pairs: list[Pair]) -> list[Sample]:
@@ -109,34 +98,13 @@ def _root_of(config: DataConfig) -> Path:
 
 
 def _detect(root: Path, config: DataConfig) -> str:
+    for layout in LAYOUTS:
+        fits = root.is_dir() or layout.build.file_of is not None
+        if fits and layout.build.detect(root, **layout.arguments(config)):
+            return layout.name
     if root.is_file():
-        if root.suffix.lower() in {".csv", ".tsv"}:
-            return "csv"
         raise NoDataError(f"data.root is the file {root}; it must be a folder or a .csv of pairs")
-    if find_split_folders(root):
-        return "split_folders"
-    if find_image_and_mask_folders(root) is not None:
-        return "flat"
-    suffix = normalise(config.mask_suffix)
-    if any(key.endswith(suffix) for key in list_images(root).files):
-        return "suffix"
-    if len(_csv_files(root)) == 1:
-        return "csv"
     raise NoDataError(_nothing_found(root, config, None))
-
-
-def _csv_files(root: Path) -> list[Path]:
-    return sorted(p for p in root.iterdir() if p.suffix.lower() in {".csv", ".tsv"} and not p.name.startswith("."))
-
-
-def _only_csv(root: Path) -> Path:
-    found = _csv_files(root)
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
-        raise DataError(
-            f"data.layout is 'csv', but {root} holds {len(found)} CSV files ({names}); name one as data.root"
-        )
-    return found[0]
 
 
 def _relative(path: Path, base: Path) -> str:
@@ -155,14 +123,9 @@ def _nothing_found(root: Path, config: DataConfig, layout: str | None) -> str:
         more = f" and {len(entries) - 8} more" if len(entries) > 8 else ""
         files = ", ".join(f"{n} {suffix}" for suffix, n in counts.most_common(5)) or "none"
         seen = f"it holds {', '.join(entries[:8])}{more} (files: {files})"
-    forms = {
-        "split_folders": "train/images/[CLASS/]x.jpg + train/gt/[CLASS/]x.png, the same for val and test "
-        "(gt may be named masks or labels)",
-        "flat": "images/[CLASS/]x.jpg + masks/[CLASS/]x.png",
-        "suffix": f"x.jpg + x{config.mask_suffix}.png side by side (data.mask_suffix)",
-        "csv": "one .csv with the columns image, mask and, if wanted, split, class, group",
-    }
-    looked_for = forms if layout is None else {layout: forms[layout]}
+    looked_for = LAYOUTS if layout is None else [LAYOUTS[layout]]
     lines = [f"no images with masks found at data.root = {config.root!r}", f"  looked in: {root}; {seen}"]
-    lines += [f"  looked for layout {name}: {form}" for name, form in looked_for.items()]
+    for each in looked_for:
+        form = each.build.form.format(**each.arguments(config))
+        lines.append(f"  looked for layout {each.name}: {form}")
     return "\n".join(lines)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from segcore.config import DataConfig
 from segcore.data.pairs.discovery import discover
-from segcore.data.pairs.layouts import list_images
+from segcore.data.pairs.listing import list_images
 from segcore.data.pairs.samples import DatasetIndex
 
 

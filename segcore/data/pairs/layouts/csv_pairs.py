@@ -1,17 +1,49 @@
-"""Read a CSV of pairs: columns `image` and `mask`, and if wanted `split`, `class` and `group`."""
+"""Layout `csv`, a table of pairs: columns `image` and `mask`, and if wanted `split`, `class` and `group`."""
 
 import csv
 import io
 import unicodedata
 from pathlib import Path, PurePosixPath
 
+from segcore.component import Component
 from segcore.data.pairs.checks import Problems
-from segcore.data.pairs.layouts import SPLIT_NAMES, normalise
+from segcore.data.pairs.listing import normalise
+from segcore.data.pairs.pairing import SPLIT_NAMES
 from segcore.data.pairs.samples import Pair, Split
 from segcore.errors import DataError
+from segcore.registries import Layout
 
 REQUIRED_COLUMNS = ("image", "mask")
 OPTIONAL_COLUMNS = ("split", "class", "group")
+
+
+_SUFFIXES = frozenset({".csv", ".tsv"})
+
+
+def is_csv(root: Path) -> bool:
+    """Whether `root` is a CSV, or a folder that holds one and no other."""
+    return root.suffix.lower() in _SUFFIXES if root.is_file() else len(_csv_files(root)) == 1
+
+
+def find_csv(root: Path) -> Path:
+    """The file itself, or the one CSV of a folder.
+
+    Raises:
+        DataError: The folder holds none, or several.
+    """
+    if root.is_file():
+        return root
+    found = _csv_files(root)
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise DataError(
+            f"data.layout is 'csv', but {root} holds {len(found)} CSV files ({names}); name one as data.root"
+        )
+    return found[0]
+
+
+def _csv_files(root: Path) -> list[Path]:
+    return sorted(p for p in root.iterdir() if p.suffix.lower() in _SUFFIXES and not p.name.startswith("."))
 
 
 def pair_csv(path: Path, problems: Problems) -> list[Pair]:
@@ -80,3 +112,17 @@ def _find(folder: Path, name: str) -> Path | None:
             if (folder / spelling).is_file():
                 return folder / spelling
     return None
+
+
+COMPONENT = Component(
+    "csv",
+    "a `.csv` with the columns `image`, `mask`, and if you like `split`, `class`, `group`",
+    Layout(
+        short="a CSV",
+        form="one .csv with the columns image, mask and, if wanted, split, class, group",
+        detect=is_csv,
+        pair=pair_csv,
+        file_of=find_csv,
+    ),
+    order=40,
+)

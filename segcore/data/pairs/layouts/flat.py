@@ -1,0 +1,32 @@
+"""Layout `flat`: a folder of images beside a folder of masks."""
+
+from pathlib import Path
+
+from segcore.component import Component
+from segcore.data.pairs.checks import Problems
+from segcore.data.pairs.layouts.options import MASK_SUFFIX
+from segcore.data.pairs.pairing import find_image_and_mask_folders, pair_two_folders, splits_from_first_folder
+from segcore.data.pairs.samples import Pair
+from segcore.registries import Layout
+
+
+def pair_flat(root: Path, problems: Problems, *, mask_suffix: str) -> list[Pair]:
+    """Pair `images/[class/]x` with `masks/[class/]x`; first folders that are all split names give the splits."""
+    folders = find_image_and_mask_folders(root)
+    if folders is None:
+        return []
+    return splits_from_first_folder(pair_two_folders(*folders, mask_suffix, None, root, problems))
+
+
+COMPONENT = Component(
+    "flat",
+    "`images/NAME.jpg` + `masks/NAME.png`",
+    Layout(
+        short="images/ + masks/",
+        form="images/[CLASS/]x.jpg + masks/[CLASS/]x.png",
+        detect=lambda root, **_: find_image_and_mask_folders(root) is not None,
+        pair=pair_flat,
+    ),
+    options=(MASK_SUFFIX,),
+    order=20,
+)
