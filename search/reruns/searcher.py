@@ -1,16 +1,17 @@
 """Gives Ray Tune a list of trainings, one after the other, with the retries that trials of a search get."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ray.tune.search import Searcher
 
 from search.runs.journal import INTERRUPTED, RETRIED_ALONE
-from search.tune.retries import Retries
+from search.tune.retries import Retries, WholeGpu
 from segcore.config import TrainConfig
 from segcore.objective import Objective
+from segcore.spec import TrialReport, TrialSpec
 
 
 @dataclass
@@ -38,21 +39,21 @@ class RerunSearcher(Searcher):  # type: ignore[misc]
         spec_of: Makes a training's spec for the trainable from its number and its config.
         objective: What trainings are compared by.
         alone: Numbers of those that ran out of memory beside others.
-        share: What one that runs alone gets; see `Retries`.
+        whole_gpu: What one that runs alone gets; see `Retries`.
     """
 
     def __init__(
         self,
         reruns: Sequence[Rerun],
-        spec_of: Callable[[int, TrainConfig], dict[str, Any]],
+        spec_of: Callable[[int, TrainConfig], TrialSpec],
         objective: Objective,
         *,
         alone: frozenset[int] = frozenset(),
-        share: Mapping[str, Any] | None = None,
+        whole_gpu: WholeGpu | None = None,
     ) -> None:
         super().__init__(metric=objective.metric, mode=objective.mode)
         self._spec_of = spec_of
-        self._queue: Retries[Rerun] = Retries(reruns, alone, share)
+        self._queue: Retries[Rerun] = Retries(reruns, alone, whole_gpu)
         self._live: dict[str, Rerun] = {}
         self._max_concurrent: float = len(reruns)
 
@@ -79,11 +80,14 @@ class RerunSearcher(Searcher):  # type: ignore[misc]
             return None if self._live else str(Searcher.FINISHED)
         self._queue.begin(rerun)
         self._live[trial_id] = rerun
-        return {**self._spec_of(rerun.number, rerun.train), "label": rerun.label, **self._queue.spec(rerun.number)}
+        spec = replace(self._spec_of(rerun.number, rerun.train), label=rerun.label)
+        return self._queue.told(spec).to_ray()
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Notes how far a training has come."""
-        self._live[trial_id].intermediate_values[int(result["epoch"])] = float(result[self.metric])
+        report = TrialReport.from_ray(result)
+        if report is not None:
+            self._live[trial_id].intermediate_values[report.epoch] = float(report.metrics[self.metric])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A training left its worker; of an error, `fail` tells what it was."""

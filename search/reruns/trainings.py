@@ -29,7 +29,6 @@ from search.runs.journal import (
 from search.runs.paths import (
     RunPaths,
     read_json,
-    trial_dirname,
     write_json,
 )
 from search.space.parse import parse_space
@@ -40,7 +39,7 @@ from search.tune.packing.share import gpu_share
 from search.tune.progress import ProgressCallback
 from search.tune.ray_watch import memory_kills_end_one_trial
 from search.tune.search import terminate_as_interrupt
-from search.tune.specs import SpecMaker, resources_of
+from search.tune.specs import SpecMaker, attempt_dirname, resources_of
 from segcore.checkpoint.files import delete_checkpoint, drop_state, drop_weights
 from segcore.checkpoint.state import read_images
 from segcore.config import TrainConfig
@@ -51,6 +50,7 @@ from segcore.objective import Objective
 from segcore.scores.image_counts import ImageCounts
 from segcore.scores.scorer import scorer_of
 from segcore.scores.seed_noise import FloatArray
+from segcore.spec import TrialReport, TrialSpec, number_of
 from segcore.trainable import train_trial
 from segcore.training.cost import LATENCY
 
@@ -138,7 +138,7 @@ def run_again(
         measure_latency=objective.second == LATENCY, retry_out_of_memory=config.resources.retry_out_of_memory,
     )  # fmt: skip
     alone = retried_trials(read_events(reruns.events))
-    searcher = RerunSearcher(left, spec_maker, objective, alone=alone, share=spec_maker.alone)
+    searcher = RerunSearcher(left, spec_maker, objective, alone=alone, whole_gpu=spec_maker.alone)
     progress = ProgressCallback(
         console, objective, num_samples=len(wanted), num_epochs=config.train.epochs,
         done=_ended(paths, wanted, left), best=_best(paths, wanted, objective),
@@ -155,7 +155,7 @@ def run_again(
                 max_concurrent_trials=min(resources.max_concurrent, len(left)),
                 reuse_actors=True,
                 trial_name_creator=_name,
-                trial_dirname_creator=_dirname,
+                trial_dirname_creator=attempt_dirname,
             ),
             run_config=tune.RunConfig(
                 name=spec_maker.session,
@@ -273,19 +273,16 @@ def _tracking(config: SearchConfig, paths: RunPaths) -> list[tune.Callback]:
 
 
 def _wandb_config(trial: Trial) -> dict[str, Any]:
-    return {"training": trial.config["label"], **trial.config["train"]}
+    spec = TrialSpec.from_ray(trial.config)
+    return {"training": spec.label, **spec.train.model_dump(mode="json")}
 
 
 def _wandb_id(trial: Trial) -> str:
-    return f"rerun-{int(trial.config['number']):05d}"
+    return f"rerun-{number_of(trial):05d}"
 
 
 def _name(trial: Trial) -> str:
-    return str(trial.config["label"]).replace(", ", "_").replace(" ", "_")
-
-
-def _dirname(trial: Trial) -> str:
-    return trial_dirname(int(trial.config["number"]), int(trial.config["attempt"]))
+    return str(TrialSpec.from_ray(trial.config).label).replace(", ", "_").replace(" ", "_")
 
 
 class _Tidy(tune.Callback):  # type: ignore[misc]
@@ -297,9 +294,10 @@ class _Tidy(tune.Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Its last report has arrived: older checkpoints and what only a resume needs can go."""
-        if not (trial.last_result or {}).get("finished"):
+        last = TrialReport.last_of(trial)
+        if last is None or not last.finished:
             return
-        newest, *older = self._reruns.trial_checkpoints(int(trial.config["number"]))
+        newest, *older = self._reruns.trial_checkpoints(number_of(trial))
         for folder in older:
             delete_checkpoint(folder)
         drop_state(newest)

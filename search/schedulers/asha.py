@@ -8,6 +8,7 @@ import numpy as np
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
 from search.schedulers.setting import Setting
+from segcore.spec import number_of
 
 
 def rungs(grace_period: int, reduction_factor: int, max_epochs: int) -> tuple[int, ...]:
@@ -56,12 +57,12 @@ class ResumableAsha(AsyncHyperBandScheduler):  # type: ignore[misc]
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Starts a trial, or goes on with one that was here before."""
-        number = int(trial.config["number"])
+        number = number_of(trial)
         self._trial_info[number] = self._brackets[self.bracket_of(number)]
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Stops a trial at a rung, or lets it go on."""
-        number = int(trial.config["number"])
+        number = number_of(trial)
         epoch, value = result.get("epoch"), result.get(self._metric)
         if epoch is None or value is None or epoch >= self._max_t or not math.isnan(value):
             return str(super().on_trial_result(tune_controller, SimpleNamespace(trial_id=number), result))

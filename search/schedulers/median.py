@@ -36,9 +36,9 @@ class MedianRule(FIFOScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Stops a trial, or lets it go on; a report that was told before is not judged again."""
         report = self._setting.report_of(trial, result)
-        if report is None or report[1] in self._values.get(report[0], {}):
+        if report is None or report.epoch in self._values.get(report.number, {}):
             return str(TrialScheduler.CONTINUE)
-        number, epoch, value = report
+        number, epoch, value, _ = report
         self._record(number, epoch, value)
         means = [mean for other, mean in self._means.get(epoch, {}).items() if other != number and math.isfinite(mean)]
         if epoch < self._grace_period or len(means) < self._min_samples:

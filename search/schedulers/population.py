@@ -7,6 +7,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from search.schedulers.forks import Population
 from search.schedulers.setting import Setting
+from segcore.spec import TrialReport, number_of
 
 
 class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
@@ -37,19 +38,19 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Starts a member, or goes on with one that was here before."""
-        self._left.discard(int(trial.config["number"]))
+        self._left.discard(number_of(trial))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Stops a member by its last perturbation point, or lets it go on."""
         report = self._setting.report_of(trial, result)
-        point = self._population.point_at(report[1]) if report else None
-        if report is None or point is None or report[1] >= self._setting.max_epochs:
+        point = self._population.point_at(report.epoch) if report else None
+        if report is None or point is None or report.epoch >= self._setting.max_epochs:
             return str(TrialScheduler.CONTINUE)
-        number, epoch, value = report
+        number = report.number
         values = self._values[point]
-        is_new = epoch == point and number not in values
+        is_new = report.epoch == point and number not in values
         if is_new:
-            values[number] = _comparable(value)
+            values[number] = _comparable(report.value)
         if self._population.is_loser(number, values):
             self._leave(number)
             return str(TrialScheduler.STOP)
@@ -59,15 +60,15 @@ class PopulationScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """A finished trial can still be copied; one that was stopped, by whomever, cannot."""
-        number = int(trial.config["number"])
-        if not result.get("finished"):
+        number, last = number_of(trial), TrialReport.from_ray(result)
+        if last is None or not last.finished:
             self._leave(number)
         if self._setting.snapshots:
             self._setting.snapshots.drop_start(number)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """A failed trial is not copied; one that comes again needs what it began with."""
-        self._leave(int(trial.config["number"]))
+        self._leave(number_of(trial))
 
     def _leave(self, number: int) -> None:
         self._left.add(number)

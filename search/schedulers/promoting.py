@@ -24,10 +24,8 @@ class PromotingAsha(FIFOScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Pauses a trial at a rung, or lets it go on."""
         report = self._setting.report_of(trial, result)
-        if report is None or report[1] >= self._setting.max_epochs:
+        if report is None or report.epoch >= self._setting.max_epochs:
             return str(TrialScheduler.CONTINUE)
-        number, epoch, value = report
-        objective = self._setting.objective
-        cost = result.get(objective.second) if objective.second else None
-        goes_on = self._promotions.goes_on(number, epoch, objective.sign * value, cost)
+        value = self._setting.objective.sign * report.value
+        goes_on = self._promotions.goes_on(report.number, report.epoch, value, report.cost)
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)

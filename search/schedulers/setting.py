@@ -2,14 +2,24 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from search.schedulers.forks import Snapshots
 from search.schedulers.rungs import Promotions
 from segcore.objective import Objective
+from segcore.spec import number_of
 
 History = Mapping[int, Mapping[int, float]]
 """Trial number -> epoch -> value of the metric, of trials that ran before."""
+
+
+class Judged(NamedTuple):
+    """What a scheduler reads of a report: larger values are better, and `cost` is the second metric's."""
+
+    number: int
+    epoch: int
+    value: float
+    cost: float | None
 
 
 @dataclass(frozen=True)
@@ -24,9 +34,10 @@ class Setting:
     snapshots: Snapshots | None = None
     promotions: Promotions | None = None
 
-    def report_of(self, trial: Any, result: Mapping[str, Any]) -> tuple[int, int, float] | None:
-        """`(number, epoch, value)` of a report, larger values being better; None when it holds no metric."""
-        objective = self.objective
-        if "epoch" not in result or objective.metric not in result:
+    def report_of(self, trial: Any, result: Mapping[str, Any]) -> Judged | None:
+        """What a report is judged by; None when it holds no metric."""
+        metric, second = self.objective.metric, self.objective.second
+        if "epoch" not in result or metric not in result:
             return None
-        return int(trial.config["number"]), int(result["epoch"]), objective.sign * float(result[objective.metric])
+        value = self.objective.sign * float(result[metric])
+        return Judged(number_of(trial), int(result["epoch"]), value, result.get(second) if second else None)

@@ -23,6 +23,7 @@ from search.tracking.wandb_log import RunLog
 from search.tracking.wandb_run import Destination, Ending, Mode
 from search.tune.failures import describe_failure
 from segcore.objective import Objective
+from segcore.spec import TrialReport, TrialSpec, number_of
 
 log = logging.getLogger("segsearch")
 
@@ -39,15 +40,13 @@ EXIT_CODES = {STATE_COMPLETE: 0, STATE_PRUNED: 0, STATE_FAIL: 1, STATE_INTERRUPT
 
 def trial_config(trial: Trial) -> dict[str, Any]:
     """What the run page shows as config: the trial's number and the whole `TrainConfig`."""
-    spec: Mapping[str, Any] = trial.config
-    config = dict(spec.get("train", spec))
-    return {"trial": spec["number"], **config} if "number" in spec else config
+    spec = TrialSpec.from_ray(trial.config)
+    return {"trial": spec.number, **spec.train.model_dump(mode="json")}
 
 
 def trial_key(trial: Trial) -> str:
-    """What names a trial across sessions: its number, or Ray's id where there is none."""
-    number = trial.config.get("number")
-    return str(trial.trial_id) if number is None else f"{int(number):05d}"
+    """What names a trial across sessions: its number."""
+    return f"{number_of(trial):05d}"
 
 
 def never_raises(hook: Callable[P, None]) -> Callable[P, None]:
@@ -126,15 +125,15 @@ class WandbCallback(Callback):  # type: ignore[misc]
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """Logs one epoch."""
-        if self._log is None:
+        report = TrialReport.from_ray(result)
+        if self._log is None or report is None:
             return
         key = self._key(trial)
-        row = metrics_of(result)
-        step = int(result.get("epoch", result.get("training_iteration", 0)))
-        self._log.row(key, step, row)
+        row = metrics_of(report.metrics)
+        self._log.row(key, report.epoch, row)
         value = self._objective.sign * row.get(self._objective.metric, math.nan)
         if value > self._best.get(key, (-math.inf, {}))[0]:
-            self._best[key] = value, {"epoch": step, **row}
+            self._best[key] = value, {"epoch": report.epoch, **row}
 
     @never_raises
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -142,12 +141,12 @@ class WandbCallback(Callback):  # type: ignore[misc]
 
         The run of a trial that waits at a rung stays open: it may go on.
         """
-        if (trial.last_result or {}).get("waiting"):
+        last = TrialReport.last_of(trial)
+        if last is not None and last.waiting:
             self._waiting[self._key(trial)] = trial
             del self._open[trial.trial_id]
             return
-        is_finished = bool((trial.last_result or {}).get("finished"))
-        self._end(trial, STATE_COMPLETE if is_finished else STATE_PRUNED)
+        self._end(trial, STATE_COMPLETE if last is not None and last.finished else STATE_PRUNED)
 
     @never_raises
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -193,9 +192,7 @@ class WandbCallback(Callback):  # type: ignore[misc]
         self._log.end(key, Ending(EXIT_CODES[state], summary, self._checkpoint(trial), with_overlays=is_best))
 
     def _checkpoint(self, trial: Trial) -> Path | None:
-        if "number" not in trial.config:
-            return None
-        found = self._checkpoints.trial_checkpoints(int(trial.config["number"]))
+        found = self._checkpoints.trial_checkpoints(number_of(trial))
         return found[0] if found else None
 
     def _summary(self, key: str, state: str) -> dict[str, Any]:

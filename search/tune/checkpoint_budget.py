@@ -22,6 +22,7 @@ from search.study.observations import COST_ATTR
 from search.study.optuna_internals import trial_of
 from segcore.checkpoint.files import delete_checkpoint, drop_state, folder_bytes
 from segcore.objective import Objective
+from segcore.spec import TrialReport, number_of
 
 log = logging.getLogger("segsearch")
 
@@ -97,7 +98,8 @@ class CheckpointBudget(tune.Callback):  # type: ignore[misc]
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """Takes the size of a trial's newest checkpoint from its report."""
-        number, size = int(trial.config["number"]), int(result.get("checkpoint_bytes", 0))
+        number, report = number_of(trial), TrialReport.from_ray(result)
+        size = report.checkpoint_bytes if report else 0
         self._open.add(number)
         if size > self._sizes.get(number, 0):
             self._sizes[number] = size
@@ -105,14 +107,14 @@ class CheckpointBudget(tune.Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial left its worker with a report that has arrived: what is older than its newest checkpoint goes."""
-        number = int(trial.config["number"])
+        number = number_of(trial)
         for older in self._paths.trial_checkpoints(number)[1:]:
             delete_checkpoint(older)
         self._left.add(number)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial failed, or goes on; in that case it may need its last checkpoint but one."""
-        number = int(trial.config["number"])
+        number = number_of(trial)
         for path in self._paths.half_made_checkpoints(number):
             shutil.rmtree(path, ignore_errors=True)
         self._left.add(number)

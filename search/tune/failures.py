@@ -2,11 +2,11 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 from ray.tune.experiment import Trial
 
 from search.runs.journal import INTERRUPTED, OUT_OF_MEMORY, RETRIED_ALONE, WORKER_DIED
+from segcore.spec import TrialReport, TrialSpec
 
 MAX_RETRIES = 3
 """Times that a trial goes on after its worker died without having come any further; then it counts as failed."""
@@ -30,16 +30,24 @@ def describe_failure(trial: Trial) -> tuple[str, str]:
     """
     text = Path(trial.error_file).read_text(errors="replace") if trial.error_file else ""
     kind, message = read_failure(text)
-    if kind == OUT_OF_MEMORY and trial.config.get("may_retry_alone") and _MEMORY_MONITOR not in text:
+    if kind == OUT_OF_MEMORY and _MEMORY_MONITOR not in text and TrialSpec.from_ray(trial.config).may_retry_alone:
         return RETRIED_ALONE, message
-    if kind == WORKER_DIED and next_strikes(trial.config, (trial.last_result or {}).get("epoch", 0)) <= MAX_RETRIES:
-        return INTERRUPTED, message
+    if kind == WORKER_DIED:
+        spec, last = TrialSpec.from_ray(trial.config), TrialReport.last_of(trial)
+        if next_strikes(spec.reached or 0, spec.strikes, last.epoch if last else 0) <= MAX_RETRIES:
+            return INTERRUPTED, message
     return kind, message
 
 
-def next_strikes(spec: dict[str, Any], epoch: int) -> int:
-    """How often in a row a trial's worker has died without a new epoch, after it died again at `epoch`."""
-    return 1 if epoch > spec.get("reached", 0) else int(spec.get("strikes", 0)) + 1
+def next_strikes(reached: int, strikes: int, epoch: int) -> int:
+    """How often in a row a trial's worker has died without a new epoch, after it died again.
+
+    Args:
+        reached: How far the trial had come when this attempt began.
+        strikes: How often in a row its worker had died then.
+        epoch: How far it has come now.
+    """
+    return 1 if epoch > reached else strikes + 1
 
 
 def read_failure(text: str) -> tuple[str, str]:

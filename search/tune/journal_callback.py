@@ -1,6 +1,5 @@
 """The driver-side callback that writes the run's journal, then tells the study; it runs before any other callback."""
 
-import json
 import logging
 import time
 from typing import Any, Protocol
@@ -10,6 +9,7 @@ from ray.tune.experiment import Trial
 
 from search.runs.journal import INTERRUPTED, RETRIED_ALONE, EventLog
 from search.tune.failures import describe_failure
+from segcore.spec import TrialReport, mark_waiting, number_of
 
 log = logging.getLogger("segsearch")
 
@@ -44,28 +44,26 @@ class JournalCallback(Callback):  # type: ignore[misc]
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """Records an epoch: what the trainable reported, without Ray's own bookkeeping; first, what was read back."""
-        if "epoch" not in result:
+        report = TrialReport.from_ray(result)
+        if report is None:
             return
-        metrics = {
-            key: value
-            for key, value in result.items()
-            if ("/" in key and isinstance(value, int | float)) or key in ("lr", "best_epoch", "finished")
-        }
-        if "applied" in result:
-            self._log.applied(int(result["number"]), json.loads(result["applied"]), json.loads(result["machine"]))
-        self._log.epoch(int(result["number"]), int(result["epoch"]), metrics)
-        if result.get("note"):
-            log.info("trial %d: %s", int(result["number"]), result["note"])
+        best = {} if report.best_epoch is None else {"best_epoch": report.best_epoch}
+        if report.applied is not None:
+            self._log.applied(report.number, dict(report.applied), dict(report.machine or {}))
+        self._log.epoch(report.number, report.epoch, {**report.metrics, **best, "finished": report.finished})
+        if report.note:
+            log.info("trial %d: %s", report.number, report.note)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Marks the last result of a trial that only waits at a rung, for the callbacks that come after this one."""
-        if trial.last_result and self._searcher.is_waiting(int(trial.config["number"])):
-            trial.last_result["waiting"] = True
+        if self._searcher.is_waiting(number_of(trial)):
+            mark_waiting(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Records why a trial failed, or that it lost its worker or its share's memory did not do, and it goes on."""
         kind, message = describe_failure(trial)
-        number, epoch = int(trial.config["number"]), int((trial.last_result or {}).get("epoch", 0))
+        last = TrialReport.last_of(trial)
+        number, epoch = number_of(trial), last.epoch if last else 0
         if kind == INTERRUPTED:
             self._log.interrupted(number, epoch, message)
         elif kind == RETRIED_ALONE:

@@ -16,6 +16,7 @@ from rich.text import Text
 from search.runs.journal import GOES_ON, RETRIED_ALONE
 from search.tune.failures import describe_failure
 from segcore.objective import Objective
+from segcore.spec import TrialReport, TrialSpec, number_of
 
 log = logging.getLogger("segsearch")
 
@@ -52,7 +53,7 @@ class ProgressCallback(Callback):  # type: ignore[misc]
         self._counts: Counter[str] = Counter(done or {})
         self._best = best
         self._names = dict(names or {})
-        self._running: dict[int, dict[str, Any]] = {}
+        self._running: dict[int, TrialReport | None] = {}
         self._waiting: set[int] = set()
         self._started = time.monotonic()
         self._shown = 0.0
@@ -82,17 +83,19 @@ class ProgressCallback(Callback):  # type: ignore[misc]
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial got its place, or goes on from the rung at which it waited."""
-        self._waiting.discard(_number(trial))
-        self._running[_number(trial)] = {}
+        self._waiting.discard(number_of(trial))
+        self._running[number_of(trial)] = None
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """A trial reported an epoch."""
-        if "epoch" not in result:
+        report = TrialReport.from_ray(result)
+        if report is None:
             return
-        number, value = _number(trial), float(result[self._metric])
-        self._running[number] = result
+        number, metrics = report.number, report.metrics
+        value = float(metrics[self._metric])
+        self._running[number] = report
         if self._objective.better(value, self._best[0] if self._best else None):
             self._best = (value, number)
             mark = "  best so far"
@@ -101,20 +104,21 @@ class ProgressCallback(Callback):  # type: ignore[misc]
         if self._live is None:
             log.info(
                 "%s epoch %d/%d  %s %.4f  threshold %.3f  train/loss %.4f%s",
-                self._name(number), result["epoch"], self._num_epochs, self._metric, value, result["val/threshold"],
-                result["train/loss"], mark,
+                self._name(number), report.epoch, self._num_epochs, self._metric, value, metrics["val/threshold"],
+                metrics["train/loss"], mark,
             )  # fmt: skip
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial ended, or was stopped at a rung."""
-        result = trial.last_result or {}
-        if result.get("waiting"):
-            self._running.pop(_number(trial), None)
-            self._waiting.add(_number(trial))
+        number, last = number_of(trial), TrialReport.last_of(trial)
+        if last is not None and last.waiting:
+            self._running.pop(number, None)
+            self._waiting.add(number)
             if self._live is None:
-                log.info("%s waits after epoch %d  (%s)", self._name(_number(trial)), result["epoch"], self._summary())
+                log.info("%s waits after epoch %d  (%s)", self._name(number), last.epoch, self._summary())
             return
-        self._end(trial, "complete" if result.get("finished") else "pruned", f"after epoch {result.get('epoch', 0)}")
+        is_whole, epoch = (last.finished, last.epoch) if last else (False, 0)
+        self._end(trial, "complete" if is_whole else "pruned", f"after epoch {epoch}")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial failed, or its worker died or it ran out of its share's memory, and it goes on."""
@@ -122,9 +126,11 @@ class ProgressCallback(Callback):  # type: ignore[misc]
         if kind not in GOES_ON:
             self._end(trial, "failed", f"{kind}: {message}")
             return
-        number, epoch = _number(trial), (self._running.pop(_number(trial), None) or {}).get("epoch", 0)
+        number = number_of(trial)
+        last = self._running.pop(number, None)
+        epoch = last.epoch if last else 0
         if kind == RETRIED_ALONE:
-            share = trial.config["gpu_fraction"]
+            share = TrialSpec.from_ray(trial.config).gpu_fraction
             log.warning(
                 "%s ran out of memory on %g of a GPU after epoch %d and will go on alone on a whole one: %s",
                 self._name(number), share, epoch, message,
@@ -136,11 +142,11 @@ class ProgressCallback(Callback):  # type: ignore[misc]
         return self._names.get(number, f"trial {number}")
 
     def _end(self, trial: Trial, state: str, detail: str) -> None:
-        self._running.pop(_number(trial), None)
+        self._running.pop(number_of(trial), None)
         self._counts[state] += 1
         if self._live is None or state == "failed":
             level = logging.WARNING if state == "failed" else logging.INFO
-            log.log(level, "%s %s %s  (%s)", self._name(_number(trial)), state, detail, self._summary())
+            log.log(level, "%s %s %s  (%s)", self._name(number_of(trial)), state, detail, self._summary())
 
     def _summary(self) -> str:
         ended = sum(self._counts.values())
@@ -153,19 +159,16 @@ class ProgressCallback(Callback):  # type: ignore[misc]
         table = Table(box=None, pad_edge=False)
         for title in ("trial", "epoch", self._metric, "best", "threshold", "train/loss", "images/s"):
             table.add_column(title, justify="right")
-        for number, result in sorted(self._running.items()):
-            if result:
+        for number, report in sorted(self._running.items()):
+            if report is not None:
+                metrics = report.metrics
                 cells = (
-                    f"{result['epoch']}/{self._num_epochs}", f"{result[self._metric]:.4f}", f"@{result['best_epoch']}",
-                    f"{result['val/threshold']:.3f}", f"{result['train/loss']:.4f}",
-                    f"{result['time/images_per_s']:.0f}",
+                    f"{report.epoch}/{self._num_epochs}", f"{metrics[self._metric]:.4f}", f"@{report.best_epoch}",
+                    f"{metrics['val/threshold']:.3f}", f"{metrics['train/loss']:.4f}",
+                    f"{metrics['time/images_per_s']:.0f}",
                 )  # fmt: skip
             else:
                 cells = ("starting", "", "", "", "", "")
             table.add_row(self._names.get(number, str(number)), *cells)
         elapsed = time.strftime("%H:%M:%S", time.gmtime(time.monotonic() - self._started))
         return Group(Text(f"{elapsed}  {self._summary()}"), table)
-
-
-def _number(trial: Trial) -> int:
-    return int(trial.config["number"])

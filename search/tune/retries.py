@@ -1,13 +1,15 @@
-"""Trials that go on: after their worker died, or alone on a whole GPU after they ran out of a share's memory."""
+"""Trials that continue: after their worker died, or alone on a whole GPU after they ran out of a share's memory."""
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Generic, Protocol, TypeVar
 
 from search.tune.failures import next_strikes
+from segcore.spec import TrialSpec
 
 
 class Unfinished(Protocol):
-    """What goes on: its number, and the metric by epoch that it has come to. A trial of the study is one."""
+    """What continues: its number, and the metric by epoch that it has come to. A trial of the study is one."""
 
     number: int
     intermediate_values: dict[int, float]
@@ -16,59 +18,78 @@ class Unfinished(Protocol):
 T = TypeVar("T", bound=Unfinished)
 
 
+@dataclass(frozen=True)
+class WholeGpu:
+    """What a trial gets that runs alone on a GPU, with so many cores."""
+
+    num_cpus: float
+
+    def given_to(self, spec: TrialSpec) -> TrialSpec:
+        """The spec of such a trial, which has no larger share to try."""
+        return replace(spec, num_cpus=self.num_cpus, gpu_fraction=1.0, may_retry_alone=False)
+
+
+@dataclass(frozen=True)
+class _Earlier:
+    """What a spec says of a trial's earlier attempts."""
+
+    reached: int = 0
+    strikes: int = 0
+
+
 class Retries(Generic[T]):
-    """Who goes on next, and what a trial's spec says of its earlier attempts.
+    """Who continues next, and what a trial's spec says of its earlier attempts.
 
     A whole GPU is free only once those that share it have ended, and Tune starts nothing new while a trial waits for
     its place. So those that need one are held back until nothing else can start.
 
     Args:
-        unfinished: Trials that were running when an earlier session ended, in the order in which they go on.
+        unfinished: Trials that were running when an earlier session ended, in the order in which they continue.
         alone: Numbers of the trials that ran out of memory beside others.
-        share: What a trial that runs alone gets, as keys of its spec; None where no GPU can be had whole, and then
-            `alone` is of no account.
+        whole_gpu: What a trial that runs alone gets; None where no GPU can be had whole: then nobody runs alone.
     """
 
     def __init__(
-        self,
-        unfinished: Sequence[T] = (),
-        alone: Collection[int] = (),
-        share: Mapping[str, Any] | None = None,
+        self, unfinished: Sequence[T] = (), alone: Collection[int] = (), whole_gpu: WholeGpu | None = None
     ) -> None:
-        self._share = dict(share or {})
-        self._alone = set(alone) if share else set()
-        self._notes: dict[int, dict[str, int]] = {}
+        self._whole_gpu = whole_gpu
+        self._alone = set(alone) if whole_gpu else set()
+        self._earlier: dict[int, _Earlier] = {}
         self._shared_queue: list[T] = []
         self._alone_queue: list[T] = []
         for trial in unfinished:
             self._enqueue(trial)
 
     def next_shared(self) -> T | None:
-        """The next one that goes on where it was."""
+        """The next one that continues where it was."""
         return self._shared_queue.pop(0) if self._shared_queue else None
 
     def next_alone(self) -> T | None:
-        """The next one that goes on alone."""
+        """The next one that continues alone."""
         return self._alone_queue.pop(0) if self._alone_queue else None
 
     def begin(self, trial: T) -> None:
-        """Notes how far a trial that goes on has come; a checkpoint of an epoch that never arrived is not for use."""
-        self._notes.setdefault(trial.number, {"strikes": 0})["reached"] = max(trial.intermediate_values, default=0)
+        """Notes how far a trial that continues has come; a checkpoint of an epoch that never arrived is not for use."""
+        earlier = self._earlier.get(trial.number, _Earlier())
+        self._earlier[trial.number] = replace(earlier, reached=max(trial.intermediate_values, default=0))
 
     def lost_worker(self, trial: T, epoch: int) -> None:
         """Queues a trial whose worker died after `epoch`."""
-        strikes = next_strikes(self._notes.get(trial.number, {}), epoch)
-        self._notes[trial.number] = {"strikes": strikes, "reached": epoch}
+        earlier = self._earlier.get(trial.number, _Earlier())
+        strikes = next_strikes(earlier.reached, earlier.strikes, epoch)
+        self._earlier[trial.number] = _Earlier(epoch, strikes)
         self._enqueue(trial)
 
     def out_of_memory(self, trial: T) -> None:
-        """Queues a trial that ran out of its share's memory, to go on alone."""
+        """Queues a trial that ran out of its share's memory, to continue alone."""
         self._alone.add(trial.number)
         self._enqueue(trial)
 
-    def spec(self, number: int) -> dict[str, Any]:
-        """What a trial's spec says beside its config."""
-        return {**self._notes.get(number, {}), **(self._share if number in self._alone else {})}
+    def told(self, spec: TrialSpec) -> TrialSpec:
+        """A trial's spec, with what it has to know of its earlier attempts."""
+        if (earlier := self._earlier.get(spec.number)) is not None:
+            spec = replace(spec, reached=earlier.reached, strikes=earlier.strikes)
+        return self._whole_gpu.given_to(spec) if self._whole_gpu and spec.number in self._alone else spec
 
     def _enqueue(self, trial: T) -> None:
         (self._alone_queue if trial.number in self._alone else self._shared_queue).append(trial)

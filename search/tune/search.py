@@ -13,7 +13,6 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 from ray import tune
-from ray.tune.experiment import Trial
 
 from search.config.tree import SearchConfig, SearchSettings
 from search.runs.folder import stage_seconds, update_run
@@ -24,7 +23,7 @@ from search.runs.journal import (
     retried_trials,
     waiting_alone,
 )
-from search.runs.paths import RunPaths, trial_dirname
+from search.runs.paths import RunPaths
 from search.runs.tables import Tables, build_tables, write_tables
 from search.sampling.proposer import Proposer
 from search.schedulers.build import build_promotions, build_scheduler, decision_epochs
@@ -44,7 +43,7 @@ from search.tune.packing.share import gpu_share
 from search.tune.ray_watch import memory_kills_end_one_trial
 from search.tune.retries import Retries
 from search.tune.searcher import StudySearcher
-from search.tune.specs import SpecMaker, resources_of
+from search.tune.specs import SpecMaker, attempt_dirname, resources_of
 from search.tune.stopping import SearchStopper
 from segcore.config import TrainConfig
 from segcore.objective import Objective
@@ -166,8 +165,8 @@ def run_search(
                 num_samples=-1,  # the searcher says when it is done: a trial that lost its worker comes again
                 max_concurrent_trials=resources.max_concurrent,
                 reuse_actors=True,
-                trial_name_creator=_trial_name,
-                trial_dirname_creator=_trial_name,
+                trial_name_creator=attempt_dirname,
+                trial_dirname_creator=attempt_dirname,
             ),
             run_config=tune.RunConfig(
                 name=session,
@@ -278,7 +277,3 @@ def _forks(config: SearchConfig, space: Space, paths: RunPaths) -> Forks | None:
     return Forks(
         Population.of(options, config.train.epochs), space, Snapshots(paths), search.objective, seed=search.seed
     )
-
-
-def _trial_name(trial: Trial) -> str:
-    return trial_dirname(int(trial.config["number"]), int(trial.config["attempt"]))

@@ -29,6 +29,7 @@ from search.study.storage import ReportBuffer
 from search.tune.retries import Retries
 from segcore.config import TrainConfig
 from segcore.objective import Objective
+from segcore.spec import TrialReport, TrialSpec
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]
@@ -51,7 +52,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self,
         study: optuna.Study,
         space: Space,
-        spec_of: Callable[[int, TrainConfig], dict[str, Any]],
+        spec_of: Callable[[int, TrainConfig], TrialSpec],
         proposer: Proposer,
         *,
         base: TrainConfig,
@@ -111,7 +112,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._numbers[trial_id] = number
         self._live.add(trial_id)
         params = trial.user_attrs[PARAMS_ATTR]
-        return {**self._spec_of(number, apply(self._base, params)), **self._retries.spec(number)}
+        return self._retries.told(self._spec_of(number, apply(self._base, params))).to_ray()
 
     def is_waiting(self, number: int) -> bool:
         """Whether a trial that ended for Ray only waits at a rung."""
@@ -178,13 +179,17 @@ class StudySearcher(Searcher):  # type: ignore[misc]
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Takes a report; it is in the study within `storage.FLUSH_S` seconds, or at the trial's end."""
-        number = self._numbers[trial_id]
-        epoch, value = int(result["epoch"]), float(result[self.metric])
-        self._values.setdefault(number, {})[epoch] = value
+        report = TrialReport.from_ray(result)
+        if report is not None:
+            self._take(self._numbers[trial_id], report)
+
+    def _take(self, number: int, report: TrialReport) -> None:
+        value = float(report.metrics[self._objective.metric])
+        self._values.setdefault(number, {})[report.epoch] = value
         if self._objective.second is not None and number not in self._costs:
-            self._take_cost(number, result[self._objective.second])
-        self._proposer.reported(number, epoch, value)
-        self._reports.add(number, epoch, value)
+            self._take_cost(number, report.metrics[self._objective.second])
+        self._proposer.reported(number, report.epoch, value)
+        self._reports.add(number, report.epoch, value)
 
     def _take_cost(self, number: int, cost: float) -> None:
         self._costs[number] = cost
@@ -198,14 +203,15 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         """
         if error or trial_id not in self._live:
             return
-        if result is not None and "epoch" in result:
-            self.on_trial_result(trial_id, result)
+        report = TrialReport.from_ray(result)
+        if report is not None:
+            self._take(self._numbers[trial_id], report)
         number = self._end(trial_id)
         self._proposer.ended(number)
         if self.is_waiting(number):
             return
         values = self._values.get(number, {})
-        tell_end(self._study, number, values, self._objective, finished=bool(result and result.get("finished")))
+        tell_end(self._study, number, values, self._objective, finished=report is not None and report.finished)
 
     def fail(self, trial_id: str, kind: str) -> None:
         """Ends a trial that had an error of a kind of `search.tune.failures`, or queues it to go on."""

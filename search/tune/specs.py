@@ -5,21 +5,42 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.experiment import Trial
 
-from search.runs.paths import RunPaths
+from search.runs.paths import RunPaths, trial_dirname
 from search.tune.cluster import TrialResources
+from search.tune.retries import WholeGpu
 from segcore.config import TrainConfig
+from segcore.spec import TrialSpec
 
 
-def resources_of(spec: dict[str, Any]) -> tune.PlacementGroupFactory:
+def resources_of(ray_spec: dict[str, Any]) -> tune.PlacementGroupFactory:
     """What Ray reserves for a trial: the CPUs and the share of a GPU that its spec names."""
-    bundle = {"CPU": spec["num_cpus"], "GPU": spec["gpu_fraction"]}
+    spec = TrialSpec.from_ray(ray_spec)
+    bundle = {"CPU": spec.num_cpus, "GPU": spec.gpu_fraction}
     return tune.PlacementGroupFactory([{name: float(amount) for name, amount in bundle.items() if amount}])
+
+
+def attempt_dirname(trial: Trial) -> str:
+    """The name of a trial's folder within its session."""
+    spec = TrialSpec.from_ray(trial.config)
+    return trial_dirname(spec.number, spec.attempt)
 
 
 @dataclass(frozen=True)
 class SpecMaker:
-    """Makes a trial's spec for `train_trial`; an object, because Ray pickles the searcher that holds it."""
+    """Makes a trial's spec for `train_trial`; an object, because Ray pickles the searcher that holds it.
+
+    Attributes:
+        paths: Where the trials are.
+        session: Name of the session that they are trained in.
+        cache_path: The decoded samples.
+        metric: Key of the reports that decides which epoch is the best.
+        resources: What each trial gets.
+        save_at: Epochs that are saved whatever they are worth.
+        measure_latency: Whether the models' latency is measured.
+        retry_out_of_memory: Whether a trial whose share's memory is too little may get a whole GPU.
+    """
 
     paths: RunPaths
     session: str
@@ -31,28 +52,27 @@ class SpecMaker:
     retry_out_of_memory: bool = False
 
     @property
-    def alone(self) -> dict[str, Any] | None:
-        """What the spec of a trial says that gets a whole GPU for itself; None where that is no more than its share."""
+    def alone(self) -> WholeGpu | None:
+        """What a trial gets that runs alone on a GPU; None where that is no more than its share."""
         cpus = self.resources.whole_gpu_cpus
-        if not cpus or not 0 < self.resources.gpus < 1:
-            return None
-        return {"num_cpus": cpus, "gpu_fraction": 1.0, "may_retry_alone": False}
+        return WholeGpu(cpus) if cpus and 0 < self.resources.gpus < 1 else None
 
-    def __call__(self, number: int, train: TrainConfig) -> dict[str, Any]:
-        """The spec of trial `number`, with the checkpoints that it may go on from."""
+    def __call__(self, number: int, train: TrainConfig) -> TrialSpec:
+        """The spec of trial `number`, with the checkpoints that it may continue from."""
         attempt = self.paths.begin_attempt(self.session, number)
-        return {
-            "number": number,
-            "attempt": attempt,
-            "folder": str(self.paths.attempt(self.session, number, attempt).resolve()),
-            "train": train.model_dump(mode="json"),
-            "cache": str(self.cache_path),
-            "metric": self.metric,
-            "num_cpus": self.resources.cpus,
-            "gpu_fraction": self.resources.gpus,
-            "may_retry_alone": self.retry_out_of_memory and self.alone is not None,
-            "checkpoints": [str(path) for path in self.paths.trial_checkpoints(number)],
-            "save_at": list(self.save_at),
-            "measure_latency": self.measure_latency,
-            "fork_from": str(start) if (start := self.paths.fork_start(number)).is_dir() else None,
-        }
+        start = self.paths.fork_start(number)
+        return TrialSpec(
+            number=number,
+            train=train,
+            cache=self.cache_path,
+            metric=self.metric,
+            folder=self.paths.attempt(self.session, number, attempt).resolve(),
+            num_cpus=self.resources.cpus,
+            gpu_fraction=self.resources.gpus,
+            attempt=attempt,
+            checkpoints=tuple(self.paths.trial_checkpoints(number)),
+            save_at=self.save_at,
+            fork_from=start if start.is_dir() else None,
+            measure_latency=self.measure_latency,
+            may_retry_alone=self.retry_out_of_memory and self.alone is not None,
+        )

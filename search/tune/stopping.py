@@ -15,6 +15,7 @@ from ray.tune.experiment import Trial
 
 from search.config.tree import SearchSettings
 from segcore.objective import Objective
+from segcore.spec import TrialReport, number_of
 
 MIN_EXCESSES = 5
 
@@ -99,18 +100,19 @@ class SearchStopper(tune.Stopper, tune.Callback):  # type: ignore[misc]
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Notes a report; no single trial is stopped."""
-        if "epoch" in result:
-            self._note(int(result["number"]), float(result[self._settings.metric]))
+        report = TrialReport.from_ray(result)
+        if report is not None:
+            self._note(report.number, float(report.metrics[self._objective.metric]))
         return False
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial ended, or was stopped at a rung."""
-        self._ended.add(int(trial.config["number"]))
+        self._ended.add(number_of(trial))
         self._estimate()
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial failed."""
-        self._best.pop(int(trial.config["number"]), None)
+        self._best.pop(number_of(trial), None)
         self._estimate()
 
     def stop_all(self) -> bool:

@@ -142,6 +142,8 @@ def reports_per_s(num_reports: int) -> float:
     from search.tune.progress import ProgressCallback
     from search.tune.search import save_tables
     from search.tune.searcher import StudySearcher
+    from segcore.config import TrainConfig
+    from segcore.spec import TrialSpec
 
     num_trials = 20
     with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
@@ -154,8 +156,12 @@ def reports_per_s(num_reports: int) -> float:
         base, objective = config.train_config(), config.search.objective
         study = open_study(paths.storage_url, paths.name, mode="max", sampler=None)
         space = parse_space(config.space, base)
+
+        def spec_of(number: int, train: TrainConfig) -> TrialSpec:
+            return TrialSpec(number, train, paths.root / "cache", objective.metric, paths.root)
+
         searcher = StudySearcher(
-            study, space, lambda number, train: {"number": number},
+            study, space, spec_of,
             Proposer(space, "random", seed=0, num_samples=num_trials, max_epochs=100, objective=objective),
             base=base, objective=objective, num_samples=num_trials,
         )  # fmt: skip

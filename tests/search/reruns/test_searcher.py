@@ -4,20 +4,19 @@ from pathlib import Path
 from typing import Any
 
 from ray.tune.search import Searcher
+from specs import new_spec
 
 from search.reruns.searcher import Rerun, RerunSearcher
 from search.runs.journal import INTERRUPTED, RETRIED_ALONE
+from search.tune.retries import WholeGpu
 from segcore.config import TrainConfig
 from segcore.objective import Objective
 
-ALONE = {"num_cpus": 2, "gpu_fraction": 1.0, "may_retry_alone": False}
+ALONE = WholeGpu(2.0)
 
 
 def new_searcher(*reruns: Rerun, **options: Any) -> RerunSearcher:
-    def spec_of(number: int, train: TrainConfig) -> dict[str, Any]:
-        return {"number": number, "seed": train.train.seed}
-
-    return RerunSearcher(reruns, spec_of, Objective("val/iou"), **options)
+    return RerunSearcher(reruns, new_spec, Objective("val/iou"), **options)
 
 
 def rerun(number: int, **values: float) -> Rerun:
@@ -27,10 +26,11 @@ def rerun(number: int, **values: float) -> Rerun:
 def test_each_is_suggested_once_in_order_and_no_more_than_fit() -> None:
     searcher = new_searcher(rerun(3), rerun(5), rerun(4))
     searcher.set_max_concurrency(2)
-    assert searcher.suggest("a") == {"number": 3, "seed": 0, "label": "trial 3", "strikes": 0, "reached": 0}
+    first = new_spec(3, label="trial 3", strikes=0, reached=0)
+    assert searcher.suggest("a") == first.to_ray()
     assert searcher.suggest("b")["number"] == 5  # type: ignore[index]
     assert searcher.suggest("c") is None
-    searcher.on_trial_complete("a", {"epoch": 1})
+    searcher.on_trial_complete("a", {"number": 3, "epoch": 1})
     assert searcher.suggest("c")["number"] == 4  # type: ignore[index]
     searcher.on_trial_complete("b")
     assert searcher.suggest("d") is None  # the last one may lose its worker and come back
@@ -47,7 +47,7 @@ def test_one_of_an_earlier_session_knows_how_far_it_was() -> None:
 def test_one_that_lost_its_worker_goes_on_and_one_that_failed_does_not() -> None:
     searcher = new_searcher(rerun(0), rerun(1))
     searcher.suggest("a")
-    searcher.on_trial_result("a", {"epoch": 1, "val/iou": 0.4})
+    searcher.on_trial_result("a", {"number": 0, "epoch": 1, "val/iou": 0.4})
     searcher.fail("a", INTERRUPTED)
     again = searcher.suggest("b")
     assert (again["number"], again["reached"], again["strikes"]) == (1, 0, 0)  # type: ignore[index]
@@ -60,11 +60,11 @@ def test_one_that_lost_its_worker_goes_on_and_one_that_failed_does_not() -> None
 
 
 def test_one_that_ran_out_of_memory_goes_on_alone_after_the_others() -> None:
-    searcher = new_searcher(rerun(0), rerun(1), rerun(2), share=ALONE)
+    searcher = new_searcher(rerun(0), rerun(1), rerun(2), whole_gpu=ALONE)
     searcher.suggest("a")
     searcher.fail("a", RETRIED_ALONE)
     assert [searcher.suggest(name)["number"] for name in "bcd"] == [1, 2, 0]  # type: ignore[index]
-    later = new_searcher(rerun(0), share=ALONE, alone=frozenset({0}))
+    later = new_searcher(rerun(0), whole_gpu=ALONE, alone=frozenset({0}))
     assert later.suggest("a")["gpu_fraction"] == 1.0  # type: ignore[index]
 
 

@@ -222,7 +222,7 @@ class World:
         checkpoint = sessions / f"checkpoint_{epoch:06d}"
         checkpoint.mkdir(parents=True)
         (checkpoint / "state").write_text(str(epoch))
-        result = {"epoch": epoch, METRIC: self.value(number, epoch), "finished": epoch == EPOCHS}
+        result = {"number": number, "epoch": epoch, METRIC: self.value(number, epoch), "finished": epoch == EPOCHS}
         decision = str(self.scheduler.on_trial_result(None, trial, result))
         for older in sorted(sessions.iterdir())[:-1]:
             shutil.rmtree(older)

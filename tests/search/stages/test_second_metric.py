@@ -16,6 +16,7 @@ from commands import start_segsearch
 from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
 from rich.console import Console
+from specs import new_spec
 
 from search.cli.group import main
 from search.config.load import load_config
@@ -43,6 +44,7 @@ from segcore.models.build import build_model
 from segcore.objective import Objective
 from segcore.sealed.bundle import load_bundle
 from segcore.sealed.card import read_card
+from segcore.spec import TrialSpec
 from segcore.training.cost import num_parameters
 
 PARAMETERS, LATENCY = "cost/parameters", "cost/latency_ms"
@@ -80,14 +82,14 @@ def new_config(folder: Path, **search: Any) -> Path:
 
 def new_searcher(study: optuna.Study, proposer: Proposer | None = None, **options: Any) -> StudySearcher:
     return StudySearcher(
-        study, SPACE, lambda number, train: {"number": number},
+        study, SPACE, new_spec,
         proposer or Proposer(SPACE, "random", seed=0, num_samples=9, max_epochs=5, objective=OBJECTIVE),
         base=BASE, num_samples=9, **{"objective": OBJECTIVE, **options},
     )  # fmt: skip
 
 
 def result(epoch: int, value: float, cost: float) -> dict[str, Any]:
-    return {"epoch": epoch, "val/iou": value, PARAMETERS: cost, "finished": False}
+    return {"number": 0, "epoch": epoch, "val/iou": value, PARAMETERS: cost, "finished": False}
 
 
 def new_study(folder: Path) -> optuna.Study:
@@ -108,7 +110,8 @@ def test_a_trials_cost_is_in_the_study_with_its_first_report_and_stays(tmp_path:
     study = new_study(tmp_path)
     (requeued,) = reconcile(study, [], OBJECTIVE)
     again = new_searcher(study, retries=Retries([requeued]))
-    assert again.suggest("c") == {"number": 1, "strikes": 0, "reached": 0}
+    spec = TrialSpec.from_ray(again.suggest("c"))  # type: ignore[arg-type]
+    assert (spec.number, spec.strikes, spec.reached) == (1, 0, 0)
     again.on_trial_result("c", result(1, 0.4, 30))
     assert costs_of(new_study(tmp_path)) == {0: 120.0, 1: 30.0}
 

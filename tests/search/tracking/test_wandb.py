@@ -15,13 +15,16 @@ import pytest
 from places import ROOT
 from servers.wandb_logs import read_logs
 from servers.wandb_server import API_KEY, WandbServer
+from specs import new_spec
 
 from search.tracking.wandb import (
     WandbCallback,
     log_run_summary,
     metrics_of,
     public,
+    trial_config,
 )
+from segcore.config import TrainConfig
 
 NUM_EPOCHS = 5
 
@@ -71,7 +74,8 @@ class _Trial:
 
     def __init__(self, number, error_file=None):
         self.trial_id = f"ray{number}"
-        self.config = {"number": number, "train": {"optimizer": {"lr": 0.1 * number}, "token": "hidden"}}
+        train = TrainConfig.model_validate({"optimizer": {"lr": 0.1 * number + 0.1}})
+        self.config = new_spec(number, train).to_ray()
         self.last_result = {}
         self.error_file = error_file
 
@@ -104,10 +108,15 @@ def leave_checkpoint(run_dir):
 def _report(callback, trial, epoch, num_epochs=NUM_EPOCHS):
     value = 0.1 * epoch + 0.01 * trial.config["number"]
     trial.last_result = {
-        "epoch": epoch, "val/iou": value, "val/loss": math.nan, "train/loss": 1 / epoch, "lr": 0.1,
+        "number": trial.config["number"], "epoch": epoch, "val/iou": value, "val/loss": math.nan,
+        "train/loss": 1 / epoch, "lr": 0.1,
         "finished": epoch == num_epochs, "time_total_s": 3.0, "config": {"a": 1}, "done": False,
     }  # fmt: skip
     callback.on_trial_result(0, [], trial, trial.last_result)
+
+
+def _with_a_secret(trial):
+    return {**trial_config(trial), "token": "hidden"}
 
 
 def _drive(callback, trials, error_file, between=lambda epoch: None):
@@ -168,7 +177,9 @@ def test_offline_log_holds_every_report(run_dir, error_file, leave_checkpoint, c
     leave_checkpoint(1)
     leave_checkpoint(2)
     trials = [_Trial(number) for number in range(6)]
-    expected = _drive(WandbCallback(project="p", group="g", run_dir=run_dir, tags=["x"]), trials, error_file)
+    expected = _drive(
+        WandbCallback(project="p", group="g", run_dir=run_dir, tags=["x"], config_of=_with_a_secret), trials, error_file
+    )
     runs = read_logs(run_dir)
     _check_six(runs, expected)
     assert runs["trial_00001"].tags == ["x"]
@@ -203,7 +214,7 @@ def test_the_server_has_every_report(run_dir, error_file, leave_checkpoint, onli
     leave_checkpoint(1)
     with WandbServer() as server:
         online(server)
-        callback = WandbCallback(project="p", group="g", run_dir=run_dir, tags=["x"])
+        callback = WandbCallback(project="p", group="g", run_dir=run_dir, tags=["x"], config_of=_with_a_secret)
         expected = _drive(callback, [_Trial(number) for number in range(6)], error_file)
         _check_six({run.display_name: run for run in server.runs.values()}, expected)
         sent = {run.display_name: run for run in server.runs.values()}
@@ -477,12 +488,20 @@ def test_a_real_ray_run_is_tracked(run_dir, tmp_path, monkeypatch):
         for epoch in range(1, 4):
             if spec["number"] == 1 and epoch == 2:
                 raise ValueError("bad trial")
-            tune.report({"val/iou": 0.1 * epoch * (1 + spec["number"]), "epoch": epoch, "finished": epoch == 3})
+            tune.report(
+                {
+                    "number": spec["number"],
+                    "val/iou": 0.1 * epoch * (1 + spec["number"]),
+                    "epoch": epoch,
+                    "finished": epoch == 3,
+                }
+            )
 
     monkeypatch.setenv("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    rest = {key: value for key, value in new_spec().to_ray().items() if key != "number"}
     tune.Tuner(
         train,
-        param_space={"number": tune.grid_search([0, 1, 2])},
+        param_space={"number": tune.grid_search([0, 1, 2]), **rest},
         tune_config=tune.TuneConfig(trial_name_creator=lambda trial: f"t{trial.config['number']}"),
         run_config=tune.RunConfig(
             storage_path=str(tmp_path / "tune"),

@@ -3,6 +3,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from specs import new_spec
 
 from search.runs.journal import (
     GOES_ON,
@@ -78,16 +79,18 @@ def test_a_dead_worker_is_a_failure_only_after_retries_without_progress(
     tmp_path: Path, spec: dict[str, Any], last_epoch: int | None, expected: str
 ) -> None:
     (tmp_path / "error.txt").write_text(ACTOR_DIED.format(KILLED))
-    last = {} if last_epoch is None else {"epoch": last_epoch}
-    trial: Any = SimpleNamespace(error_file=str(tmp_path / "error.txt"), config=spec, last_result=last)
+    last = {} if last_epoch is None else {"number": 0, "epoch": last_epoch}
+    trial: Any = SimpleNamespace(
+        error_file=str(tmp_path / "error.txt"), config=new_spec(**spec).to_ray(), last_result=last
+    )
     assert describe_failure(trial)[0] == expected
 
 
 def test_a_failure_of_the_code_is_none_of_the_worker(tmp_path: Path) -> None:
     (tmp_path / "error.txt").write_text(TASK + "KeyError: 'lr'\n")
-    trial: Any = SimpleNamespace(error_file=str(tmp_path / "error.txt"), config={}, last_result=None)
+    trial: Any = SimpleNamespace(error_file=str(tmp_path / "error.txt"), config=new_spec().to_ray(), last_result=None)
     assert describe_failure(trial) == ("KeyError", "'lr'")
-    no_file: Any = SimpleNamespace(error_file=None, config={}, last_result=None)
+    no_file: Any = SimpleNamespace(error_file=None, config=new_spec().to_ray(), last_result=None)
     assert describe_failure(no_file) == ("unknown", "the trial's process ended without a message")
 
 
@@ -105,7 +108,9 @@ def test_only_a_share_of_a_gpu_that_was_too_little_is_a_reason_to_try_a_whole_on
     tmp_path: Path, error: str, spec: dict[str, Any], expected: str
 ) -> None:
     (tmp_path / "error.txt").write_text(TASK + error + "\n")
-    trial: Any = SimpleNamespace(error_file=str(tmp_path / "error.txt"), config=spec, last_result=None)
+    trial: Any = SimpleNamespace(
+        error_file=str(tmp_path / "error.txt"), config=new_spec(**spec).to_ray(), last_result=None
+    )
     kind = describe_failure(trial)[0]
     assert kind == expected
     assert (kind in GOES_ON) == (expected == RETRIED_ALONE)

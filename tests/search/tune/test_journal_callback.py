@@ -1,9 +1,11 @@
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from specs import new_spec
 
 from search.runs.journal import EventLog
 from search.sampling.proposer import Proposer
@@ -12,10 +14,11 @@ from search.study.observations import observations
 from search.study.storage import open_study
 from search.tune import journal_callback as journal
 from search.tune.journal_callback import JournalCallback
-from search.tune.retries import Retries
+from search.tune.retries import Retries, WholeGpu
 from search.tune.searcher import StudySearcher
 from segcore.config import TrainConfig
 from segcore.objective import Objective
+from segcore.spec import TrialSpec
 
 METRIC = "val/iou"
 OBJECTIVE = Objective(METRIC)
@@ -38,8 +41,8 @@ class Session:
         self.trials: list[Any] = []
 
     @staticmethod
-    def spec(number: int, train: TrainConfig) -> dict[str, Any]:
-        return {"number": number}
+    def spec(number: int, train: TrainConfig) -> TrialSpec:
+        return new_spec(number, train)
 
     def start(self) -> Any:
         name = f"ray-{len(self.trials)}"
@@ -116,10 +119,10 @@ def test_a_trial_whose_share_was_too_little_goes_on_and_fails_only_alone(session
     text = "Failure # 1\nray::train()\ntorch.OutOfMemoryError: CUDA out of memory.\n"
     session.searcher = session.callback._searcher = StudySearcher(
         session.study, parse_space({"optimizer.lr": {"uniform": [0.001, 0.1]}}, TrainConfig()),
-        lambda number, train: {"number": number, "gpu_fraction": 0.5, "may_retry_alone": True},
+        partial(new_spec, gpu_fraction=0.5, may_retry_alone=True),
         Proposer(session.searcher._space, "random", seed=0, num_samples=1, max_epochs=5, objective=OBJECTIVE),
         base=TrainConfig(), objective=OBJECTIVE, num_samples=1,
-        retries=Retries(share={"gpu_fraction": 1.0, "may_retry_alone": False}),
+        retries=Retries(whole_gpu=WholeGpu(1.0)),
     )  # fmt: skip
     trial = session.start()
     session.report(trial, 1, 0.5)

@@ -11,6 +11,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 from places import ROOT
 from ray.tune.search import Searcher
+from specs import new_spec
 
 from search.errors import RunError
 from search.runs.journal import INTERRUPTED, OUT_OF_MEMORY, RETRIED_ALONE, EventLog, read_events, retried_trials
@@ -28,7 +29,7 @@ from search.study.observations import (
     observations,
 )
 from search.study.storage import open_study, stored_trials
-from search.tune.retries import Retries
+from search.tune.retries import Retries, WholeGpu
 from search.tune.searcher import StudySearcher
 from segcore.config import TrainConfig
 from segcore.objective import Mode, Objective
@@ -74,10 +75,10 @@ def new_searcher(
     promotions: Promotions | None = None,
 ) -> StudySearcher:
     return StudySearcher(
-        study, SPACE, lambda number, train: {"number": number, "train": train.model_dump(mode="json")},
+        study, SPACE, new_spec,
         Proposer(SPACE, "random", seed=0, num_samples=10, max_epochs=5, objective=Objective(METRIC, mode)),
         base=BASE, objective=Objective(METRIC, mode), num_samples=num_samples,
-        retries=Retries(requeue or [], alone, ALONE), promotions=promotions,
+        retries=Retries(requeue or [], alone, WholeGpu(2.0)), promotions=promotions,
     )  # fmt: skip
 
 
@@ -88,7 +89,7 @@ def suggested(searcher: StudySearcher, trial_id: str) -> dict[str, Any]:
 
 
 def result(epoch: int, value: float, *, finished: bool = False) -> dict[str, Any]:
-    return {"epoch": epoch, METRIC: value, "finished": finished}
+    return {"number": 0, "epoch": epoch, METRIC: value, "finished": finished}
 
 
 def fail(searcher: StudySearcher, trial_id: str, kind: str) -> None:
@@ -223,7 +224,7 @@ def test_a_worker_that_dies_without_progress_is_counted_and_progress_counts_anew
     seen = []
     for attempt, epochs in enumerate([0, 0, 1, 1, 1, 2]):
         spec = suggested(searcher, f"ray-{attempt}")
-        seen.append((spec.get("strikes", 0), spec.get("reached", 0)))
+        seen.append((spec["strikes"], spec["reached"] or 0))
         report(searcher, f"ray-{attempt}", *[0.5] * epochs)
         fail(searcher, f"ray-{attempt}", "interrupted")
     assert seen == [(0, 0), (1, 0), (2, 0), (1, 1), (2, 1), (3, 1)]
@@ -442,7 +443,7 @@ def test_trials_that_go_on_come_first_under_their_number_and_with_what_they_were
     searcher = new_searcher(study, num_samples=7, requeue=requeue)
     specs = [suggested(searcher, f"again-{i}") for i in range(4)]
     assert [spec["number"] for spec in specs] == [1, 3, 4, 6]
-    assert [spec.get("reached") for spec in specs] == [3, 0, 0, None]
+    assert [spec["reached"] for spec in specs] == [3, 0, 0, None]
     assert searcher.suggest("again-4") is None
     assert stored(url)[4].user_attrs[PARAMS_ATTR]["optimizer.lr"] == specs[2]["train"]["optimizer"]["lr"]
     for spec in specs[:2]:
@@ -572,7 +573,7 @@ def test_a_driver_that_was_killed_knows_from_the_journal_who_goes_on_alone(url: 
     assert [trial.number for trial in requeue] == [0, 2]
     assert stored(url)[1].user_attrs[FAILURE_ATTR] == OUT_OF_MEMORY
     again = new_searcher(study, num_samples=3, requeue=requeue, alone=retried_trials(events))
-    assert "gpu_fraction" not in (shared := suggested(again, "c again"))
+    assert (shared := suggested(again, "c again"))["gpu_fraction"] == 0.0
     alone = suggested(again, "a again")
     assert (shared["number"], alone["number"], alone["gpu_fraction"]) == (2, 0, 1.0)
     assert again.suggest("nobody") is None

@@ -20,6 +20,7 @@ from search.tune.packing.share import (
     most_trials,
     trials_that_fit,
 )
+from search.tune.retries import WholeGpu
 from search.tune.specs import SpecMaker
 from segcore.config import TrainConfig
 
@@ -268,7 +269,7 @@ def test_cores_follow_the_number_of_trials_as_the_search_will_share_them() -> No
 @pytest.mark.parametrize(
     ("resources", "expected"),
     [
-        (TrialResources(2.0, 0.25, 4, 2.0), {"num_cpus": 2.0, "gpu_fraction": 1.0, "may_retry_alone": False}),
+        (TrialResources(2.0, 0.25, 4, 2.0), WholeGpu(2.0)),
         (TrialResources(2.0, 0.25, 4, 0.0), None),  # no node has a whole GPU
         (TrialResources(2.0, 1.0, 1, 2.0), None),
         (TrialResources(2.0, 0.0, 1, 2.0), None),
@@ -277,4 +278,4 @@ def test_cores_follow_the_number_of_trials_as_the_search_will_share_them() -> No
 def test_only_who_shares_a_gpu_can_get_a_whole_one(resources: TrialResources, expected: object, tmp_path: Path) -> None:
     maker = SpecMaker(RunPaths(tmp_path), "session-1", tmp_path, "val/iou", resources, retry_out_of_memory=True)
     assert maker.alone == expected
-    assert maker(0, TrainConfig())["may_retry_alone"] == (expected is not None)
+    assert maker(0, TrainConfig()).may_retry_alone == (expected is not None)
