@@ -200,6 +200,7 @@ MISMATCHES: list[tuple[str, dict[str, Any], Callable[[Live], None], str]] = [
     ("momentum", {"optimizer__name": "sgd"}, in_group("momentum", 0.5), r"optimizer\.momentum, of .*0\.9, nesterov.*0\.5"),
     ("Nesterov", {"optimizer__name": "sgd"}, in_group("nesterov", False), r"optimizer\.momentum, .*nesterov.*plain"),
     ("betas", {}, in_group("betas", (0.8, 0.999)), r"optimizer\.momentum, of .*0\.9, 0\.999.*0\.8, 0\.999"),
+    ("epsilon", {}, in_group("eps", 0.1, 0), r"^optimizer, three steps of encoder/decay: the config asks for \["),
     ("encoder's learning rate", {**TIMM, "optimizer__encoder_lr_factor": 0.1}, other_optimizer(optimizer__encoder_lr_factor=1.0),
      r"optimizer\.encoder_lr_factor, peak of encoder/decay: .* 0\.0001, .* 0\.001"),
     ("encoder not frozen", {**TIMM, "optimizer__encoder_lr_factor": 0.0}, unfrozen, r"optimizer\.encoder_lr_factor, encoder frozen: .* True, .* False"),
