@@ -6,7 +6,7 @@ Layer 0.
 from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 
 class Record(BaseModel):
@@ -39,3 +39,12 @@ def why_unreadable(path: object, tree: Mapping[str, Any], newest: int) -> str | 
         newer = f"{path} was written by a newer segsearch (format {found}; this one reads up to {newest})"
         return f"{newer}; upgrade segsearch"
     return f"{path}: format {found!r} is not one that segsearch writes (1 to {newest})"
+
+
+def wrong_fields(error: ValidationError) -> str:
+    """What is wrong with a record: each field by its dotted name, the rule, and what was found."""
+    found = []
+    for each in error.errors():
+        value = "" if each["type"] in ("missing", "value_error") else f", found {each['input']!r:.60}"
+        found.append(f"{'.'.join(map(str, each['loc']))}: {each['msg'].removeprefix('Value error, ')}{value}")
+    return "; ".join(found)

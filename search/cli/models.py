@@ -31,9 +31,10 @@ from segcore.registries import LAYOUTS
 @JSON
 def evaluate(model: str, data: str, split: str | None, layout: str, results: Path, as_json: bool) -> None:
     """Score MODEL (a bundle folder, a run, or yandex_disk:/path) on DATA."""
-    from search.show.run import scores_table
+    from search.show.scores import scores_table
     from search.stages.predicting import evaluate_data, load_model
     from segcore.config import DataConfig
+    from segcore.sealed.card import SplitScores
 
     with transfer_bars(console) as progress:
         bundle = load_model(model, results, progress)
@@ -47,7 +48,7 @@ def evaluate(model: str, data: str, split: str | None, layout: str, results: Pat
     title = f"{report['num_images']} {report['split']} images of {data}"
     say(f"{model} on {title}, at threshold {report['threshold']:.4f}")
     say(f"IoU, mean per image: {report['iou']:.4f}  (95% interval {low:.4f} - {high:.4f})")
-    output.print(scores_table(report, report["split"]))
+    output.print(scores_table(SplitScores.model_validate(report), report["split"]))
 
 
 @click.command(cls=Command)

@@ -2,11 +2,10 @@
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import click
-from rich import box
-from rich.table import Table
 
 from search.cli.group import (
     JSON,
@@ -25,40 +24,36 @@ from search.terminal import has_screen
 @JSON
 def list_command(results: Path, as_json: bool) -> None:
     """List the runs, newest first."""
-    from search.show.run import run_rows
+    from search.show.listing import list_table, run_lines
 
-    rows = run_rows(results)
+    lines = run_lines(results)
     if as_json:
-        click.echo(json.dumps(rows))
+        click.echo(json.dumps([asdict(line) for line in lines]))
         return
-    if not rows:
+    if not lines:
         say(f"no runs in {results}; start one with: {first_command(results)}")
         return
-    table = Table("run", "kind", "status", "created", "minutes", "trials", "IoU", "on", box=box.SIMPLE_HEAD)
-    for row in rows:
-        score = "" if row["iou"] is None else f"{row['iou']:.4f}"
-        table.add_row(
-            row["name"], row["kind"], row["status"], row["created"], f"{row['seconds'] / 60:.1f}",
-            str(row["trials"] or ""), score, row["split"] or "",
-        )  # fmt: skip
-    output.print(table)
+    output.print(list_table(lines))
 
 
 @click.command(cls=Command)
 @click.argument("run_name", metavar="RUN")
-@click.option("--top", default=10, show_default=True, help="Trials to list, best first.")
+@click.option(
+    "--top", type=click.IntRange(min=0), default=10, show_default=True, metavar="N", help="Trials to list, best first."
+)
 @RESULTS
 @JSON
 def show(run_name: str, top: int, results: Path, as_json: bool) -> None:
     """Show one run: its status, its best trials, its sealed model and its exports."""
+    from search.runs.paths import find_run
+    from search.runs.reading import Run
     from search.show.run import render_run, run_details
 
-    details = run_details(run_name, results)
+    run = Run(find_run(run_name, results))
     if as_json:
-        click.echo(json.dumps(details))
+        click.echo(json.dumps(run_details(run)))
         return
-    for part in render_run(details, top):
-        say(part)
+    say(*list(render_run(run, top)))  # nothing is printed of a run that cannot be read
 
 
 @click.command(cls=Command)
@@ -116,6 +111,7 @@ def explain(run_name: str, num_seeds: int | None, begin: tuple[str, ...], result
     from search.runs.paths import find_run
 
     paths = find_run(run_name, results)
+    from search.runs.rerun_records import Ledger
     from search.show.ledger import render_ledger
     from search.stages.explaining import explain as train_and_compare
     from search.stages.job import make_report
@@ -127,7 +123,7 @@ def explain(run_name: str, num_seeds: int | None, begin: tuple[str, ...], result
     if as_json:
         click.echo(json.dumps(record))
         return
-    for part in render_ledger(record, paths.name):
+    for part in render_ledger(Ledger.model_validate(record), paths.name):
         say(part)
 
 

@@ -164,10 +164,10 @@ def _load(
 
 
 def _finish(outcome: Any) -> int:
-    from search.show.run import render_run, run_details
+    from search.runs.reading import Run
+    from search.show.run import render_run
 
     if outcome.card is not None:
-        details = run_details(str(outcome.paths.root), outcome.paths.root.parent)
-        for part in render_run(details, 5):
+        for part in render_run(Run(outcome.paths), 5):
             say(part)
     return int(outcome.exit_code)

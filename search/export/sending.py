@@ -57,7 +57,7 @@ def sealed_files(best_dir: Path) -> dict[str, Path]:
     Raises:
         BundleError: A file is missing or altered.
     """
-    names = {*verify_bundle(best_dir).get("files", {}), CARD_FILE}
+    names = {*verify_bundle(best_dir).files, CARD_FILE}
     return {name: best_dir / name for name in card_last(dict.fromkeys(names))}
 
 

@@ -15,7 +15,7 @@ class Score:
     iou: float
     iou_interval: list[float]
     dice: float
-    num_images: int
+    num_images: int | None
     chose: list[str]
 
 
@@ -36,7 +36,7 @@ def quoted_score(quoted: str, scores: Mapping[str, Score], optimism: Optimism | 
         if name != quoted
     ]
     split = "val" if quoted == CROSS_FITTED else quoted
-    flattery = f"<p>{escape(optimism_text(optimism.tree()))}.</p>" if optimism else ""
+    flattery = f"<p>{escape(optimism_text(optimism))}.</p>" if optimism else ""
     return (
         f'<div class="score"><div><b>{score.iou:.4f}</b><small>IoU, mean per image, on {score.num_images} '
         f'{split} images</small></div><div class="plain"><b>{low:.4f} - {high:.4f}</b>'

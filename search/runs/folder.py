@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict, Unpack
 
 from filelock import FileLock, Timeout
 
@@ -22,18 +22,27 @@ from search.runs.events import Began, Enqueued, Resumed
 from search.runs.journal import read_events
 from search.runs.paths import (
     RunPaths,
-    read_json,
     write_json,
     write_text,
+)
+from search.runs.records import (
+    FORMAT,
+    RESUMABLE,
+    ExtensionNote,
+    RunRecord,
+    Stage,
+    Status,
+    StoppedBy,
+    Worker,
+    read_run,
 )
 
 log = logging.getLogger("segsearch")
 
 _IMPORTED = time.time()
-RESUMABLE = ("stopped", "interrupted", "failed")
 
 
-def create_run(config: SearchConfig, kind: str) -> RunPaths:
+def create_run(config: SearchConfig, kind: Literal["search", "train"]) -> RunPaths:
     """Makes `results/<name>/` with the resolved config and a first `run.json`.
 
     Args:
@@ -45,7 +54,7 @@ def create_run(config: SearchConfig, kind: str) -> RunPaths:
     """
     paths = RunPaths(Path(config.results) / config.name)
     if paths.run.exists():
-        status = status_now(read_json(paths.run))
+        status = read_run(paths).status_now
         if status in ("running", "done", "export_failed") or _has_reports(paths):
             hint = run_command("resume" if status in RESUMABLE else "show", paths.root)
             raise RunError(
@@ -59,20 +68,19 @@ def create_run(config: SearchConfig, kind: str) -> RunPaths:
         write_text(paths.config, dump_config(config))
     except OSError as error:
         raise RunError(f"results: the run's folder {paths.root} cannot be written: {error}") from error
-    write_json(
-        paths.run,
-        {
-            "name": config.name,
-            "kind": kind,
-            "status": "running",
-            "worker": _this_process(),
-            "created": time.time(),
-            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            **describe_environment(),
-            "seed": config.search.seed,
-            "timings": {},
-        },
+    record = RunRecord(
+        format=FORMAT,
+        name=config.name,
+        kind=kind,
+        status="running",
+        worker=_this_process(),
+        created=time.time(),
+        command=[Path(sys.argv[0]).name, *sys.argv[1:]],
+        **describe_environment(),
+        seed=config.search.seed,
+        timings={},
     )
+    write_json(paths.run, record.tree())
     return paths
 
 
@@ -159,16 +167,26 @@ def working_on(paths: RunPaths) -> Iterator[None]:
     Raises:
         RunError: Another process works on the run.
     """
-    with held(paths), _recorded(paths):
+    with held(paths), logged(paths), _recorded(paths):
         yield
+
+
+@contextmanager
+def logged(paths: RunPaths) -> Iterator[None]:
+    """Keeps what is logged in `segsearch.log`."""
+    handler = logging.FileHandler(paths.log, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
 
 
 @contextmanager
 def _recorded(paths: RunPaths) -> Iterator[None]:
     started = time.time()
-    handler = logging.FileHandler(paths.log, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(handler)
     try:
         _begin(paths)
         yield
@@ -179,38 +197,13 @@ def _recorded(paths: RunPaths) -> Iterator[None]:
         update_run(paths, status="failed", error=f"{type(error).__name__}: {error}")
         raise
     finally:
-        try:
-            timings = read_json(paths.run)["timings"]
-            total = timings.get("total_s", 0.0) + time.time() - started
-            update_run(paths, timings={**timings, "total_s": round(total, 3)})
-        finally:
-            log.removeHandler(handler)
-            handler.close()
+        timings = read_run(paths).timings
+        total = timings.get("total_s", 0.0) + time.time() - started
+        update_run(paths, timings={**timings, "total_s": round(total, 3)})
 
 
-def status_now(record: dict[str, Any]) -> str:
-    """The recorded status, or `stopped` for a run that claims to be running while its process is gone.
-
-    Of a process on another host nothing is known; its word is taken.
-    """
-    status, worker = str(record["status"]), record.get("worker")
-    if status != "running":
-        return status
-    if worker is None:
-        return "stopped"
-    if worker["host"] != socket.gethostname():
-        return status
-    try:
-        os.kill(worker["pid"], 0)
-    except ProcessLookupError:
-        return "stopped"
-    except PermissionError:
-        pass
-    return status
-
-
-def _this_process() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
+def _this_process() -> Worker:
+    return Worker(host=socket.gethostname(), pid=os.getpid(), since=time.time())
 
 
 def _begin(paths: RunPaths) -> None:
@@ -218,13 +211,13 @@ def _begin(paths: RunPaths) -> None:
 
     Adds what a session worked that was killed before it could record it: up to its last report.
     """
-    record = read_json(paths.run)
-    timings, stage = dict(record["timings"]), record.get("stage")
-    if record["status"] == "running":
-        lost = max(0.0, _last_report(paths) - float(record["worker"]["since"]))
+    record = read_run(paths)
+    timings = dict(record.timings)
+    if record.status == "running" and record.worker is not None:
+        lost = max(0.0, _last_report(paths) - record.worker.since)
         timings["total_s"] = round(timings.get("total_s", 0.0) + lost, 3)
-    if stage is not None:
-        timings[f"{stage['name']}_s"] = round(stage_seconds(paths, stage["name"]), 3)
+    if record.stage is not None:
+        timings[f"{record.stage.name}_s"] = round(stage_seconds(paths, record.stage.name), 3)
     update_run(paths, status="running", worker=_this_process(), timings=timings, stage=None)
 
 
@@ -233,25 +226,41 @@ def _last_report(paths: RunPaths) -> float:
     return max((journal.stat().st_mtime for journal in journals if journal.exists()), default=0.0)
 
 
-def update_run(paths: RunPaths, **changes: Any) -> None:
+class RunChanges(TypedDict, total=False):
+    """Fields of a `RunRecord` that change while a run is worked on; None drops a field."""
+
+    status: Status
+    worker: Worker
+    stage: Stage | None
+    timings: dict[str, float]
+    trials: int
+    data_fingerprint: str
+    gate: dict[str, Any]
+    packing: dict[str, Any]
+    stopped_by: StoppedBy | None
+    extensions: list[ExtensionNote]
+    error: str | None
+
+
+def update_run(paths: RunPaths, **changes: Unpack[RunChanges]) -> None:
     """Changes fields of `run.json`, which is replaced whole; None drops a field.
 
     An `error` is dropped once the status is no failure.
     """
-    record = {key: value for key, value in {**read_json(paths.run), **changes}.items() if value is not None}
-    if record["status"] not in ("failed", "export_failed"):
-        record.pop("error", None)
-    write_json(paths.run, record)
+    record = read_run(paths).but(format=FORMAT, **changes)
+    if record.status not in ("failed", "export_failed"):
+        record = record.but(error=None)
+    write_json(paths.run, record.tree())
 
 
 @contextmanager
 def timed(paths: RunPaths, stage: str) -> Iterator[None]:
     """Adds the seconds that a stage took to `run.json`, over all sessions."""
-    update_run(paths, stage={"name": stage, "since": time.time()})
+    update_run(paths, stage=Stage(name=stage, since=time.time()))
     try:
         yield
     finally:
-        timings = {**read_json(paths.run)["timings"], f"{stage}_s": round(stage_seconds(paths, stage), 3)}
+        timings = {**read_run(paths).timings, f"{stage}_s": round(stage_seconds(paths, stage), 3)}
         update_run(paths, timings=timings, stage=None)
 
 
@@ -260,10 +269,9 @@ def stage_seconds(paths: RunPaths, stage: str) -> float:
 
     One that this process is in counts until now; one in which an earlier process was killed, until its last report.
     """
-    record = read_json(paths.run)
-    total, entered = float(record["timings"].get(f"{stage}_s", 0.0)), record.get("stage")
-    if entered is None or entered["name"] != stage:
+    record = read_run(paths)
+    total, entered = record.timings.get(f"{stage}_s", 0.0), record.stage
+    if entered is None or entered.name != stage:
         return total
-    since = float(entered["since"])
-    until = time.time() if since >= _IMPORTED else _last_report(paths)
-    return total + max(0.0, until - since)
+    until = time.time() if entered.since >= _IMPORTED else _last_report(paths)
+    return total + max(0.0, until - entered.since)

@@ -92,6 +92,15 @@ class Run:
         return self._tables[0]
 
     @cached_property
+    def num_trials(self) -> int:
+        """How many trials there are; 0 for a single training run. Of a run that has ended well, `run.json` tells."""
+        if self.record.kind == "train":
+            return 0
+        if self.status in ("done", "export_failed") and self.record.trials is not None:
+            return self.record.trials
+        return len(self.trials)
+
+    @cached_property
     def epochs(self) -> list[EpochRow]:
         """Every report, in order of trial and epoch."""
         return self._tables[1]
@@ -108,9 +117,7 @@ class Run:
     @cached_property
     def card(self) -> Card | None:
         """The sealed model's card."""
-        if not (self.paths.best / CARD_FILE).is_file():
-            return None
-        return Card.model_validate(read_card(self.paths.best))
+        return read_card(self.paths.best) if (self.paths.best / CARD_FILE).is_file() else None
 
     @cached_property
     def sealed(self) -> SealedTraining | None:

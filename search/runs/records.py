@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 
 from search.errors import RunError
 from search.runs.paths import RunPaths, read_json
-from segcore.record import Record, why_unreadable
+from segcore.record import Record, why_unreadable, wrong_fields
 
 FORMAT = 2
 """Of `run.json`; format 1 named none."""
@@ -46,12 +46,23 @@ class StoppedBy(Record):
 
 
 class ExtensionNote(Record):
-    """One `extend`: when, how many trials there were, how many came, and what was changed: key -> [before, after]."""
+    """One `extend`.
+
+    Attributes:
+        when: In seconds since 1970.
+        num_samples: Trials that were added.
+        trials_before: Trials that there were.
+        changed: Dotted key -> `[before, after]`.
+        stopped_by: What had ended the search before.
+        config_before: Name of the file of the config until then.
+    """
 
     when: float
     num_samples: int
     trials_before: int | None = None
     changed: dict[str, list[Any]] = Field(default_factory=dict)
+    stopped_by: StoppedBy | None = None
+    config_before: str = ""
 
 
 class RunRecord(Record):
@@ -65,6 +76,7 @@ class RunRecord(Record):
         host: Name, cores, platform, and GPUs of the machine.
         versions: Of segsearch and the packages that it needs.
         code: The commit that ran, of a checkout, and whether files of it were changed.
+        trials: How many there were when a session last came to the end of the search.
         timings: Seconds by stage, `total_s` among them, over all sessions.
         stage: The stage that it is in.
         data_fingerprint: Of the decoded samples.
@@ -84,6 +96,7 @@ class RunRecord(Record):
     versions: dict[str, str] = Field(default_factory=dict)
     code: dict[str, Any] | None = None
     seed: int | None = None
+    trials: int | None = None
     timings: dict[str, float] = Field(default_factory=dict)
     stage: Stage | None = None
     data_fingerprint: str | None = None
@@ -169,5 +182,4 @@ def parse_record(kind: type[_R], tree: Mapping[str, Any], path: Path) -> _R:
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        raise RunError(f"{path} cannot be read: {wrong}") from error
+        raise RunError(f"{path} cannot be read: {wrong_fields(error)}") from error

@@ -154,7 +154,8 @@ def epoch_rows(journal: Mapping[int, Mapping[int, Epoch]]) -> list[dict[str, Any
 
 def read_table(path: Path) -> list[dict[str, Any]]:
     """The rows of a Parquet table."""
-    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    with pq.ParquetFile(path) as table:  # `read_table` would import pyarrow.dataset, and with it pandas
+        rows: list[dict[str, Any]] = table.read().to_pylist()
     return rows
 
 

@@ -1,8 +1,9 @@
 """Which of a card's scores is the one to quote, and how it is said. Reads cards of earlier versions too."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from segcore.sealed.card import Card, Optimism, Origin, SplitScores
 
 CROSS_FITTED = "val, cross-fitted"
 
@@ -20,56 +21,57 @@ class Quote:
 
     split: str
     name: str
-    score: Mapping[str, Any]
+    score: SplitScores
     chose: list[str]
 
 
-def quote(card: Mapping[str, Any] | None) -> Quote | None:
+def quote(card: Card | None) -> Quote | None:
     """Test's score where there is a test split; else val's, with the threshold cross-fitted where that was done."""
-    scores = card.get("scores", {}) if card else {}
+    scores = card.scores if card else {}
     if "test" in scores:
-        return Quote("test", "test", scores["test"], scores["test"]["chose"])
+        return Quote("test", "test", scores["test"], list(scores["test"].chose))
     if "val" not in scores:
         return None
     val = scores["val"]
-    if "cross_fitted" in val:
-        return Quote("val", CROSS_FITTED, val["cross_fitted"], [what for what in val["chose"] if what != "threshold"])
-    return Quote("val", "val", val, val["chose"])
+    if val.cross_fitted is not None:
+        return Quote("val", CROSS_FITTED, val.cross_fitted, [what for what in val.chose if what != "threshold"])
+    return Quote("val", "val", val, list(val.chose))
 
 
-def headline(card: Mapping[str, Any]) -> str:
+def headline(card: Card) -> str:
     """The score to quote with its interval and on what it was earned; then what val's own score adds to it."""
     found = quote(card)
     if found is None:
         return "not scored"
-    low, high = found.score["iou_interval"]
+    low, high = found.score.iou_interval
     if found.name == CROSS_FITTED:
         how = "the threshold chosen on one half and scored on the other"
         note = f"{how}; they also chose {', '.join(found.chose)}"
     else:
         note = f"which {'also chose ' + ', '.join(found.chose) if found.chose else 'chose nothing'}"
+    threshold = number_text(card.threshold.value if card.threshold else None)
     lines = [
-        f"IoU {found.score['iou']:.4f} (95% interval {low:.4f}-{high:.4f}), Dice {found.score['dice']:.4f} "
-        f"on {found.score['num_images']} {found.split} images, {note}; threshold {card['threshold']['value']:.4f}"
+        f"IoU {found.score.iou:.4f} (95% interval {low:.4f}-{high:.4f}), Dice {number_text(found.score.dice)} "
+        f"on {found.score.num_images} {found.split} images, {note}; threshold {threshold}"
     ]
-    if "optimism" in card:
-        lines.append(optimism_text(card["optimism"]))
+    if card.optimism is not None:
+        lines.append(optimism_text(card.optimism))
     return "\n".join(lines)
 
 
-def optimism_text(optimism: Mapping[str, Any]) -> str:
+def optimism_text(optimism: Optimism) -> str:
     """How much val's own score flatters, one line."""
-    low, high = optimism["interval"]
-    against = "test" if optimism["against"] == "test" else "the cross-fitted score"
+    low, high = optimism.interval
+    against = "test" if optimism.against == "test" else "the cross-fitted score"
     return (
-        f"val's own IoU is {optimism['val']:.4f}: {optimism['gap']:+.4f} against {against} "
+        f"val's own IoU is {optimism.val:.4f}: {optimism.gap:+.4f} against {against} "
         f"(95% interval {low:+.4f} to {high:+.4f})"
     )
 
 
-def origin_text(origin: Mapping[str, Any]) -> str:
+def origin_text(origin: Origin) -> str:
     """Which training a sealed model is of."""
-    return training_text(origin.get("trial"), origin.get("seed"), origin.get("epoch"))
+    return training_text(origin.trial, origin.seed, origin.epoch)
 
 
 def training_text(trial: int | None, seed: int | None = None, epoch: int | None = None) -> str:

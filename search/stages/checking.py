@@ -9,7 +9,8 @@ from rich.console import Console
 from search.config.tree import SearchConfig
 from search.errors import RunError
 from search.runs.folder import absolute_paths
-from search.runs.paths import RunPaths, read_json
+from search.runs.paths import RunPaths
+from search.runs.records import read_run
 from search.space.forbid import uniform_points
 from search.space.parse import apply, parse_space
 from search.space.proof import require_effects
@@ -121,7 +122,7 @@ def same_data(config: SearchConfig, paths: RunPaths, console: Console) -> tuple[
         RunError: The data is not what it was when the run began.
     """
     index, cache_path = prepare_data(config, console)
-    if read_json(paths.run).get("data_fingerprint") not in (None, fingerprint_of(cache_path)):
+    if read_run(paths).data_fingerprint not in (None, fingerprint_of(cache_path)):
         raise RunError(
             f"{index.root}: the images or masks have changed since {paths.name!r} began, so its trials could not be "
             "compared with new ones; start a new run with --name"

@@ -24,7 +24,8 @@ from search.reruns.trainings import (
     tidy,
     want,
 )
-from search.runs.paths import RunPaths, read_json, write_json
+from search.runs.paths import RunPaths, write_json
+from search.runs.rerun_records import Confirmation, read_confirmation
 from search.runs.tables import settings_of
 from segcore.config import TrainConfig
 from segcore.data.pairs.samples import Sample
@@ -91,9 +92,9 @@ def confirm(
     return True
 
 
-def read_confirmation(config: SearchConfig, paths: RunPaths) -> dict[str, Any] | None:
+def wanted_confirmation(config: SearchConfig, paths: RunPaths) -> Confirmation | None:
     """What was confirmed, if the config still asks for it."""
-    return read_json(paths.confirmation) if is_wanted(config) and paths.confirmation.exists() else None
+    return read_confirmation(paths) if is_wanted(config) else None
 
 
 def other_seeds(config: SearchConfig, count: int) -> list[int]:

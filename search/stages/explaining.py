@@ -23,12 +23,13 @@ from search.reruns.trainings import (
     want,
 )
 from search.runs.folder import held, stored_config
-from search.runs.paths import RunPaths, read_json, write_json
+from search.runs.paths import RunPaths, write_json
 from search.runs.reading import Run
+from search.runs.records import read_run
 from search.runs.tables import best_trial, read_table
 from search.space.parse import parse_space
 from search.stages.checking import require_encoders, same_data
-from search.stages.confirming import other_seeds, read_confirmation, with_seed
+from search.stages.confirming import other_seeds, wanted_confirmation, with_seed
 from search.study.importance import importances
 from search.study.observations import PARAMS_ATTR
 from search.study.storage import stored_trials
@@ -60,7 +61,7 @@ def explain(
         RunError: It is no search, it has no trial yet, its data has changed, or it is being worked on.
         ConfigError: `begin` names what is not searched, or no valid value.
     """
-    if read_json(paths.run)["kind"] != "search":
+    if read_run(paths).kind != "search":
         raise RunError(f"{paths.name!r} is one training run, not a search; there is no winner to explain")
     config = stored_config(paths)
     if config.search.scheduler.name == "pbt":
@@ -97,9 +98,9 @@ def winner_of(config: SearchConfig, paths: RunPaths, trials: Sequence[dict[str, 
     Raises:
         RunError: No trial has one.
     """
-    confirmation = read_confirmation(config, paths)
+    confirmation = wanted_confirmation(config, paths)
     if confirmation is not None:
-        return int(confirmation["winner"])
+        return confirmation.winner
     best = best_trial(list(trials), config.search.objective)
     if best is None:
         resume = run_command("resume", paths.root)
@@ -109,10 +110,10 @@ def winner_of(config: SearchConfig, paths: RunPaths, trials: Sequence[dict[str, 
 
 def _notes(config: SearchConfig, paths: RunPaths, seeds: Sequence[int]) -> list[str]:
     """What is to be known of the winner's own trainings."""
-    confirmation = read_confirmation(config, paths)
-    if confirmation is None or len(confirmation["candidates"]) < 2 or not set(seeds) & set(confirmation["seeds"]):
+    confirmation = wanted_confirmation(config, paths)
+    if confirmation is None or len(confirmation.candidates) < 2 or not set(seeds) & set(confirmation.seeds):
         return []
-    count = len(confirmation["candidates"])
+    count = len(confirmation.candidates)
     return [f"the winner's trainings also chose it among {count} candidates, which flatters its own mean a little"]
 
 

@@ -13,12 +13,14 @@ from search.export.registry import check_targets, parse_target
 from search.export.sending import ExportOutcome, export_all
 from search.export.target import SpecLike, TrackingContext
 from search.runs.folder import (
+    held,
+    logged,
     stored_config,
     timed,
     update_run,
-    working_on,
 )
-from search.runs.paths import RunPaths, find_run, read_json
+from search.runs.paths import RunPaths, find_run
+from search.runs.records import read_exports, read_run
 from search.terminal import transfer_bars
 from segcore.errors import ConfigError
 from segcore.sealed.card import CARD_FILE, read_card, verify_bundle
@@ -53,38 +55,34 @@ def export_run(
     A target that fails leaves the sealed model and the other targets as they are.
     """
     specs = config.export.targets if targets is None else targets
-    if not specs:
-        update_run(paths, status="done")
-        return EXIT_DONE
-    with timed(paths, "export"), transfer_bars(console) as advance:
-        outcomes = export_all(paths.best, specs, paths.export, context=export_context(config, paths), progress=advance)
-    failed = [outcome for outcome in outcomes if outcome.error]
-    for outcome in outcomes:
-        _log_outcome(outcome)
-    if not failed:
-        update_run(paths, status="done")
-        return EXIT_DONE
-    update_run(paths, status="export_failed", error="; ".join(f"{o.spec}: {o.error}" for o in failed))
-    asked = [] if targets is None else [str(outcome.spec) for outcome in failed]
-    again = run_command("export", paths.root, *(word for target in asked for word in ("--to", target)))
-    log.error("the sealed model is safe in %s; try again with: %s", paths.best, again)
-    return EXIT_EXPORT_FAILED
+    failed = _send(config, paths, console, specs, asked=targets is not None) if specs else []
+    _record_end(paths, failed)
+    return EXIT_EXPORT_FAILED if failed else EXIT_DONE
 
 
 def targets_without_model(config: SearchConfig, paths: RunPaths) -> list[SpecLike]:
     """The config's targets that do not hold the sealed model as it is now, by the run's record."""
-    entries = read_json(paths.export).get("targets", []) if paths.export.exists() else []
-    files = read_card(paths.best)["files"]
+    files = read_card(paths.best).files
     holding = {
-        (entry["target"], entry["location"])
-        for entry in entries
-        if entry["status"] == "done" and all(entry["files"].get(name) == digest for name, digest in files.items())
+        (export.target, export.location)
+        for export in read_exports(paths)
+        if export.status == "done"
+        and all(name in export.files and export.files[name].sha256 == entry.sha256 for name, entry in files.items())
     }
     return [spec for spec in config.export.targets if (spec.kind, spec.location) not in holding]
 
 
 def export_again(name_or_path: str, results: Path, targets: list[str], console: Console) -> int:
     """Exports a run's sealed model again, to the config's targets or to others; returns the exit code.
+
+    How the run ended is changed by its own targets alone: a run that is to be resumed stays so, and where a model was
+    sent besides says nothing of the run.
+
+    Args:
+        name_or_path: The run.
+        results: Folder of the runs.
+        targets: Others than the config's, as `kind:location`.
+        console: Where progress is shown.
 
     Raises:
         RunError: No such run, or it has no sealed model.
@@ -98,8 +96,11 @@ def export_again(name_or_path: str, results: Path, targets: list[str], console: 
     if not specs:
         raise ConfigError(f"{paths.config}: export.targets is empty; name one with --to, e.g. --to local:/models/birds")
     verify_bundle(paths.best)
-    with working_on(paths):
-        return export_run(config, paths, console, specs)
+    with held(paths), logged(paths):
+        failed = _send(config, paths, console, specs, asked=bool(targets))
+        if not targets and read_run(paths).status in ("done", "export_failed"):
+            _record_end(paths, failed)
+    return EXIT_EXPORT_FAILED if failed else EXIT_DONE
 
 
 def export_context(config: SearchConfig, paths: RunPaths | None) -> TrackingContext:
@@ -112,6 +113,39 @@ def export_context(config: SearchConfig, paths: RunPaths | None) -> TrackingCont
         group=wandb.group or config.name,
         run_dir=paths.root if paths else None,
     )
+
+
+def _send(
+    config: SearchConfig, paths: RunPaths, console: Console, specs: Sequence[SpecLike], *, asked: bool
+) -> list[ExportOutcome]:
+    """Exports to all, says how each went, and returns those that failed.
+
+    Args:
+        config: The run's config.
+        paths: The run.
+        console: Where progress is shown.
+        specs: Where to.
+        asked: Whether the targets are others than the config's, which the command to try again has to name.
+    """
+    with timed(paths, "export"), transfer_bars(console) as advance:
+        outcomes = export_all(paths.best, specs, paths.export, context=export_context(config, paths), progress=advance)
+    for outcome in outcomes:
+        _log_outcome(outcome)
+    failed = [outcome for outcome in outcomes if outcome.error]
+    if failed:
+        named = [word for outcome in failed for word in ("--to", str(outcome.spec))] if asked else []
+        log.error(
+            "the sealed model is safe in %s; try again with: %s",
+            paths.best, run_command("export", paths.root, *named),
+        )  # fmt: skip
+    return failed
+
+
+def _record_end(paths: RunPaths, failed: Sequence[ExportOutcome]) -> None:
+    if failed:
+        update_run(paths, status="export_failed", error="; ".join(f"{o.spec}: {o.error}" for o in failed))
+    else:
+        update_run(paths, status="done")
 
 
 def _log_outcome(outcome: ExportOutcome) -> None:

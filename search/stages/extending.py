@@ -19,11 +19,11 @@ from search.runs.folder import (
     absolute_paths,
     held,
     stage_seconds,
-    status_now,
     stored_config,
     update_run,
 )
-from search.runs.paths import RunPaths, read_json, write_text
+from search.runs.paths import RunPaths, write_text
+from search.runs.records import ExtensionNote, read_run
 from search.space.parse import parse_space
 from search.study.observations import PARAMS_ATTR
 from search.study.recording import in_space
@@ -81,10 +81,10 @@ def plan_extension(paths: RunPaths, num_more: int, overrides: Sequence[str]) -> 
         RunError: It is no search, or it is being worked on.
         ConfigError: A key that must stay, or a stopping rule that would end the extension at once.
     """
-    record = read_json(paths.run)
-    if record["kind"] != "search":
+    record = read_run(paths)
+    if record.kind != "search":
         raise RunError(f"{paths.name!r} is one training run, not a search; there is nothing to add trials to")
-    if status_now(record) == "running":
+    if record.status_now == "running":
         raise RunError(f"{paths.name!r} is still running; wait for it to end, or stop it, and extend it then")
     trials = [t for t in stored_trials(paths.storage_url, paths.name) if t.state != TrialState.WAITING]
     total = len(trials) + num_more
@@ -126,18 +126,18 @@ def begin_extension(paths: RunPaths, extension: Extension) -> None:
         RunError: Another process works on the run.
     """
     with held(paths):
-        record = read_json(paths.run)
-        notes = _that_took_place(paths, record.get("extensions", []))
+        record = read_run(paths)
+        notes = _that_took_place(paths, record.extensions)
         earlier = paths.earlier_config(len(notes) + 1)
         write_text(earlier, paths.config.read_text(encoding="utf-8"))
-        note = {
-            "when": time.time(),
-            "trials_before": extension.num_begun,
-            "num_samples": extension.num_more,
-            "changed": extension.changed,
-            "stopped_by": record.get("stopped_by"),
-            "config_before": earlier.name,
-        }
+        note = ExtensionNote(
+            when=time.time(),
+            trials_before=extension.num_begun,
+            num_samples=extension.num_more,
+            changed=extension.changed,
+            stopped_by=record.stopped_by,
+            config_before=earlier.name,
+        )
         update_run(paths, status="interrupted", extensions=[*notes, note], stopped_by=None)
         write_text(paths.config, dump_config(extension.config))
     begun, more = extension.num_begun, extension.num_more
@@ -151,7 +151,7 @@ def begin_extension(paths: RunPaths, extension: Extension) -> None:
         )
 
 
-def _that_took_place(paths: RunPaths, notes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _that_took_place(paths: RunPaths, notes: list[ExtensionNote]) -> list[ExtensionNote]:
     """Drops a last note whose config was never written."""
     if not notes:
         return []

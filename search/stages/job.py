@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 
@@ -25,7 +25,8 @@ from search.runs.folder import (
     working_on,
 )
 from search.runs.journal import read_events
-from search.runs.paths import RunPaths, read_json
+from search.runs.paths import RunPaths
+from search.runs.records import read_run
 from search.runs.tables import best_trial, build_tables, read_table
 from search.show.quoting import headline, origin_text
 from search.space.parse import apply
@@ -50,6 +51,7 @@ from search.tune.progress import ProgressCallback
 from segcore.config import TrainConfig
 from segcore.data.pairs.samples import DatasetIndex
 from segcore.data.pixels.cache_file import open_cache
+from segcore.sealed.card import Card, Origin
 
 log = logging.getLogger("segsearch")
 
@@ -62,7 +64,7 @@ class Outcome:
 
     exit_code: int
     paths: RunPaths
-    card: dict[str, Any] | None = None
+    card: Card | None = None
 
 
 def run(config: SearchConfig, console: Console) -> Outcome:
@@ -83,7 +85,9 @@ def train(config: SearchConfig, console: Console) -> Outcome:
     return _train_and_seal(*_begin(config, "train", console), console)
 
 
-def _begin(config: SearchConfig, kind: str, console: Console) -> tuple[SearchConfig, RunPaths, DatasetIndex, Path]:
+def _begin(
+    config: SearchConfig, kind: Literal["search", "train"], console: Console
+) -> tuple[SearchConfig, RunPaths, DatasetIndex, Path]:
     """Everything that can go wrong before training goes wrong here, before the run's folder is made."""
     config = absolute_paths(config)
     index, cache_path = check(config, console)
@@ -101,14 +105,14 @@ def resume(paths: RunPaths, console: Console) -> Outcome:
     Raises:
         RunError: Another process works on it, or the data is not what it was.
     """
-    record = read_json(paths.run)
-    if record["status"] == "done":
+    record = read_run(paths)
+    if record.status == "done":
         log.info("%s is done already; nothing to resume", paths.name)
         return Outcome(EXIT_DONE, paths)
     config = stored_config(paths)
     require_models(config)
     index, cache_path = same_data(config, paths, console)
-    go_on = _search_and_seal if record["kind"] == "search" else _train_and_seal
+    go_on = _search_and_seal if record.kind == "search" else _train_and_seal
     return go_on(config, paths, index, cache_path, console)
 
 
@@ -137,7 +141,7 @@ def extend(paths: RunPaths, num_more: int, overrides: Sequence[str], console: Co
 def _search_and_seal(
     config: SearchConfig, paths: RunPaths, index: DatasetIndex, cache_path: Path, console: Console
 ) -> Outcome:
-    from search.stages.confirming import read_confirmation
+    from search.stages.confirming import wanted_confirmation
     from search.stages.sealing import seal_search, still_sealed
     from search.tune.cluster import ray_session
 
@@ -152,12 +156,13 @@ def _search_and_seal(
             log.warning("interrupted; nothing is lost. Go on with: %s", run_command("resume", paths.root))
             return Outcome(EXIT_INTERRUPTED, paths)
 
-        trials, confirmation = read_table(paths.trials), read_confirmation(config, paths)
+        trials, confirmation = read_table(paths.trials), wanted_confirmation(config, paths)
         configs = trial_configs(config, paths)
+        update_run(paths, trials=len(trials))
         with timed(paths, "seal"), open_cache(cache_path) as cache:
             unchanged = still_sealed(config, paths, trials, confirmation)
             card = unchanged or seal_search(config, paths, trials, configs, index, cache, confirmation)
-        what = origin_text(card["origin"])
+        what = origin_text(card.origin)
         log.info("the best is still %s; %s is as it was" if unchanged else "sealed %s in %s", what, paths.best)
         log.info("%s", headline(card))
         if unchanged:
@@ -179,7 +184,7 @@ def _train_and_seal(
         with working_on(paths):
             log.info("run %s in %s", paths.name, paths.root)
             best = train_run(config, paths, cache_path)
-            origin = {"run": paths.name, "epoch": best.epoch}
+            origin = Origin(run=paths.name, epoch=best.epoch)
             with timed(paths, "seal"), open_cache(cache_path) as cache:
                 card = seal(
                     paths.best, best, config.train_config(), index, cache, origin,
@@ -248,7 +253,7 @@ def _confirm(config: SearchConfig, paths: RunPaths, index: DatasetIndex, cache_p
         return confirm(config, paths, trials, configs, index.split("val"), cache_path, console)
 
 
-def _track_summary(config: SearchConfig, paths: RunPaths, card: dict[str, Any]) -> None:
+def _track_summary(config: SearchConfig, paths: RunPaths, card: Card) -> None:
     """Logs the sealed model's scores as a run of their own in the search's group."""
     tracking = config.tracking.wandb
     if tracking.mode == "disabled":
@@ -257,10 +262,12 @@ def _track_summary(config: SearchConfig, paths: RunPaths, card: dict[str, Any]) 
 
     log_run_summary(
         project=tracking.project, group=tracking.group or paths.name, run_dir=paths.root, mode=tracking.mode,
-        entity=tracking.entity, tags=tracking.tags, config=card["config"],
+        entity=tracking.entity, tags=tracking.tags, config=card.config,
         scores={
-            "scores": card["scores"], "threshold": card["threshold"]["value"], "origin": card["origin"],
-            **({"confirmed": card["confirmed"]} if "confirmed" in card else {}),
+            "scores": {split: scores.tree() for split, scores in card.scores.items()},
+            "threshold": card.threshold.value if card.threshold else None,
+            "origin": card.origin.tree(),
+            **({"confirmed": card.confirmed.tree()} if card.confirmed else {}),
         },
     )  # fmt: skip
 

@@ -9,18 +9,20 @@ from rich.console import Console
 from search.errors import RunError
 from search.runs.folder import stored_config
 from search.runs.journal import dropped_trials, read_events
-from search.runs.paths import RunPaths, read_json
+from search.runs.paths import RunPaths
+from search.runs.records import read_run
 from search.runs.tables import read_table
 from search.show.quoting import headline
 from search.stages.checking import same_data
 from search.stages.job import trial_configs
 from search.stages.sealing import applied_of, newest_readable, seal
 from segcore.data.pixels.cache_file import open_cache
+from segcore.sealed.card import Card, Origin
 
 log = logging.getLogger("segsearch")
 
 
-def seal_trial(paths: RunPaths, number: int, folder: Path, console: Console) -> dict[str, Any]:
+def seal_trial(paths: RunPaths, number: int, folder: Path, console: Console) -> Card:
     """Seals the best epoch of one trial into a folder and returns its card; the run stays as it is.
 
     Args:
@@ -32,7 +34,7 @@ def seal_trial(paths: RunPaths, number: int, folder: Path, console: Console) -> 
     Raises:
         RunError: The run has no such trial, it left no model behind, or the folder holds something.
     """
-    if read_json(paths.run)["kind"] != "search":
+    if read_run(paths).kind != "search":
         raise RunError(f"{paths.name!r} is one training run, not a search; its model is in {paths.best}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder}: something is there already; name a new folder, or an empty one")
@@ -48,7 +50,7 @@ def seal_trial(paths: RunPaths, number: int, folder: Path, console: Console) -> 
     if best is None or number not in {row["number"] for row in rows}:
         raise RunError(f"{paths.name!r} has no model of a trial {number}; valid: {_sealable(paths, rows)}")
     index, cache_path = same_data(config, paths, console)
-    origin = {"run": paths.name, "trial": number, "epoch": best.epoch, "trials": len(rows)}
+    origin = Origin(run=paths.name, trial=number, epoch=best.epoch, trials=len(rows))
     with open_cache(cache_path) as cache:
         train = trial_configs(config, paths)[number]
         proof = applied_of(paths, number)

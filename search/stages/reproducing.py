@@ -23,7 +23,8 @@ from search.errors import ResourceError, RunError
 from search.runs.environment import describe_environment, differences
 from search.runs.folder import stored_config
 from search.runs.journal import applied_by_trial, epochs_by_trial, read_events
-from search.runs.paths import RunPaths, read_json
+from search.runs.paths import RunPaths
+from search.runs.records import read_run
 from search.schedulers.forks import PARENT_ATTR
 from search.stages.checking import same_data
 from search.stages.job import trial_configs
@@ -103,7 +104,7 @@ def reproduce(
     record |= verdict(rows, weights, within=within, noise=noise)
     if not record["matched"] or record["how"] != "bitwise":
         now = {**describe_environment(), "machine": describe_machine(device)}
-        then = {**read_json(paths.run), "machine": trial.machine}
+        then = {**read_run(paths).tree(), "machine": trial.machine}
         record["differs"] = differences(then, now)
     return record
 
@@ -113,7 +114,7 @@ def recorded_trials(config: SearchConfig, paths: RunPaths) -> dict[int, Recorded
     events = read_events(paths.events)
     proofs, epochs = applied_by_trial(events), epochs_by_trial(events)
     configs, parents = {0: config.train_config()}, {}
-    if read_json(paths.run)["kind"] == "search":
+    if read_run(paths).kind == "search":
         configs = trial_configs(config, paths)
         stored = stored_trials(paths.storage_url, paths.name)
         parents = {t.number: t.user_attrs[PARENT_ATTR] for t in stored if PARENT_ATTR in t.user_attrs}

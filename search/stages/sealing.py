@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from search.config.tree import SearchConfig
 from search.runs.journal import applied_by_trial, read_events
 from search.runs.paths import RunPaths, read_json
+from search.runs.rerun_records import Confirmation
 from search.runs.tables import best_trial
 from segcore.checkpoint.state import BestModel, read_best
 from segcore.config import TrainConfig
@@ -21,7 +21,18 @@ from segcore.objective import Objective
 from segcore.scores.crossfit import CrossFit, optimism_of_threshold, optimism_on_test
 from segcore.scores.scoring import score_images, summarize
 from segcore.sealed.bundle import Bundle, load_bundle, write_bundle
-from segcore.sealed.card import update_card, verify_bundle
+from segcore.sealed.card import (
+    Card,
+    Confirmed,
+    DataNote,
+    InputNote,
+    Optimism,
+    Origin,
+    SplitScores,
+    Threshold,
+    verify_bundle,
+    write_card,
+)
 from segcore.task import task_of
 
 log = logging.getLogger("segsearch")
@@ -34,18 +45,18 @@ def seal_search(
     train_config_of: dict[int, TrainConfig],
     index: DatasetIndex,
     cache: SampleCache,
-    confirmation: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+    confirmation: Confirmation | None = None,
+) -> Card:
     """Seals the confirmed winner, or else the best checkpointed epoch of all trials, and returns its card.
 
     Raises:
         TrainingError: No trial reported, or no checkpoint can be read.
     """
     if confirmation is not None:
-        number = confirmation["winner"]
+        number = confirmation.winner
         model = confirmed_model(paths, confirmation)
         if model is not None:
-            origin = {**_origin(paths, number, model), "trials": len(trials)}
+            origin = _origin(paths, number, model).but(trials=len(trials))
             return seal(
                 paths.best, model.best, model.train or train_config_of[number], index, cache, origin,
                 chosen_on=config.search.metric, applied=applied_of(model.paths, model.number),
@@ -57,7 +68,7 @@ def seal_search(
         number = winner["number"]
         best = newest_readable(paths, number)
         if best is not None:
-            origin = {"run": paths.name, "trial": number, "epoch": best.epoch, "trials": len(trials)}
+            origin = Origin(run=paths.name, trial=number, epoch=best.epoch, trials=len(trials))
             return seal(
                 paths.best, best, train_config_of[number], index, cache, origin,
                 chosen_on=config.search.metric, applied=applied_of(paths, number),
@@ -91,57 +102,56 @@ class TrainedModel:
         return None if self.train is None else self.train.train.seed
 
 
-def confirmed_model(paths: RunPaths, confirmation: Mapping[str, Any]) -> TrainedModel | None:
+def confirmed_model(paths: RunPaths, confirmation: Confirmation) -> TrainedModel | None:
     """Of the winner's trainings, the search's own and those with other seeds, the one with the best value on val."""
-    objective = Objective(confirmation["metric"], confirmation["mode"])
-    row = next(row for row in confirmation["candidates"] if row["trial"] == confirmation["winner"])
+    objective = Objective(confirmation.metric, confirmation.mode)
+    row = confirmation.winning
     found = []
-    if (own := newest_readable(paths, row["trial"])) is not None:
-        found.append(TrainedModel(own, paths, row["trial"]))
-    for _, number in row["reruns"]:
+    if (own := newest_readable(paths, row.trial)) is not None:
+        found.append(TrainedModel(own, paths, row.trial))
+    for _, number in row.reruns:
         if (best := newest_readable(paths.reruns, number)) is not None:
             train = TrainConfig.model_validate(read_json(paths.reruns.trainings)["trainings"][number]["train"])
             found.append(TrainedModel(best, paths.reruns, number, train))
     return max(found, key=lambda model: objective.sign * model.best.metrics[objective.metric], default=None)
 
 
-def _origin(paths: RunPaths, number: int, model: TrainedModel) -> dict[str, Any]:
-    again = {} if model.seed is None else {"seed": model.seed, "rerun": model.number}
-    return {"run": paths.name, "trial": number, "epoch": model.best.epoch, **again}
+def _origin(paths: RunPaths, number: int, model: TrainedModel) -> Origin:
+    origin = Origin(run=paths.name, trial=number, epoch=model.best.epoch)
+    return origin if model.seed is None else origin.but(seed=model.seed, rerun=model.number)
 
 
-def _confirmed(confirmation: Mapping[str, Any]) -> dict[str, Any]:
+def _confirmed(confirmation: Confirmation) -> Confirmed:
     """What the card says of the confirmation: the mean over seeds, which is what such a training comes to."""
-    row = next(row for row in confirmation["candidates"] if row["trial"] == confirmation["winner"])
-    keys = ("metric", "seeds", "num_images", "confidence", "seed_sd", "tied", "reason")
-    return {**{key: confirmation[key] for key in keys}, "mean": row["mean"], "interval": row["interval"]}
+    row = confirmation.winning
+    return Confirmed(
+        metric=confirmation.metric, seeds=confirmation.seeds, num_images=confirmation.num_images,
+        confidence=confirmation.confidence, seed_sd=confirmation.seed_sd, tied=confirmation.tied,
+        reason=confirmation.reason, mean=row.mean, interval=row.interval,
+    )  # fmt: skip
 
 
 def still_sealed(
     config: SearchConfig,
     paths: RunPaths,
     trials: list[dict[str, Any]],
-    confirmation: Mapping[str, Any] | None = None,
-) -> dict[str, Any] | None:
+    confirmation: Confirmation | None = None,
+) -> Card | None:
     """The card of `best/` where it holds, whole and scored, what `seal_search` would seal; else None."""
     try:
         card = verify_bundle(paths.best)
     except BundleError:
         return None
     if confirmation is not None and (model := confirmed_model(paths, confirmation)) is not None:
-        origin = _origin(paths, confirmation["winner"], model)
-        is_same = _sealed_origin(card) == origin and card.get("confirmed") == _confirmed(confirmation)
-        return card if is_same and "scores" in card else None
+        origin = _origin(paths, confirmation.winner, model)
+        is_same = card.origin.but(trials=None) == origin and card.confirmed == _confirmed(confirmation)
+        return card if is_same and card.scores else None
     winner = best_trial(trials, config.search.objective)
     best = newest_readable(paths, winner["number"]) if winner else None
-    if winner is None or best is None or "scores" not in card:
+    if winner is None or best is None or not card.scores:
         return None
-    origin = {"run": paths.name, "trial": winner["number"], "epoch": best.epoch}
-    return card if _sealed_origin(card) == origin else None
-
-
-def _sealed_origin(card: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in card["origin"].items() if key != "trials"}
+    origin = Origin(run=paths.name, trial=winner["number"], epoch=best.epoch)
+    return card if card.origin.but(trials=None) == origin else None
 
 
 def newest_readable(paths: RunPaths, number: int) -> BestModel | None:
@@ -166,76 +176,89 @@ def seal(
     train: TrainConfig,
     index: DatasetIndex,
     cache: SampleCache,
-    origin: dict[str, Any],
+    origin: Origin,
     *,
     chosen_on: str,
     applied: dict[str, Any] | None = None,
-    confirmed: dict[str, Any] | None = None,
-) -> dict[str, Any]:
+    confirmed: Confirmed | None = None,
+) -> Card:
     """Writes the bundle, loads it back as a stranger would, scores it from the image files, and completes its card.
 
     The score on `val` chose the epoch, the threshold and the winner, so it flatters; where there is a `test` split, it
-    is opened here, once, and is the score to quote. `applied` is what was read back of the run before it trained,
-    `confirmed` what its settings came to with other seeds.
+    is opened here, once, and is the score to quote.
+
+    Args:
+        folder: Where the bundle goes.
+        best: The epoch to seal.
+        train: What it was trained with.
+        index: The data's images and masks.
+        cache: The decoded samples.
+        origin: Which training it is.
+        chosen_on: The metric that chose the epoch.
+        applied: What was read back of the training before it began.
+        confirmed: What its settings came to with other seeds.
     """
     auto = train.threshold == "auto"
-    card: dict[str, Any] = {
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "origin": origin,
-        "task": task_of(train).record(),
-        "threshold": {
-            "value": best.metrics["val/threshold"],
-            "chosen_by": "best mean IoU per image on val" if auto else "config",
-            "auto_would_be": best.metrics["val/threshold_auto"],
-            "val_iou_at_auto": best.metrics["val/iou_auto"],
-            "gap_to_exact_optimum": best.metrics["val/threshold_gap"],
-        },
-        "input": {
-            "image_size": list(train.data.image_hw),
-            "color": "RGB, uint8, 0-255",
-            "resize": "bilinear with antialiasing to image_size",
-        },
-        "data": {
-            "fingerprint": cache.fingerprint,
-            "layout": index.layout,
-            "images": index.counts(),
-            "leaks": leak_counts(cache),
-        },
-        "validation_when_trained": best.metrics,
-        **({"applied": applied} if applied else {}),
-        **({"confirmed": confirmed} if confirmed else {}),
-    }
+    card = Card().but(
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        origin=origin,
+        task=task_of(train).record(),
+        threshold=Threshold(
+            value=best.metrics["val/threshold"],
+            chosen_by="best mean IoU per image on val" if auto else "config",
+            auto_would_be=best.metrics["val/threshold_auto"],
+            val_iou_at_auto=best.metrics["val/iou_auto"],
+            gap_to_exact_optimum=best.metrics["val/threshold_gap"],
+        ),
+        input=InputNote(
+            image_size=train.data.image_hw,
+            color="RGB, uint8, 0-255",
+            resize="bilinear with antialiasing to image_size",
+        ),
+        data=DataNote(
+            fingerprint=cache.fingerprint, layout=index.layout, images=index.counts(), leaks=leak_counts(cache)
+        ),
+        validation_when_trained=best.metrics,
+        applied=applied or None,
+        confirmed=confirmed,
+    )
     write_bundle(folder, best.weights, train, card)
     bundle = load_bundle(folder)
-    card["input"]["mean"] = [round(value, 6) for value in bundle.model.mean.flatten().tolist()]
-    card["input"]["std"] = [round(value, 6) for value in bundle.model.std.flatten().tolist()]
+    mean, std = (
+        tuple(round(value, 6) for value in part.flatten().tolist()) for part in (bundle.model.mean, bundle.model.std)
+    )
     chose = [
         "epoch",
         *(["threshold"] if auto else []),
-        *(["winner"] if "trial" in origin else []),
+        *(["winner"] if origin.trial is not None else []),
         *(["seed"] if confirmed else []),
     ]
-    scored = score_splits(bundle, index, chose)
-    update_card(folder, {**scored, "input": card["input"], "chosen_on": chosen_on})
+    scores, optimism = score_splits(bundle, index, chose)
+    whole = bundle.card.but(
+        scores=scores, optimism=optimism, input=card.input.but(mean=mean, std=std), chosen_on=chosen_on
+    )
+    write_card(folder, whole)
     return load_bundle(folder).card
 
 
-def score_splits(bundle: Bundle, index: DatasetIndex, chose: list[str]) -> dict[str, Any]:
-    """What the card says of val and, where there is one, of test: `scores`, and `optimism`, how much val's flatters.
+def score_splits(
+    bundle: Bundle, index: DatasetIndex, chose: list[str]
+) -> tuple[dict[str, SplitScores], Optimism | None]:
+    """What the card says of val and, where there is one, of test; and how much val's own score flatters.
 
     Val chose what `chose` names. Test chose nothing. Without a test split, the part of the threshold is undone by
-    choosing it on one half of val and scoring it on the other: `scores.val.cross_fitted`.
+    choosing it on one half of val and scoring it on the other: `cross_fitted` of val's scores.
     """
     val, test = index.split("val"), index.split("test")
     halves = CrossFit(val, bundle.config.data.seed) if "threshold" in chose and not test else None
     rows = score_images(bundle, val, on_probs=halves.update if halves else None)
-    scores: dict[str, Any] = {"val": {**summarize(rows), "chose": chose}}
+    own = SplitScores.model_validate({**summarize(rows), "chose": chose})
     if test:
         test_rows = score_images(bundle, test)
-        scores["test"] = {**summarize(test_rows), "chose": []}
-        return {"scores": scores, "optimism": optimism_on_test(rows, test_rows)}
+        scores = {"val": own, "test": SplitScores.model_validate({**summarize(test_rows), "chose": []})}
+        return scores, Optimism.model_validate(optimism_on_test(rows, test_rows))
     fitted = halves.result() if halves else None
     if fitted is None:
-        return {"scores": scores}
-    scores["val"]["cross_fitted"], ious = fitted
-    return {"scores": scores, "optimism": optimism_of_threshold(rows, ious)}
+        return {"val": own}, None
+    summary, ious = fitted
+    return {"val": own.but(cross_fitted=summary)}, Optimism.model_validate(optimism_of_threshold(rows, ious))

@@ -5,7 +5,6 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,6 +23,7 @@ from search.runs.journal import (
     waiting_alone,
 )
 from search.runs.paths import RunPaths
+from search.runs.records import StoppedBy
 from search.runs.tables import Tables, build_tables, write_tables
 from search.sampling.proposer import Proposer
 from search.schedulers.build import build_promotions, build_scheduler, decision_epochs
@@ -208,7 +208,7 @@ def _end_by_rule(stopper: SearchStopper, study: optuna.Study, paths: RunPaths, s
     num_ended = end_running(study, search.objective)
     stop = stopper.stopped_by
     log.info("stopped by search.%s: %s; running trials that end here: %d", stop.rule, stop.detail, num_ended)
-    update_run(paths, stopped_by=asdict(stop))
+    update_run(paths, stopped_by=StoppedBy(rule=stop.rule, detail=stop.detail))
     save_tables(study, paths, search.objective)
 
 

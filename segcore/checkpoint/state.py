@@ -22,7 +22,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -41,6 +41,7 @@ from segcore.checkpoint.files import (
 )
 from segcore.errors import TrainingError
 from segcore.scores.image_counts import ImageCounts
+from segcore.tensor_file import save_tensors
 from segcore.training.schedule import LRSchedule
 
 _UNREADABLE = (
@@ -120,7 +121,7 @@ class Tensors:
     def write(self, folder: Path) -> None:
         """Writes them into a folder; those on a GPU are copied on the calling thread's current stream."""
         weights = {name: value.detach().cpu().contiguous() for name, value in self.weights.items()}
-        write_file(folder / LAST_WEIGHTS_FILE, lambda path: save_file(weights, path))
+        write_file(folder / LAST_WEIGHTS_FILE, lambda path: save_tensors(weights, path))
         write_file(folder / STATE_FILE, lambda path: torch.save(self.rest, path))
 
 
@@ -159,7 +160,7 @@ def save_checkpoint(folder: Path, state: TrainingState) -> None:
 def write_best(folder: Path, best: BestModel) -> None:
     """Writes the best epoch's files into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_file(folder / WEIGHTS_FILE, lambda path: save_file(best.weights, path))
+    write_file(folder / WEIGHTS_FILE, lambda path: save_tensors(best.weights, path))
     _write_best_records(folder, best)
 
 

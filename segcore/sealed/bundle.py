@@ -7,19 +7,17 @@ which images happen to share a batch.
 """
 
 import glob
-import json
 import os
 import platform
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from segcore.config import TrainConfig
@@ -28,13 +26,17 @@ from segcore.errors import BundleError, ConfigError
 from segcore.models.build import build_model
 from segcore.models.unet import SegmentationModel
 from segcore.sealed.card import (
-    CARD_FILE,
     FORMAT,
     WEIGHTS_FILE,
+    Card,
+    FileEntry,
     installed_versions,
+    portable_config,
     sha256,
     verify_bundle,
+    write_card,
 )
+from segcore.tensor_file import save_tensors
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Bundle:
     """A loaded sealed model, ready to predict."""
 
     folder: Path
-    card: dict[str, Any]
+    card: Card
     config: TrainConfig
     model: SegmentationModel
     threshold: float
@@ -77,8 +79,14 @@ class Bundle:
         return np.where(probs >= self.threshold, 255, 0).astype(np.uint8)
 
 
-def write_bundle(folder: Path, weights: dict[str, Tensor], config: TrainConfig, card: dict[str, Any]) -> None:
+def write_bundle(folder: Path, weights: dict[str, Tensor], config: TrainConfig, card: Card) -> None:
     """Seals weights and card into `folder`, replacing an earlier one whole or not at all.
+
+    Args:
+        folder: Where the model goes.
+        weights: Its tensors, with the normalisation among them.
+        config: What it was trained with.
+        card: What is known of it; format, config, versions and hashes are filled in here.
 
     Only a process that dies between the two renames at the end leaves `folder` empty; the earlier model lies beside
     it then, and the next call puts it back first.
@@ -89,20 +97,15 @@ def write_bundle(folder: Path, weights: dict[str, Tensor], config: TrainConfig, 
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
     try:
-        save_file(weights, staging / WEIGHTS_FILE, metadata={"format": "pt"})
-        record = {
-            "format": FORMAT,
-            "config": config.model_dump(mode="json"),
-            **card,
-            "versions": {"python": platform.python_version(), **installed_versions()},
-            "files": {
-                WEIGHTS_FILE: {
-                    "sha256": sha256(staging / WEIGHTS_FILE),
-                    "size": (staging / WEIGHTS_FILE).stat().st_size,
-                }
-            },
-        }
-        (staging / CARD_FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        save_tensors(weights, staging / WEIGHTS_FILE)
+        sealed = FileEntry(sha256=sha256(staging / WEIGHTS_FILE), size=(staging / WEIGHTS_FILE).stat().st_size)
+        whole = card.but(
+            format=FORMAT,
+            config=portable_config(config),
+            versions={"python": platform.python_version(), **installed_versions()},
+            files={WEIGHTS_FILE: sealed},
+        )
+        write_card(staging, whole)
         previous = folder.with_name(f".{folder.name}.{os.getpid()}.old")
         if folder.exists():
             os.replace(folder, previous)
@@ -135,14 +138,13 @@ def load_bundle(folder: Path, device: torch.device | None = None) -> Bundle:
     """
     card = verify_bundle(folder)
     try:
-        config = TrainConfig.model_validate(card["config"])
-        threshold = float(card["threshold"]["value"])
-        if not 0.0 <= threshold <= 1.0:
-            raise ValueError(f"threshold.value must lie in [0, 1], found {threshold}")
+        config = TrainConfig.model_validate(card.config)
+        if card.threshold is None:
+            raise ValueError("it has no threshold")
         model = build_model(config.model, load_pretrained=False)
         model.load_state_dict(load_file(folder / WEIGHTS_FILE))
-    except (KeyError, TypeError, ValueError, RuntimeError, ConfigError, SafetensorError) as error:
+    except (ValueError, RuntimeError, ConfigError, SafetensorError) as error:
         raise BundleError(f"{folder}: the card does not describe the weights: {error}") from error
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(device).to(memory_format=torch.channels_last).eval()
-    return Bundle(folder, card, config, model, threshold, device)
+    return Bundle(folder, card, config, model, card.threshold.value, device)

@@ -5,14 +5,18 @@ import json
 import os
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from segcore.errors import BundleError
-from segcore.record import Record
+from segcore.record import Record, why_unreadable, wrong_fields
 
-FORMAT = 1
+if TYPE_CHECKING:
+    from segcore.config import TrainConfig
+
+FORMAT = 2
+"""Of `card.json`; format 1 held absolute paths of the machine."""
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "card.json"
 VERSIONED_PACKAGES = ("segsearch", "torch", "timm", "numpy", "pillow", "albumentations", "ray", "optuna")
@@ -51,7 +55,7 @@ class Threshold(Record):
     @classmethod
     def _is_probability(cls, value: float) -> float:
         if not 0.0 <= value <= 1.0:
-            raise ValueError(f"threshold.value must lie in [0, 1], found {value}")
+            raise ValueError(f"must lie in [0, 1], found {value}")
         return value
 
 
@@ -59,7 +63,7 @@ class Scores(Record):
     """Scores of some images: fields by the names of `segcore.scores.scoring`, `name` where it is one image."""
 
     iou: float
-    dice: float | None = None
+    dice: float
     num_images: int | None = None
     name: str = ""
 
@@ -81,7 +85,7 @@ class SplitScores(Scores):
         worst_images: Lowest IoU first.
     """
 
-    iou_interval: tuple[float, float] | None = None
+    iou_interval: tuple[float, float]
     chose: tuple[str, ...] = ()
     cross_fitted: "SplitScores | None" = None
     by_size: dict[str, Scores] = Field(default_factory=dict)
@@ -111,6 +115,25 @@ class Confirmed(Record):
     reason: str
     mean: float | None
     interval: tuple[float, float] | None = None
+
+
+class InputNote(Record):
+    """What the model takes: `[height, width]` in pixels, color, how images are resized, and the normalisation."""
+
+    image_size: tuple[int, int] | None = None
+    color: str = ""
+    resize: str = ""
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+class DataNote(Record):
+    """The images that it was trained on: fingerprint, layout, how many by split, and how many are alike over splits."""
+
+    fingerprint: str = ""
+    layout: str = ""
+    images: dict[str, int] = Field(default_factory=dict)
+    leaks: dict[str, int] = Field(default_factory=dict)
 
 
 class FileEntry(Record):
@@ -145,11 +168,11 @@ class Card(Record):
     format: int = 1
     config: dict[str, Any] = Field(default_factory=dict)
     created: str = ""
-    origin: Origin = Origin()
+    origin: Origin = Field(default_factory=Origin)
     task: dict[str, Any] = Field(default_factory=dict)
     threshold: Threshold | None = None
-    input: dict[str, Any] = Field(default_factory=dict)
-    data: dict[str, Any] = Field(default_factory=dict)
+    input: InputNote = Field(default_factory=InputNote)
+    data: DataNote = Field(default_factory=DataNote)
     validation_when_trained: dict[str, float] = Field(default_factory=dict)
     applied: dict[str, Any] | None = None
     confirmed: Confirmed | None = None
@@ -160,55 +183,63 @@ class Card(Record):
     files: dict[str, FileEntry] = Field(default_factory=dict)
 
 
-def update_card(folder: Path, changes: dict[str, Any]) -> None:
-    """Adds to a sealed model's card, for example its scores; the weights stay as they are."""
-    card = read_card(folder)
+def portable_config(config: "TrainConfig") -> dict[str, Any]:
+    """The config as a card has it: of paths, the last part alone; the folder of the cache is left out."""
+    tree = config.model_dump(mode="json")
+    data, model = tree["data"], tree["model"]
+    data["root"] = Path(data["root"]).name or data["root"]
+    data["cache_dir"] = None
+    model["encoder_weights"] = Path(model["encoder_weights"]).name
+    return tree
+
+
+def write_card(folder: Path, card: Card) -> None:
+    """Writes a card beside its place and moves it there."""
     temporary = folder / f".{CARD_FILE}.tmp"
-    temporary.write_text(json.dumps({**card, **changes}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.write_text(json.dumps(card.tree(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(temporary, folder / CARD_FILE)
 
 
-def read_card(folder: Path) -> dict[str, Any]:
+def read_card(folder: Path) -> Card:
     """Reads the card alone.
 
     Raises:
-        BundleError: There is none, or it is of a format that this version does not know.
+        BundleError: There is none, it is damaged, or a newer version wrote it.
     """
     path = folder / CARD_FILE
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        tree = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BundleError(f"{folder} is no sealed model: it has no {CARD_FILE}") from error
     except (OSError, ValueError) as error:
         raise BundleError(f"{path} cannot be read: {error}") from error
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
-        found = card.get("format") if isinstance(card, dict) else type(card).__name__
-        raise BundleError(f"{path}: format {found!r} is not one that this version reads ({FORMAT})")
-    return card
+    if not isinstance(tree, dict):
+        raise BundleError(f"{path} should hold a JSON object, found {type(tree).__name__}")
+    if (why := why_unreadable(path, tree, FORMAT)) is not None:
+        raise BundleError(why)
+    try:
+        return Card.model_validate(tree)
+    except ValidationError as error:
+        raise BundleError(f"{path} cannot be read: {wrong_fields(error)}") from error
 
 
-def verify_bundle(folder: Path) -> dict[str, Any]:
+def verify_bundle(folder: Path) -> Card:
     """Checks every file's size and sha256 against the card, and returns the card.
 
     Raises:
         BundleError: A file is missing or altered, or the card does not vouch for the weights.
     """
     card = read_card(folder)
-    try:
-        hashes = {name: str(entry["sha256"]) for name, entry in card["files"].items()}
-        _ = hashes[WEIGHTS_FILE]
-    except (AttributeError, KeyError, TypeError) as error:
-        raise BundleError(
-            f"{folder / CARD_FILE} has no sha256 of {WEIGHTS_FILE}, so the weights cannot be checked"
-        ) from error
-    for name, expected in hashes.items():
+    if WEIGHTS_FILE not in card.files:
+        raise BundleError(f"{folder / CARD_FILE} has no sha256 of {WEIGHTS_FILE}, so the weights cannot be checked")
+    for name, entry in card.files.items():
         path = folder / name
         if not path.is_file():
             raise BundleError(f"{folder}: {name} is missing; the model is incomplete")
         found = sha256(path)
-        if found != expected:
+        if found != entry.sha256:
             raise BundleError(
-                f"{path} was altered or is damaged: its sha256 is {found[:12]}..., the card says {expected[:12]}..."
+                f"{path} was altered or is damaged: its sha256 is {found[:12]}..., the card says {entry.sha256[:12]}..."
             )
     return card
 

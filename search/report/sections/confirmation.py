@@ -22,9 +22,8 @@ def confirmed(run: Run) -> Confirmation | None:
 
 def render(record: Confirmation, subject: Subject) -> str:
     """Why the winner is the winner; each candidate's seeds, mean and interval; the same as a table."""
-    tree = record.tree()
-    reason, *notes = confirmation_lines(tree)
-    heads, rows = confirmation_table(tree)
+    reason, *notes = confirmation_lines(record)
+    heads, rows = confirmation_table(record)
     kinds = ["n" if head else "mark" for head in heads]
     body = [
         ("winner" if candidate.trial == record.winner else "", list(zip(row, kinds, strict=True)))
@@ -32,7 +31,7 @@ def render(record: Confirmation, subject: Subject) -> str:
     ]
     return "".join(
         [
-            f"<p>{sentences([confirmation_title(tree), reason])}</p>",
+            f"<p>{sentences([confirmation_title(record), reason])}</p>",
             plot(confirmation_plot(record)),
             table([(head.replace("\n", " "), kind) for head, kind in zip(heads, kinds, strict=True)], body),
             f'<p class="soft">{sentences([*([_PAIRED] if len(rows) > 1 else []), *notes])}</p>',
@@ -69,8 +68,7 @@ def confirmation_plot(record: Confirmation) -> Figure:
             "hovertemplate": "%{text}: the search saw %{x:.4f}<extra></extra>",
         },
     ]  # fmt: skip
-    tree = record.tree()
-    said = [verdict(tree, candidate) for candidate in tree["candidates"]]
+    said = [verdict(record, candidate) for candidate in record.candidates]
     labels = [
         f"trial {each.trial}<br>{words}" if words else f"trial {each.trial}"
         for each, words in zip(record.candidates, said, strict=True)

@@ -12,7 +12,7 @@ from search.report.section import Section, Subject
 from search.runs.reading import Run
 from search.runs.records import StoppedBy
 from search.show.quoting import quote, training_text
-from search.show.run import score_rows
+from search.show.scores import score_rows
 from segcore.sealed.card import Optimism
 
 
@@ -99,8 +99,7 @@ class Headline:
 def headline(run: Run) -> Headline:
     """What came of a run; works before it has a card, and before it has trials."""
     record, card = run.record, run.card
-    tree = card.tree() if card else {}
-    quoted, sealed, tie = quote(tree), run.sealed, run.confirmation
+    quoted, sealed, tie = quote(card), run.sealed, run.confirmation
     return Headline(
         name=record.name,
         kind=record.kind,
@@ -111,8 +110,8 @@ def headline(run: Run) -> Headline:
         mode=run.objective.mode,
         quoted=quoted.name if quoted else None,
         scores={
-            name: Score(part["iou"], part["iou_interval"], part["dice"], part["num_images"], part["chose"])
-            for name, part in score_rows(tree)
+            name: Score(part.iou, list(part.iou_interval), part.dice, part.num_images, list(part.chose))
+            for name, part in (score_rows(card) if card else [])
         },
         optimism=card.optimism if card else None,
         sealed=Sealed(sealed.epoch, sealed.trial, sealed.seed) if sealed else None,

@@ -33,16 +33,15 @@ def ledger(run: Run) -> Ledger | None:
 
 def render(record: Ledger, subject: Subject) -> str:
     """The steps as a figure and a table, then the choices."""
-    tree = record.tree()
-    first, *notes = ledger_lines(tree)
-    heads, rows = ledger_table(tree)
+    first, *notes = ledger_lines(record)
+    heads, rows = ledger_table(record)
     figure = ledger_plot(record)
     parts = [
-        f"<p>{sentences([ledger_title(tree), first])}</p>",
+        f"<p>{sentences([ledger_title(record), first])}</p>",
         plot(figure) if figure else "",
         _table(heads, rows, total=len(rows) - 1),
     ]
-    heads, rows = alternative_table(tree)
+    heads, rows = alternative_table(record)
     if rows:
         parts += ["<h3>At the winner, one choice against another</h3>", _table(heads, rows)]
     return "".join([*parts, f'<p class="soft">{sentences(notes)}</p>'])
@@ -77,7 +76,7 @@ def ledger_plot(record: Ledger) -> Figure | None:
                     "type": "bar", "orientation": "h", "name": name, "width": 0.6, "y": [row for row, _, _ in bars],
                     "x": [worth for _, _, worth in bars], "marker": {"color": color},
                     "error_x": error_bars([(worth, part.interval) for _, part, worth in bars], INK),
-                    "text": [escape(worth_text(part.tree())) for _, part, _ in bars], "textposition": "none",
+                    "text": [escape(worth_text(part)) for _, part, _ in bars], "textposition": "none",
                     "hovertemplate": "%{text}<extra></extra>",
                 }
             )  # fmt: skip

@@ -7,7 +7,7 @@ from search.report.markup import table
 from search.report.section import Section, Subject
 from search.runs.reading import Run
 from search.show.quoting import number_text, quote
-from search.show.run import METRICS, score_parts
+from search.show.scores import METRICS, has_all_scores, score_parts
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,12 @@ class Scores:
 
 def all_scores(run: Run) -> Scores | None:
     """Every score of the split that is quoted; None where the card does not hold them."""
-    tree = run.card.tree() if run.card else {}
-    found = quote(tree)
-    if found is None or "boundary_iou" not in tree["scores"][found.split]:
+    found = quote(run.card)
+    if run.card is None or found is None or not has_all_scores(run.card.scores[found.split]):
         return None
     rows = [
-        ScoreRow(name, part.get("num_images"), {key: part.get(key) for key in METRICS})
-        for name, part in score_parts(tree["scores"][found.split])
+        ScoreRow(name, part.num_images, {key: part.get(key) for key in METRICS})
+        for name, part in score_parts(run.card.scores[found.split])
     ]
     return Scores(found.split, rows)
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from search.config.tree import SearchConfig
 from search.runs.folder import update_run
-from search.runs.paths import RunPaths, read_json
+from search.runs.paths import RunPaths
+from search.runs.records import read_run
 from search.space.tree import Space
 from search.tune.packing.gpu_probe import (
     GpuNode,
@@ -70,7 +71,7 @@ def gpu_share(
     if not nodes:
         return 0.0
     key = _key(config, nodes)
-    known = read_json(paths.run).get("packing")
+    known = read_run(paths).packing
     if known is not None and known["key"] == key:
         log.info("packing: %d trials a GPU, as measured when this run began", known["trials_per_gpu"])
         return share_of(known["trials_per_gpu"])

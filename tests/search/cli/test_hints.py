@@ -18,6 +18,7 @@ from search.config.tree import SearchConfig
 from search.runs.paths import RunPaths
 from search.stages import exporting, job
 from search.stages.job import EXIT_INTERRUPTED, Outcome
+from segcore.objective import Objective
 
 SYNTHETIC = "data: {root: synthetic, image_size: 32, synthetic: {num_images: 24}}\n"
 SPACE = "space: {optimizer.lr: {loguniform: [1e-3, 1e-2]}}\n"
@@ -143,7 +144,7 @@ def test_a_target_that_is_not_ready(runs: Path, monkeypatch: pytest.MonkeyPatch)
     refused = segsearch("run", "c.yaml", "--name", "ended", "--results", str(runs))
     assert refused.exit_code == 2, refused.output
     tried: list[str] = []
-    monkeypatch.setattr(exporting, "export_run", lambda _, __, ___, specs: [tried.append(str(s)) for s in specs] and 0)
+    monkeypatch.setattr(exporting, "_send", lambda _, __, ___, specs, asked: [tried.append(str(s)) for s in specs][:0])
     assert pasted(printed(refused.output, "and later: COMMAND")).exit_code == 0
     assert tried == ["yandex_disk:/models/my birds"]
 
@@ -229,11 +230,14 @@ def test_nothing_to_search(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_front_names_how_to_seal_one_of_it(runs: Path) -> None:
-    from search.show.run import render_run, run_details
+    from search.runs.reading import Run
+    from search.runs.trials import TrialRow, Trials
+    from search.show.run import render_run
 
-    details = run_details("ended", runs)
-    front = [{"trial": 1, "value": 0.5, "cost": 100.0, "settings": {}}]
-    parts = render_run({**details, "front": front, "second_metric": "cost/parameters"}, 5)
+    run = Run.open(runs / "ended")
+    run.objective = Objective("val/iou", "max", "cost/parameters")
+    run.trials = Trials([TrialRow(1, value=0.5, metrics={"cost/parameters": 100.0})], run.objective)
+    parts = render_run(run, 5)
     command = next(str(part) for part in parts if "seal one of them" in str(part)).partition(": ")[2]
     refused = pasted(command.replace(" N ", " 99 "))
     assert "has no model of a trial 99" in refused.output

@@ -296,10 +296,10 @@ class TestAtTheEndOfARun:
         assert outcome.card is not None
         assert len(Page(outcome.paths.report.read_text(encoding="utf-8")).figures) == 2
         record = report_record(outcome.paths)
-        cost, threshold = record["threshold"], outcome.card["threshold"]
+        cost, threshold = record["threshold"], outcome.card.threshold
         assert (cost["best_threshold"], cost["iou_at_best"]) == (
-            threshold["auto_would_be"],
-            threshold["val_iou_at_auto"],
+            threshold.auto_would_be,
+            threshold.val_iou_at_auto,
         )
         assert cost["iou_at_best"] == max(cost["curve"]["iou"])
         assert record["headline"]["status"] == "done"
@@ -320,8 +320,8 @@ def test_a_real_search_ends_with_a_page_of_the_trial_that_was_sealed(tmp_path: P
     assert "Best trials" in Page(outcome.paths.report.read_text(encoding="utf-8")).titles
     record = report_record(outcome.paths)
     (origin,) = [entry["origin"] for entry in record["origins"] if entry["found_winner"]]
-    assert origin == {0: "config", 1: "start"}[outcome.card["origin"]["trial"]]
-    assert record["threshold"]["trial"] == outcome.card["origin"]["trial"]
+    assert origin == {0: "config", 1: "start"}[outcome.card.origin.trial]
+    assert record["threshold"]["trial"] == outcome.card.origin.trial
     assert record["threshold"]["iou_at_best"] == pytest.approx(record["best_trials"][0]["value"])
     assert record["history"]["epochs"] == 4
     assert record["history"]["steps"][-1]["best"] == record["best_trials"][0]["value"]

@@ -63,7 +63,7 @@ def test_a_name_that_is_taken_is_told_with_what_to_do(tmp_path: Path, ended: str
     update_run(paths, status=ended)
     EventLog(paths.events).epoch(0, 1, {"val/iou": 0.5})
     before = paths.run.read_bytes(), paths.config.read_bytes()
-    match = rf"the run 'birds' is there already \(.*birds, status: {ended}\); see `{hint}`, or .* --name"
+    match = rf"the run 'birds' is there already \(.*birds, status: {ended}\); see `{hint}[^`]*`, or .* --name"
     with pytest.raises(RunError, match=match):
         create_run(new_config(tmp_path, train={"epochs": 1}), "search")
     assert (paths.run.read_bytes(), paths.config.read_bytes()) == before

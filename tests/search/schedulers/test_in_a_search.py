@@ -89,6 +89,6 @@ def test_a_population_trains_with_forks_of_its_best(tmp_path: Path) -> None:
             assert lrs[epoch] / parents[epoch] == pytest.approx(peak)
     card = load_bundle(paths.best).card
     best = max(trials, key=lambda trial: max(trial.intermediate_values.values()))
-    assert card["origin"]["trial"] == best.number
-    assert card["config"]["optimizer"]["lr"] == best.params["optimizer.lr"]
-    assert card["scores"]["val"]["iou"] == pytest.approx(max(best.intermediate_values.values()), abs=2e-3)
+    assert card.origin.trial == best.number
+    assert card.config["optimizer"]["lr"] == best.params["optimizer.lr"]
+    assert card.scores["val"].iou == pytest.approx(max(best.intermediate_values.values()), abs=2e-3)

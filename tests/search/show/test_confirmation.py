@@ -2,25 +2,34 @@ import io
 from typing import Any
 
 import pytest
-from rerun_records import by_loss, candidate, confirmation, tie
+import rerun_records
+from rerun_records import candidate
 from rich.console import Console
 
+from search.runs.rerun_records import Confirmation
 from search.show.confirmation import (
     confirmation_lines,
     confirmation_table,
-    is_tie,
     render_confirmation,
 )
 
 
-def printed(record: dict[str, Any], width: int = 120, **options: Any) -> str:
+def tie() -> Confirmation:
+    return Confirmation.model_validate(rerun_records.tie())
+
+
+def by_loss() -> Confirmation:
+    return Confirmation.model_validate(rerun_records.by_loss())
+
+
+def printed(record: Confirmation, width: int = 120, **options: Any) -> str:
     console = Console(width=width, record=True, file=io.StringIO())
     for part in render_confirmation(record, **options):
         console.print(part, highlight=False)
     return console.export_text()
 
 
-def column(record: dict[str, Any], head: str) -> list[str]:
+def column(record: Confirmation, head: str) -> list[str]:
     heads, rows = confirmation_table(record)
     return [row[heads.index(head)] for row in rows]
 
@@ -61,9 +70,9 @@ def test_the_reason_comes_with_how_much_the_search_flattered_its_first_and_the_w
 def test_of_a_loss_a_smaller_value_flatters() -> None:
     line = list(confirmation_lines(by_loss()))[1]
     assert line.endswith("over 1 fresh seed it is 0.2500, so the search flattered it by 0.0100")
-    worse = by_loss()
+    worse = rerun_records.by_loss()
     worse["candidates"][0]["searched"] = 0.26
-    assert list(confirmation_lines(worse))[1].endswith("so the search did not flatter it")
+    assert list(confirmation_lines(Confirmation.model_validate(worse)))[1].endswith("so the search did not flatter it")
     assert column(by_loss(), "sd of\nseeds") == ["-", "-"]
     assert column(by_loss(), "95% interval") == ["-", "-"]
     assert column(by_loss(), "M\nparams") == ["-", "4.63"]
@@ -71,14 +80,15 @@ def test_of_a_loss_a_smaller_value_flatters() -> None:
 
 
 def test_without_a_tie_only_the_winner_is_marked() -> None:
-    assert not is_tie(by_loss())
-    assert is_tie(tie())
+    assert not by_loss().is_tie
+    assert tie().is_tie
     assert column(by_loss(), "") == ["winner", ""]
     assert "tie" not in printed(by_loss())
 
 
 def test_a_single_candidate_is_compared_with_none() -> None:
-    record = confirmation([candidate(3, 0.8, 0.82)], reason="trial 3 is the only one")
+    alone = rerun_records.confirmation([candidate(3, 0.8, 0.82)], reason="trial 3 is the only one")
+    record = Confirmation.model_validate(alone)
     heads, rows = confirmation_table(record)
     assert heads == ["trial", "mean", "95% interval", "sd of\nseeds", "search\nsaw", "", "M\nparams"]
     assert len(rows) == 1

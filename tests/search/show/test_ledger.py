@@ -2,9 +2,11 @@ import io
 from typing import Any
 
 import pytest
-from rerun_records import bare_ledger, ledger, step
+import rerun_records
+from rerun_records import step
 from rich.console import Console
 
+from search.runs.rerun_records import GainStep, Ledger, Worth
 from search.show.ledger import (
     alternative_lines,
     changes,
@@ -15,7 +17,11 @@ from search.show.ledger import (
 )
 
 
-def printed(record: dict[str, Any], width: int = 120) -> str:
+def ledger(**fields: Any) -> Ledger:
+    return Ledger.model_validate(rerun_records.ledger(**fields))
+
+
+def printed(record: Ledger, width: int = 120) -> str:
     console = Console(width=width, record=True, file=io.StringIO())
     for part in render_ledger(record, "horses"):
         console.print(part, highlight=False)
@@ -45,8 +51,11 @@ def test_without_importances_there_is_no_column_of_them() -> None:
 
 def test_a_choice_is_named_by_its_value_and_other_settings_by_their_key_too() -> None:
     changed = [["optimizer.name", "sgd", "adamw"], ["optimizer.lr", 0.1, 0.000123456]]
-    assert changes(step("optimizer", 0.8, 0.1, *changed)) == ["sgd -> adamw", "lr 0.1 -> 0.0001235"]
-    assert changes(step("threshold", 0.8, 0.1, ["threshold", 0.5, "auto"])) == ["0.5 -> auto"]
+    assert changes(GainStep.model_validate(step("optimizer", 0.8, 0.1, *changed))) == [
+        "sgd -> adamw",
+        "lr 0.1 -> 0.0001235",
+    ]
+    assert changes(GainStep.model_validate(step("threshold", 0.8, 0.1, ["threshold", 0.5, "auto"]))) == ["0.5 -> auto"]
 
 
 def test_alternatives_say_what_a_choice_is_worth_against_the_next() -> None:
@@ -70,8 +79,8 @@ def test_the_noise_of_a_seed_is_one_sentence() -> None:
 
 
 def test_a_winner_that_is_the_baseline_has_no_steps() -> None:
-    record = bare_ledger()
-    assert record["num_images"] is None
+    record = Ledger.model_validate(rerun_records.bare_ledger())
+    assert record.num_images is None
     _, rows = ledger_table(record)
     assert [row[0] for row in rows] == ["baseline", "total"]
     text = printed(record)
@@ -95,8 +104,8 @@ def test_a_worth_that_no_training_could_tell_is_not_known() -> None:
     record = ledger(steps=[{**step("loss", 0.8, 0.1, ["loss.dice", 1, 2]), **unknown}])
     _, rows = ledger_table(record)
     assert rows[1] == ["loss", "dice 1 -> 2", "-", "-", "-", "not known"]
-    assert worth_text(unknown) == "not known"
-    assert worth_text({"worth": -0.1, "interval": None, "clear": False}) == "-0.1000, noise not known"
+    assert worth_text(Worth.model_validate(unknown)) == "not known"
+    assert worth_text(Worth(worth=-0.1, interval=None, clear=False)) == "-0.1000, noise not known"
 
 
 @pytest.mark.parametrize("width", [80, 100, 120])

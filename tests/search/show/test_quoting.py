@@ -6,6 +6,7 @@ from search.show.quoting import (
     origin_text,
     quote,
 )
+from segcore.sealed.card import Card, Origin
 
 
 def score(iou: float, chose: list[str] | None = None, **more: Any) -> dict[str, Any]:
@@ -19,46 +20,50 @@ TEST = {**CARD, "scores": {"val": score(0.8, ALL), "test": score(0.7, [])}}
 FITTED = {**CARD, "scores": {"val": score(0.8, ALL, cross_fitted=score(0.78, thresholds=[0.2, 0.3]))}}
 
 
+def card(tree: dict[str, Any]) -> Card:
+    return Card.model_validate(tree)
+
+
 def optimism(against: str, honest: float) -> dict[str, Any]:
     return {"val": 0.8, "against": against, "honest": honest, "gap": 0.8 - honest, "interval": [-0.01, 0.21]}
 
 
 def test_test_is_quoted_first_then_the_cross_fitted_score_then_val() -> None:
-    found = quote(TEST)
+    found = quote(card(TEST))
     assert found is not None
-    assert (found.name, found.split, found.score["iou"], found.chose) == ("test", "test", 0.7, [])
-    found = quote(FITTED)
+    assert (found.name, found.split, found.score.iou, found.chose) == ("test", "test", 0.7, [])
+    found = quote(card(FITTED))
     assert found is not None
-    assert (found.name, found.split, found.score["iou"], found.chose) == (
+    assert (found.name, found.split, found.score.iou, found.chose) == (
         CROSS_FITTED,
         "val",
         0.78,
         ["epoch", "winner"],
     )
-    found = quote({**CARD, "scores": {"val": score(0.8, ALL)}})
+    found = quote(card({**CARD, "scores": {"val": score(0.8, ALL)}}))
     assert found is not None
-    assert (found.name, found.score["iou"], found.chose) == ("val", 0.8, ALL)
-    assert quote({**CARD, "scores": {}}) is None
+    assert (found.name, found.score.iou, found.chose) == ("val", 0.8, ALL)
+    assert quote(card({**CARD, "scores": {}})) is None
     assert quote(None) is None
 
 
 def test_the_headline_of_a_card_of_an_earlier_version_is_one_line() -> None:
-    assert headline({**CARD, "scores": {"val": score(0.8, ALL)}}) == (
+    assert headline(card({**CARD, "scores": {"val": score(0.8, ALL)}})) == (
         "IoU 0.8000 (95% interval 0.7500-0.8500), Dice 0.8100 on 12 val images, which also chose epoch, threshold, "
         "winner; threshold 0.2500"
     )
-    assert headline(TEST).endswith("Dice 0.7100 on 12 test images, which chose nothing; threshold 0.2500")
-    assert headline({**CARD}) == "not scored"
+    assert headline(card(TEST)).endswith("Dice 0.7100 on 12 test images, which chose nothing; threshold 0.2500")
+    assert headline(card({**CARD})) == "not scored"
 
 
 def test_the_headline_says_how_much_val_flatters() -> None:
-    first, second = headline({**TEST, "optimism": optimism("test", 0.7)}).splitlines()
+    first, second = headline(card({**TEST, "optimism": optimism("test", 0.7)})).splitlines()
     assert first.startswith("IoU 0.7000")
     assert second == "val's own IoU is 0.8000: +0.1000 against test (95% interval -0.0100 to +0.2100)"
 
 
 def test_without_test_the_headline_says_what_was_cross_fitted_and_what_was_not() -> None:
-    first, second = headline({**FITTED, "optimism": optimism(CROSS_FITTED, 0.78)}).splitlines()
+    first, second = headline(card({**FITTED, "optimism": optimism(CROSS_FITTED, 0.78)})).splitlines()
     assert first == (
         "IoU 0.7800 (95% interval 0.7300-0.8300), Dice 0.7900 on 12 val images, the threshold chosen on one half and "
         "scored on the other; they also chose epoch, winner; threshold 0.2500"
@@ -67,7 +72,7 @@ def test_without_test_the_headline_says_what_was_cross_fitted_and_what_was_not()
 
 
 def test_the_training_of_a_sealed_model_is_named_with_its_seed_where_it_has_one() -> None:
-    again = {"run": "birds", "trial": 9, "epoch": 8, "seed": 2, "trials": 12}
+    again = Origin(run="birds", trial=9, epoch=8, seed=2, trials=12)
     assert origin_text(again) == "trial 9, trained again with seed 2, epoch 8"
-    assert origin_text({"run": "birds", "trial": 9, "epoch": 8, "trials": 12}) == "trial 9, epoch 8"
-    assert origin_text({"run": "birds", "epoch": 3}) == "epoch 3"
+    assert origin_text(again.but(seed=None)) == "trial 9, epoch 8"
+    assert origin_text(Origin(run="birds", epoch=3)) == "epoch 3"

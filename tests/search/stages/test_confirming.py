@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from rerun_records import tie
 from rich.console import Console
 
 from search.cli.group import main
@@ -41,7 +42,7 @@ from search.stages.confirming import (
     confirm,
     is_wanted,
     other_seeds,
-    read_confirmation,
+    wanted_confirmation,
     with_seed,
 )
 from search.stages.explaining import explain
@@ -122,17 +123,17 @@ class TestConfirm:
     def test_what_is_sealed_is_a_training_of_the_winner_and_its_card_says_how_it_won(self, run: RunPaths) -> None:
         record, card = read_json(run.confirmation), load_bundle(run.best).card
         row = next(row for row in record["candidates"] if row["trial"] == record["winner"])
-        assert card["origin"]["trial"] == record["winner"]
-        assert card["confirmed"]["mean"] == row["mean"]
-        assert card["confirmed"]["reason"] == record["reason"]
-        assert card["scores"]["val"]["chose"] == ["epoch", "threshold", "winner", "seed"]
+        assert card.origin.trial == record["winner"]
+        assert card.confirmed.mean == row["mean"]
+        assert card.confirmed.reason == record["reason"]
+        assert card.scores["val"].chose == ("epoch", "threshold", "winner", "seed")
         searched = next(r for r in read_table(run.trials) if r["number"] == record["winner"])
-        assert card["config"]["optimizer"]["lr"] == searched["param/optimizer.lr"]
+        assert card.config["optimizer"]["lr"] == searched["param/optimizer.lr"]
         journal = epochs_by_trial(read_events(run.reruns.events))
         again = [max(r.metrics["val/iou"] for r in journal[n].values()) for _, n in row["reruns"]]
-        assert card["scores"]["val"]["iou"] == pytest.approx(max(searched["value"], *again), abs=2e-3)
-        if "seed" in card["origin"]:
-            assert card["config"]["train"]["seed"] == card["origin"]["seed"]
+        assert card.scores["val"].iou == pytest.approx(max(searched["value"], *again), abs=2e-3)
+        if card.origin.seed is not None:
+            assert card.config["train"]["seed"] == card.origin.seed
 
     def test_a_mean_over_seeds_is_that_of_the_trainings_but_for_cross_fitted_thresholds(self, run: RunPaths) -> None:
         journal = epochs_by_trial(read_events(run.reruns.events))
@@ -211,9 +212,9 @@ def test_pbt_has_nothing_that_could_be_trained_again(tmp_path: Path) -> None:
     assert not is_wanted(config)
     paths = RunPaths(tmp_path / "run")
     paths.root.mkdir()
-    write_json(paths.confirmation, {"winner": 3})
-    assert read_confirmation(config, paths) is None
-    write_json(paths.run, {"kind": "search"})
+    write_json(paths.confirmation, tie())
+    assert wanted_confirmation(config, paths) is None
+    write_json(paths.run, {"kind": "search", "status": "done"})
     paths.config.write_text((tmp_path / "tiny.yaml").read_text())
     with pytest.raises(RunError, match="searched with pbt"):
         explain(paths, QUIET)
@@ -324,7 +325,10 @@ class TestExplain:
 
 @pytest.mark.parametrize(
     ("record", "message"),
-    [({"kind": "train"}, "is one training run"), ({"kind": "search"}, "no trial of 'r' has come to a value yet")],
+    [
+        ({"kind": "train", "status": "done"}, "is one training run"),
+        ({"kind": "search", "status": "done"}, "no trial of 'r' has come to a value yet"),
+    ],
 )
 def test_there_must_be_a_winner_to_explain(record: dict[str, Any], message: str, tmp_path: Path) -> None:
     new_config(tmp_path)

@@ -279,8 +279,8 @@ class TestRealSearches:
         assert not {"RUNNING", "WAITING"} & set(states(outcome.paths)) - {"WAITING"}
         best = max(rows, key=lambda row: row["value"] or 0.0)
         assert best["value"] >= 0.3
-        assert read_card(outcome.paths.best)["origin"]["trial"] == best["number"]
-        assert verify_bundle(tmp_path / "out")["origin"]["trial"] == best["number"]
+        assert read_card(outcome.paths.best).origin.trial == best["number"]
+        assert verify_bundle(tmp_path / "out").origin.trial == best["number"]
 
     def test_a_time_budget_ends_trials_that_are_within_a_long_epoch(self, tmp_path: Path) -> None:
         config = new_config(tmp_path, search={**TREE["search"], "time_budget_s": 40})
@@ -313,8 +313,8 @@ class TestRealSearches:
             assert row["param/augment.policy"] in ("medium", "flip")
         assert states(paths) == {"COMPLETE": 7}
         best = max(second, key=lambda row: row["value"])
-        assert read_card(paths.best)["origin"]["trial"] == best["number"]
-        assert verify_bundle(tmp_path / "out")["origin"] == read_card(paths.best)["origin"]
+        assert read_card(paths.best).origin.trial == best["number"]
+        assert verify_bundle(tmp_path / "out").origin == read_card(paths.best).origin
         in_space = [row["param/optimizer.lr"] >= 4e-3 and row["param/augment.policy"] == "flip" for row in first]
         assert outside(paths) == [number for number in range(4) if not in_space[number]]
 
@@ -392,7 +392,7 @@ def test_an_extension_that_was_killed_goes_on_with_resume(tmp_path: Path) -> Non
     output = process.communicate(timeout=60)[0]
     assert process.returncode == -signal.SIGKILL, output
     assert 7 <= num_epochs(paths) < 12
-    assert verify_bundle(paths.best)["origin"]["trials"] == 2
+    assert verify_bundle(paths.best).origin.trials == 2
 
     resumed = start_segsearch(["resume", str(paths.root)], tmp_path)
     output = resumed.communicate(timeout=300)[0]
@@ -403,4 +403,4 @@ def test_an_extension_that_was_killed_goes_on_with_resume(tmp_path: Path) -> Non
     assert all(4e-3 <= row["param/optimizer.lr"] <= 3e-2 for row in rows[2:])
     assert len(read_json(paths.run)["extensions"]) == 1
     assert read_json(paths.run)["status"] == "done"
-    assert read_card(paths.best)["origin"]["trial"] == max(rows, key=lambda row: row["value"])["number"]
+    assert read_card(paths.best).origin.trial == max(rows, key=lambda row: row["value"])["number"]

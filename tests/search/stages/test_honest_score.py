@@ -13,6 +13,7 @@ from data_folders import save
 
 from search.cli.group import main
 from search.show.quoting import headline, quote
+from segcore.sealed.card import Card
 
 
 def write_noise(root: Path, counts: dict[str, int], seed: int) -> None:
@@ -60,7 +61,7 @@ def test_on_noise_val_flatters_and_test_shows_no_gain(train_on_noise: Callable[.
     optimism = card["optimism"]
     assert optimism["gap"] == pytest.approx(val["iou"] - test["iou"])
     assert optimism["interval"][0] < optimism["gap"] < optimism["interval"][1]
-    first, second = headline(card).splitlines()
+    first, second = headline(Card.model_validate(card)).splitlines()
     assert f"IoU {test['iou']:.4f}" in first
     assert "100 test images, which chose nothing" in first
     assert f"{optimism['gap']:+.4f} against test" in second
@@ -71,15 +72,15 @@ def test_on_noise_val_flatters_and_test_shows_no_gain(train_on_noise: Callable[.
 def test_without_a_test_split_the_threshold_is_cross_fitted(train_on_noise: Callable[..., dict[str, Any]]) -> None:
     card = train_on_noise(epochs=2, train=24, val=13)
     val = card["scores"]["val"]
-    found = quote(card)
+    found = quote(Card.model_validate(card))
     assert found is not None
     assert (found.name, found.chose) == ("val, cross-fitted", ["epoch"])
-    assert found.score == val["cross_fitted"]
-    assert found.score["num_images"] == 13
-    assert found.score["iou"] <= val["iou"]
-    assert card["optimism"]["gap"] == pytest.approx(val["iou"] - found.score["iou"])
+    assert found.score.tree() == val["cross_fitted"]
+    assert found.score.num_images == 13
+    assert found.score.iou <= val["iou"]
+    assert card["optimism"]["gap"] == pytest.approx(val["iou"] - found.score.iou)
     assert card["optimism"]["against"] == "val, cross-fitted"
-    assert "they also chose epoch" in headline(card)
+    assert "they also chose epoch" in headline(Card.model_validate(card))
 
 
 @pytest.mark.slow
@@ -88,4 +89,4 @@ def test_a_threshold_of_the_config_needs_no_cross_fitting(train_on_noise: Callab
     assert set(card["scores"]) == {"val"}
     assert "cross_fitted" not in card["scores"]["val"]
     assert "optimism" not in card
-    assert headline(card).endswith("on 8 val images, which also chose epoch; threshold 0.4000")
+    assert headline(Card.model_validate(card)).endswith("on 8 val images, which also chose epoch; threshold 0.4000")

@@ -24,6 +24,7 @@ from segcore.data.synthetic import write_synthetic
 from segcore.errors import BundleError, DataError
 from segcore.models.build import build_model
 from segcore.sealed.bundle import Bundle, write_bundle
+from segcore.sealed.card import Card, Threshold
 
 CONFIG = TrainConfig.model_validate({"data": {"image_size": 32}, "model": {"base_channels": 2, "depth": 2}})
 
@@ -46,7 +47,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     image = np.asarray(Image.open(next(data.rglob("val/images/*/*.jpg"))).convert("RGB").resize((32, 32)))
     with torch.inference_mode():
         probs = model.eval()(torch.from_numpy(image.copy()).permute(2, 0, 1)[None]).sigmoid()
-    write_bundle(folder, weights, CONFIG, {"threshold": {"value": float(probs.median())}})
+    write_bundle(folder, weights, CONFIG, Card(threshold=Threshold(value=float(probs.median()))))
     return folder
 
 

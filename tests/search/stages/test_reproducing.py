@@ -190,7 +190,7 @@ def test_the_record_holds_what_a_stranger_needs(trained: RunPaths) -> None:
     (proof,) = applied_by_trial(read_events(trained.events))[0]
     assert proof["machine"]["threads"] >= 1
     assert proof.applied["model.base_channels"] == 4
-    assert read_card(trained.best)["applied"] == proof.applied
+    assert read_card(trained.best).applied == proof.applied
     assert str(Path.home()) not in json.dumps(
         [record["host"], record["versions"], record.get("code"), proof["machine"]]
     )
@@ -252,7 +252,7 @@ class TestSearches:
             assert len(record["epochs"]) == row["epochs"]
         proofs = applied_by_trial(read_events(paths.events))
         assert max(len(found) for found in proofs.values()) > 1, "no trial waited and went on: this shows less"
-        assert read_card(paths.best)["applied"]["model.depth"] == 2
+        assert read_card(paths.best).applied["model.depth"] == 2
 
     def test_a_fork_is_trained_with_its_parents(self, tmp_path: Path) -> None:
         paths = run(

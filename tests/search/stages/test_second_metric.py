@@ -26,6 +26,7 @@ from search.runs.events import Epoch
 from search.runs.folder import create_run
 from search.runs.journal import EventLog, epochs_by_trial, read_events
 from search.runs.paths import RunPaths
+from search.runs.reading import Run
 from search.runs.tables import build_tables, read_table
 from search.sampling.proposer import Proposer
 from search.schedulers.build import build_promotions, build_scheduler
@@ -218,7 +219,7 @@ def check_front(paths: RunPaths, cost: str) -> list[int]:
     rows = read_table(paths.trials)
     front = [row["number"] for row in rows if not beaten(row, rows, cost)]
     assert [row["number"] for row in rows if row["pareto"]] == front
-    details = run_details(str(paths.root), paths.root.parent)
+    details = run_details(Run(paths))
     shown = details["front"]
     by_number = {row["number"]: row for row in rows}
     assert sorted(point["trial"] for point in shown) == front
@@ -227,7 +228,7 @@ def check_front(paths: RunPaths, cost: str) -> list[int]:
         row = by_number[point["trial"]]
         assert (point["value"], point["cost"]) == (row["value"], row[cost])
         assert point["settings"]["model.base_channels"] == row["param/model.base_channels"]
-    assert read_card(paths.best)["origin"]["trial"] == max(rows, key=lambda row: row["value"])["number"]
+    assert read_card(paths.best).origin.trial == max(rows, key=lambda row: row["value"])["number"]
     return front
 
 
@@ -267,10 +268,10 @@ def test_a_search_over_the_width_finds_a_front_and_any_point_of_it_can_be_sealed
     assert done.exit_code == 0, done.output
     bundle = load_bundle(folder)
     assert num_parameters(bundle.model) == after[cheapest]
-    assert bundle.card["origin"]["trial"] == cheapest
+    assert bundle.card.origin.trial == cheapest
     row = next(row for row in read_table(paths.trials) if row["number"] == cheapest)
-    assert bundle.card["origin"]["epoch"] == row["best_epoch"]
-    assert bundle.card["scores"]["val"]["iou"] == pytest.approx(row["value"], abs=2e-3)
+    assert bundle.card.origin.epoch == row["best_epoch"]
+    assert bundle.card.scores["val"].iou == pytest.approx(row["value"], abs=2e-3)
     assert read_card(paths.best) == best
     with pytest.raises(RunError, match="something is there already"):
         seal_trial(paths, cheapest, folder, QUIET)

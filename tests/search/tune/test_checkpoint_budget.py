@@ -268,4 +268,4 @@ def test_a_search_over_its_budget_ends_with_its_best_model_and_says_what_it_drop
         seal_trial(outcome.paths, min(dropped), tmp_path / "sealed", quiet)
     assert refused.value.exit_code == 2
     card = seal_trial(outcome.paths, best, tmp_path / "sealed", quiet)
-    assert card["origin"]["trial"] == best
+    assert card.origin.trial == best

@@ -82,9 +82,9 @@ class TestRun:
             assert row["best_epoch"] == 1 + ious.index(max(ious))
         winner = max(trials, key=lambda row: row["value"])
         card = load_bundle(outcome.paths.best).card
-        assert card["origin"]["trial"] == winner["number"]
-        assert card["config"]["optimizer"]["lr"] == winner["param/optimizer.lr"]
-        assert card["scores"]["val"]["iou"] == pytest.approx(winner["value"], abs=2e-3)
+        assert card.origin.trial == winner["number"]
+        assert card.config["optimizer"]["lr"] == winner["param/optimizer.lr"]
+        assert card.scores["val"].iou == pytest.approx(winner["value"], abs=2e-3)
         assert (target / "model.safetensors").read_bytes() == (outcome.paths.best / "model.safetensors").read_bytes()
         assert json.loads(outcome.paths.run.read_text())["status"] == "done"
 
@@ -152,7 +152,7 @@ class TestRun:
         assert 0 < len(rows) < 50
         assert {row["state"] for row in rows} <= {"complete", "pruned", "failed"}
         assert states(outcome.paths)["RUNNING"] == 0
-        assert load_bundle(outcome.paths.best).card["origin"]["trial"] in {row["number"] for row in rows}
+        assert load_bundle(outcome.paths.best).card.origin.trial in {row["number"] for row in rows}
 
     def test_a_trial_that_no_node_can_run_is_refused_at_once(self, tmp_path: Path) -> None:
         config = load_config(write_config(tmp_path, resources={"cpus_per_trial": 1, "gpus_per_trial": 0.5}))
@@ -212,4 +212,4 @@ def test_a_search_that_was_stopped_goes_on_where_it_was(
     assert [row["epochs"] for row in rows] == [4] * 5
     after = read_events(paths.events)[len(before) :]
     assert not ended_before & {event.number for event in after}, "a finished trial was trained again"
-    assert load_bundle(paths.best).card["origin"]["trial"] == max(rows, key=lambda row: row["value"])["number"]
+    assert load_bundle(paths.best).card.origin.trial == max(rows, key=lambda row: row["value"])["number"]

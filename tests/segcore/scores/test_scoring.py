@@ -24,6 +24,7 @@ from segcore.scores.scoring import (
     worst,
 )
 from segcore.sealed.bundle import Bundle, load_bundle, write_bundle
+from segcore.sealed.card import Card, Threshold
 
 CONFIG = TrainConfig.model_validate({"data": {"image_size": [32, 48]}, "model": {"base_channels": 2, "depth": 2}})
 
@@ -241,7 +242,7 @@ def bundle(samples: list[Sample], tmp_path_factory: pytest.TempPathFactory) -> B
         probs = model.eval()(torch.from_numpy(image.copy()).permute(2, 0, 1)[None]).sigmoid()
     weights = {name: value.clone().contiguous() for name, value in model.state_dict().items()}
     folder = tmp_path_factory.mktemp("model") / "best"
-    write_bundle(folder, weights, CONFIG, {"threshold": {"value": float(probs.median())}})
+    write_bundle(folder, weights, CONFIG, Card(threshold=Threshold(value=float(probs.median()))))
     return load_bundle(folder, torch.device("cpu"))
 
 

@@ -18,14 +18,22 @@ from segcore.sealed.bundle import Bundle, load_bundle, write_bundle
 from segcore.sealed.card import (
     CARD_FILE,
     WEIGHTS_FILE,
+    Card,
+    FileEntry,
+    SplitScores,
+    Threshold,
     read_card,
     sha256,
-    update_card,
     verify_bundle,
+    write_card,
 )
 
 CONFIG = TrainConfig.model_validate({"data": {"image_size": [32, 48]}, "model": {"base_channels": 2, "depth": 2}})
 Pairs = list[tuple[str, Path, Path]]
+
+
+def card(threshold: float) -> Card:
+    return Card(threshold=Threshold(value=threshold))
 
 
 def new_weights(seed: int = 0) -> dict[str, torch.Tensor]:
@@ -64,7 +72,7 @@ def threshold(pairs: Pairs) -> float:
 
 @pytest.fixture
 def folder(tmp_path: Path, threshold: float) -> Path:
-    write_bundle(tmp_path / "best", new_weights(), CONFIG, {"threshold": {"value": threshold}})
+    write_bundle(tmp_path / "best", new_weights(), CONFIG, card(threshold))
     return tmp_path / "best"
 
 
@@ -74,7 +82,7 @@ def bundle(folder: Path) -> Bundle:
 
 
 def rewrite_card(folder: Path, **changes: Any) -> None:
-    (folder / CARD_FILE).write_text(json.dumps({**read_card(folder), **changes}))
+    (folder / CARD_FILE).write_text(json.dumps({**read_card(folder).tree(), **changes}))
 
 
 def test_what_is_written_is_what_is_loaded(bundle: Bundle, threshold: float) -> None:
@@ -90,11 +98,51 @@ def test_what_is_written_is_what_is_loaded(bundle: Bundle, threshold: float) -> 
 def test_the_folder_holds_weights_and_card_alone_and_the_card_tells_their_hash(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [CARD_FILE, WEIGHTS_FILE]
     assert [path.name for path in folder.parent.iterdir()] == ["best"]
-    card = verify_bundle(folder)
+    sealed = verify_bundle(folder)
     weights = folder / WEIGHTS_FILE
-    assert card["files"] == {WEIGHTS_FILE: {"sha256": sha256(weights), "size": weights.stat().st_size}}
-    assert card["config"]["model"]["base_channels"] == 2
-    assert {"python", "torch"} <= set(card["versions"])
+    assert sealed.files == {WEIGHTS_FILE: FileEntry(sha256=sha256(weights), size=weights.stat().st_size)}
+    assert sealed.format == 2
+    assert sealed.config["model"]["base_channels"] == 2
+    assert {"python", "torch"} <= set(sealed.versions)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_every_file_may_be_read_by_whom_the_umask_says(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_bundle(tmp_path / "best", new_weights(), CONFIG, card(0.5))
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "best").iterdir()}
+    assert modes == {CARD_FILE: 0o666 & ~umask, WEIGHTS_FILE: 0o666 & ~umask}
+
+
+def test_no_path_of_the_machine_is_in_the_card(tmp_path: Path) -> None:
+    config = CONFIG.model_copy(
+        update={
+            "data": CONFIG.data.model_copy(
+                update={"root": "/home/somebody/data/birds", "cache_dir": "/home/somebody/cache"}
+            ),
+            "model": CONFIG.model.model_copy(
+                update={"encoder": "timm:resnet18", "encoder_weights": "/home/somebody/weights/r18.safetensors"}
+            ),
+        }
+    )
+    write_bundle(tmp_path / "best", new_weights(), config, card(0.5))
+    assert "/home" not in (tmp_path / "best" / CARD_FILE).read_text()
+    sealed = TrainConfig.model_validate(read_card(tmp_path / "best").config)
+    assert (sealed.data.root, sealed.data.cache_dir) == ("birds", None)
+    assert (sealed.model.encoder, sealed.model.encoder_weights) == ("timm:resnet18", "r18.safetensors")
+    assert sealed.data.image_hw == config.data.image_hw
+
+
+@pytest.mark.parametrize(("root", "weights"), [("synthetic", "none"), ("data", "imagenet")])
+def test_what_is_no_absolute_path_stays_in_the_card(tmp_path: Path, root: str, weights: str) -> None:
+    data = CONFIG.data.model_copy(update={"root": root})
+    model = CONFIG.model.model_copy(update={"encoder": "timm:resnet18", "encoder_weights": weights})
+    config = CONFIG.model_copy(update={"data": data, "model": model})
+    write_bundle(tmp_path / "best", new_weights(), config, card(0.5))
+    assert TrainConfig.model_validate(read_card(tmp_path / "best").config) == config
 
 
 def test_the_weights_carry_the_normalisation(folder: Path) -> None:
@@ -130,8 +178,17 @@ def test_a_cut_off_card_is_told(folder: Path) -> None:
 
 def test_an_unknown_format_is_told(folder: Path) -> None:
     rewrite_card(folder, format=99)
-    with pytest.raises(BundleError, match="format 99 is not one that this version reads"):
+    newer = r"card\.json was written by a newer segsearch \(format 99; this one reads up to 2\); upgrade segsearch"
+    with pytest.raises(BundleError, match=newer):
         load_bundle(folder)
+
+
+def test_a_card_of_format_1_is_read(folder: Path, threshold: float) -> None:
+    """It held the machine's own paths, which nothing reads."""
+    config = card_config()
+    config["data"] |= {"root": "/home/somebody/birds", "cache_dir": "/home/somebody/cache"}
+    rewrite_card(folder, format=1, config=config)
+    assert load_bundle(folder).threshold == threshold
 
 
 def card_config(**model: Any) -> dict[str, Any]:
@@ -149,17 +206,19 @@ def card_config(**model: Any) -> dict[str, Any]:
             {"config": card_config(encoder="timm:no_such_encoder")}, "no_such_encoder", marks=pytest.mark.slow
         ),
         ({"config": {"unknown": 1}}, "unknown"),
-        ({"config": None}, "TrainConfig"),
-        ({"threshold": {}}, "value"),
-        ({"threshold": None}, "not subscriptable"),
+        ({"config": None}, r"config: .* valid dictionary"),
+        ({"threshold": {}}, r"threshold\.value: Field required"),
+        ({"threshold": None}, "it has no threshold"),
         ({"threshold": {"value": "half"}}, "half"),
-        ({"threshold": {"value": 1.5}}, r"threshold\.value must lie in \[0, 1\], found 1\.5"),
+        ({"threshold": {"value": 1.5}}, r"threshold\.value: must lie in \[0, 1\], found 1\.5"),
         ({"threshold": {"value": float("nan")}}, "found nan"),
     ],
 )
 def test_a_card_that_does_not_describe_the_weights_is_told(folder: Path, changes: dict[str, Any], match: str) -> None:
     rewrite_card(folder, **changes)
-    with pytest.raises(BundleError, match=rf"(?s)best: the card does not describe the weights: .*{match}"):
+    with pytest.raises(
+        BundleError, match=rf"(?s)(best: the card does not describe the weights|card\.json cannot be read): .*{match}"
+    ):
         load_bundle(folder)
 
 
@@ -172,8 +231,9 @@ def test_weights_of_no_known_form_are_told(folder: Path) -> None:
 
 
 def test_an_updated_card_still_vouches_for_the_weights(folder: Path) -> None:
-    update_card(folder, {"scores": {"val": {"iou": 0.9}}})
-    assert load_bundle(folder).card["scores"] == {"val": {"iou": 0.9}}
+    scores = {"val": SplitScores(iou=0.9, dice=0.95, iou_interval=(0.8, 0.95), num_images=12)}
+    write_card(folder, read_card(folder).but(scores=scores))
+    assert load_bundle(folder).card.scores == scores
 
 
 def test_probabilities_are_those_of_the_model(bundle: Bundle) -> None:
@@ -212,7 +272,7 @@ def test_a_mask_follows_a_photo_that_is_stored_turned(bundle: Bundle, tmp_path: 
 
 def test_a_new_bundle_replaces_the_old_one_whole(folder: Path) -> None:
     (folder / "model.onnx").write_bytes(b"of the old one")
-    write_bundle(folder, new_weights(1), CONFIG, {"threshold": {"value": 0.5}})
+    write_bundle(folder, new_weights(1), CONFIG, card(0.5))
     loaded = load_bundle(folder)
     assert loaded.threshold == 0.5
     assert torch.equal(
@@ -222,7 +282,7 @@ def test_a_new_bundle_replaces_the_old_one_whole(folder: Path) -> None:
     assert [path.name for path in folder.parent.iterdir()] == ["best"]
 
 
-@pytest.mark.parametrize("step", ["save_file", "sha256", "installed_versions"])
+@pytest.mark.parametrize("step", ["save_tensors", "sha256", "installed_versions"])
 def test_a_failure_while_writing_leaves_the_old_one(
     folder: Path, threshold: float, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -231,7 +291,7 @@ def test_a_failure_while_writing_leaves_the_old_one(
 
     monkeypatch.setattr(bundle_module, step, full_disk)
     with pytest.raises(OSError, match="No space left"):
-        write_bundle(folder, new_weights(1), CONFIG, {"threshold": {"value": 0.5}})
+        write_bundle(folder, new_weights(1), CONFIG, card(0.5))
     assert load_bundle(folder).threshold == threshold
     assert [path.name for path in folder.parent.iterdir()] == ["best"]
 
@@ -250,7 +310,7 @@ def test_a_failure_of_either_rename_leaves_the_old_one(
 
     monkeypatch.setattr(os, "replace", replace)
     with pytest.raises(KeyboardInterrupt, match="stopped"):
-        write_bundle(folder, new_weights(1), CONFIG, {"threshold": {"value": 0.5}})
+        write_bundle(folder, new_weights(1), CONFIG, card(0.5))
     assert load_bundle(folder).threshold == threshold
     assert [path.name for path in folder.parent.iterdir()] == ["best"]
 
@@ -265,15 +325,15 @@ def test_a_model_that_a_killed_process_left_renamed_away_comes_back(
     def full_disk(*arguments: Any, **options: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(bundle_module, "save_file", full_disk)
+    monkeypatch.setattr(bundle_module, "save_tensors", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        write_bundle(folder, new_weights(1), CONFIG, {"threshold": {"value": 0.5}})
+        write_bundle(folder, new_weights(1), CONFIG, card(0.5))
     assert load_bundle(folder).threshold == threshold
     assert [path.name for path in folder.parent.iterdir()] == ["best"]
 
 
 def test_a_leftover_beside_a_whole_model_is_removed_and_not_taken(folder: Path) -> None:
-    write_bundle(folder.with_name(".best.999.old"), new_weights(1), CONFIG, {"threshold": {"value": 0.1}})
-    write_bundle(folder, new_weights(2), CONFIG, {"threshold": {"value": 0.2}})
+    write_bundle(folder.with_name(".best.999.old"), new_weights(1), CONFIG, card(0.1))
+    write_bundle(folder, new_weights(2), CONFIG, card(0.2))
     assert load_bundle(folder).threshold == 0.2
     assert [path.name for path in folder.parent.iterdir()] == ["best"]

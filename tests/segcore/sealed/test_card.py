@@ -7,11 +7,12 @@ from segcore.errors import BundleError
 from segcore.sealed.card import (
     CARD_FILE,
     WEIGHTS_FILE,
+    Origin,
     installed_versions,
     read_card,
     sha256,
-    update_card,
     verify_bundle,
+    write_card,
 )
 
 
@@ -19,11 +20,11 @@ from segcore.sealed.card import (
 def folder(tmp_path: Path) -> Path:
     """A card and its weights; what is in the weights does not matter here."""
     (tmp_path / WEIGHTS_FILE).write_bytes(b"weights")
-    write_card(tmp_path, {"format": 1, "files": {WEIGHTS_FILE: {"sha256": sha256(tmp_path / WEIGHTS_FILE)}}})
+    put(tmp_path, {"format": 1, "files": {WEIGHTS_FILE: {"sha256": sha256(tmp_path / WEIGHTS_FILE)}}})
     return tmp_path
 
 
-def write_card(folder: Path, card: object) -> None:
+def put(folder: Path, card: object) -> None:
     (folder / CARD_FILE).write_text(json.dumps(card), encoding="utf-8")
 
 
@@ -33,14 +34,14 @@ def test_the_hash_is_that_of_the_content(folder: Path) -> None:
 
 
 def test_a_whole_model_is_verified(folder: Path) -> None:
-    assert verify_bundle(folder)["format"] == 1
+    assert verify_bundle(folder).format == 1
 
 
 def test_an_update_adds_and_leaves_the_hashes_valid(folder: Path) -> None:
     before = read_card(folder)
-    update_card(folder, {"scores": {"val": {"iou": 0.5}}, "name": "Лошадь"})
+    write_card(folder, before.but(origin=Origin(run="Лошадь", trial=3), color="red"))
     card = verify_bundle(folder)
-    assert card == {**before, "scores": {"val": {"iou": 0.5}}, "name": "Лошадь"}
+    assert card.tree() == {**before.tree(), "origin": {"run": "Лошадь", "trial": 3}, "color": "red"}
     assert "Лошадь" in (folder / CARD_FILE).read_text(encoding="utf-8")
     assert sorted(path.name for path in folder.iterdir()) == [CARD_FILE, WEIGHTS_FILE]
 
@@ -60,11 +61,30 @@ def test_a_cut_off_card_is_told(folder: Path, length: int) -> None:
         verify_bundle(folder)
 
 
-@pytest.mark.parametrize(("card", "found"), [({"format": 2}, "2"), ({}, "None"), ([1], "'list'")])
-def test_a_format_of_another_version_is_told(folder: Path, card: object, found: str) -> None:
-    write_card(folder, card)
-    with pytest.raises(BundleError, match=rf"card\.json: format {found} is not one that this version reads \(1\)"):
+@pytest.mark.parametrize(
+    ("card", "match"),
+    [
+        ({"format": 3}, r"was written by a newer segsearch \(format 3; this one reads up to 2\); upgrade segsearch$"),
+        ({"format": "1"}, r"format '1' is not one that segsearch writes \(1 to 2\)"),
+        ({"format": None}, "format None is not one that segsearch writes"),
+        ([1], "should hold a JSON object, found list"),
+        ({"origin": {"trial": "x"}}, r"cannot be read: origin\.trial: .*, found 'x'"),
+        ({"scores": {"val": {"iou": 0.5, "dice": 0.6}}}, r"cannot be read: scores\.val\.iou_interval: Field required"),
+    ],
+)
+def test_a_card_that_cannot_be_read_says_why(folder: Path, card: object, match: str) -> None:
+    put(folder, card)
+    with pytest.raises(BundleError, match=rf"card\.json:? {match}") as error:
         read_card(folder)
+    assert error.value.exit_code == 2
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("format_", [{}, {"format": 1}, {"format": 2}])
+def test_older_cards_are_read_and_what_is_not_known_is_kept(folder: Path, format_: dict[str, int]) -> None:
+    tree = {**format_, "origin": {"run": "a", "rack": 7}, "color": "red"}
+    put(folder, tree)
+    assert read_card(folder).tree() == tree
 
 
 def test_an_altered_file_is_told(folder: Path) -> None:
@@ -82,9 +102,9 @@ def test_a_missing_file_is_told(folder: Path) -> None:
 
 
 def test_every_listed_file_is_checked(folder: Path) -> None:
-    card = read_card(folder)
+    card = read_card(folder).tree()
     card["files"]["model.onnx"] = {"sha256": "0" * 64}
-    write_card(folder, card)
+    put(folder, card)
     with pytest.raises(BundleError, match=r"model\.onnx is missing"):
         verify_bundle(folder)
     (folder / "model.onnx").write_bytes(b"x")
@@ -94,8 +114,8 @@ def test_every_listed_file_is_checked(folder: Path) -> None:
 
 @pytest.mark.parametrize("files", [None, {}, [], {"other": {"sha256": "0"}}, {WEIGHTS_FILE: {}}, {WEIGHTS_FILE: "0"}])
 def test_weights_that_no_hash_vouches_for_are_refused(folder: Path, files: object) -> None:
-    write_card(folder, {"format": 1, "files": files} if files is not None else {"format": 1})
-    with pytest.raises(BundleError, match=r"card\.json has no sha256 of model\.safetensors"):
+    put(folder, {"format": 1, "files": files} if files is not None else {"format": 1})
+    with pytest.raises(BundleError, match=r"card\.json (has no sha256 of model\.safetensors|cannot be read: files)"):
         verify_bundle(folder)
 
 
