@@ -31,7 +31,7 @@ from search.runs.paths import (
     read_json,
     write_json,
 )
-from search.space.parse import parse_space
+from search.space.search import Search
 from search.tracking.wandb import WandbCallback
 from search.tune.cluster import plan_resources
 from search.tune.journal_callback import JournalCallback
@@ -99,7 +99,7 @@ def unfinished(paths: RunPaths, wanted: Sequence[Rerun], metric: str) -> list[Re
 
 
 def run_again(
-    config: SearchConfig,
+    search: Search,
     paths: RunPaths,
     cache_path: Path,
     wanted: Sequence[Rerun],
@@ -111,7 +111,7 @@ def run_again(
     """Makes those trainings of `wanted` that are not there yet; Ray must be up.
 
     Args:
-        config: The run's config.
+        search: The run's.
         paths: The run; the trainings go below `reruns/`.
         cache_path: The decoded samples.
         wanted: From `want`.
@@ -125,13 +125,11 @@ def run_again(
     Raises:
         ResourceError: No node could ever run such a training.
     """
-    reruns, search = paths.reruns, config.search
-    objective = search.objective
+    reruns, config, objective = paths.reruns, search.config, search.objective
     left = unfinished(paths, wanted, objective.metric)
     if not left:
         return True
-    space = parse_space(config.space, config.train_config())
-    resources = plan_resources(config, gpu_share(config, space, paths, cache_path))
+    resources = plan_resources(config, gpu_share(search, paths, cache_path))
     log.info("%s", resources)
     spec_maker = SpecMaker(
         reruns, reruns.next_session(), cache_path, objective.metric, resources,

@@ -16,9 +16,8 @@ from search.space.domains import (
     same_value,
 )
 from search.space.effects import idle_nodes
-from search.space.enqueue import enqueued_points
 from search.space.forbid import NUM_POINTS, telling_points, uniform_points
-from search.space.parse import parse_space
+from search.space.search import Search
 from search.space.tree import Space, all_nodes
 
 _TRIES_PER_SAMPLE = 500
@@ -70,8 +69,8 @@ def survey(config: SearchConfig, num_samples: int, seed: int) -> dict[str, Any]:
         `keys` in the file's order, `parameters` (the tree), `size`, `forbid` (with the share of random points that each
         expression rules out), `first` and `enqueued` (flat points), `samples`, and `warnings`.
     """
-    base = config.train_config()
-    space = parse_space(config.space, base)
+    search = Search.of(config)
+    base, space = search.base, search.space
     points = uniform_points(space, NUM_POINTS)
     samples = _allowed(space, num_samples, seed)
     try:
@@ -98,7 +97,7 @@ def survey(config: SearchConfig, num_samples: int, seed: int) -> dict[str, Any]:
         "forbidden_share": float(np.mean([space.forbidden(point) is not None for point in points])),
         "first": first,
         "why_no_first": why,
-        "enqueued": enqueued_points(config, space),
+        "enqueued": search.enqueued_points(),
         "samples": samples,
         "warnings": warnings,
     }

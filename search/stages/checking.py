@@ -12,8 +12,8 @@ from search.runs.folder import absolute_paths
 from search.runs.paths import RunPaths
 from search.runs.records import read_run
 from search.space.forbid import uniform_points
-from search.space.parse import apply, parse_space
 from search.space.proof import require_effects
+from search.space.search import Search
 from search.stages.exporting import require_targets
 from search.terminal import counting_bar
 from segcore.config import TrainConfig
@@ -81,10 +81,9 @@ def require_models(config: SearchConfig) -> None:
     Raises:
         ConfigError: With the key at fault.
     """
-    base = config.train_config()
-    space = parse_space(config.space, base)
-    points = (flat for flat in uniform_points(space, SPACE_SAMPLES) if space.forbidden(flat) is None)
-    require_encoders([base, *(apply(base, flat) for flat in points)])
+    search = Search.of(config)
+    points = (flat for flat in uniform_points(search.space, SPACE_SAMPLES) if search.space.forbidden(flat) is None)
+    require_encoders([search.base, *map(search.trained_with, points)])
 
 
 def require_encoders(candidates: Iterable[TrainConfig]) -> None:
@@ -111,8 +110,8 @@ def prove_space(config: SearchConfig) -> None:
     Raises:
         ConfigError: With the key at fault.
     """
-    base = config.train_config()
-    require_effects(parse_space(config.space, base), base)
+    search = Search.of(config)
+    require_effects(search.space, search.base)
 
 
 def same_data(config: SearchConfig, paths: RunPaths, console: Console) -> tuple[DatasetIndex, Path]:

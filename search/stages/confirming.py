@@ -27,6 +27,7 @@ from search.reruns.trainings import (
 from search.runs.paths import RunPaths, write_json
 from search.runs.rerun_records import Confirmation, read_confirmation
 from search.runs.tables import settings_of
+from search.space.search import Search
 from segcore.config import TrainConfig
 from segcore.data.pairs.samples import Sample
 from segcore.objective import Objective
@@ -75,7 +76,7 @@ def confirm(
     everything = [rerun for by_seed in wanted.values() for rerun in by_seed.values()]
     numbers = ", ".join(str(row["number"]) for row in top)
     log.info("confirming: the best trials, %s, each with %d other seeds", numbers, len(seeds))
-    if not run_again(config, paths, cache_path, everything, console, keep_weights=True):
+    if not run_again(Search.of(config), paths, cache_path, everything, console, keep_weights=True):
         return False
     found = outcomes(paths, everything, search.objective)
     candidates = [_candidate(config, row, configs[row["number"]], wanted[row["number"]], found, val) for row in top]

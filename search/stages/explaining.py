@@ -28,6 +28,7 @@ from search.runs.reading import Run
 from search.runs.records import read_run
 from search.runs.tables import best_trial, read_table
 from search.space.parse import parse_space
+from search.space.search import Search
 from search.stages.checking import require_encoders, same_data
 from search.stages.confirming import other_seeds, wanted_confirmation, with_seed
 from search.study.importance import importances
@@ -161,7 +162,7 @@ def _train(config: SearchConfig, paths: RunPaths, cache_path: Path, cells: Cells
     if not left:
         return True
     with ray_session(config.resources.address, again):
-        return run_again(config, paths, cache_path, wanted, console, keep_weights=False)
+        return run_again(Search.of(config), paths, cache_path, wanted, console, keep_weights=False)
 
 
 def _record(

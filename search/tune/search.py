@@ -30,6 +30,7 @@ from search.schedulers.build import build_promotions, build_scheduler, decision_
 from search.schedulers.forks import Forks, Population, Snapshots
 from search.space.enqueue import enqueued_points
 from search.space.parse import parse_space
+from search.space.search import Search
 from search.space.tree import Space
 from search.study.endings import end_running, reconcile
 from search.study.history import end_outside, fit_history
@@ -112,7 +113,7 @@ def run_search(
             ended, len(requeue), paused, config.search.num_samples - len(asked),
         )  # fmt: skip
 
-    resources = plan_resources(config, gpu_share(config, space, paths, cache_path))
+    resources = plan_resources(config, gpu_share(Search(config, base, space, objective), paths, cache_path))
     log.info("%s", resources)
     if options.name == "pbt" and resources.max_concurrent < options.population:
         log.warning(

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from search.config.tree import SearchConfig
 from search.space.domains import (
     Choice,
     Fixed,
@@ -14,8 +13,7 @@ from search.space.domains import (
     Range,
     same_value,
 )
-from search.space.enqueue import enqueued_points
-from search.space.parse import apply
+from search.space.search import Search
 from search.space.tree import Space, flatten
 from segcore.config import TrainConfig
 
@@ -35,7 +33,7 @@ def decides_memory(key: str) -> bool:
     return key.startswith(_DECIDING) and key not in _OF_NO_ACCOUNT
 
 
-def candidates(config: SearchConfig, space: Space) -> list[TrainConfig]:
+def candidates(search: Search) -> list[TrainConfig]:
     """Configurations of a space, among them the largest, each with settings that decide the memory of its own.
 
     The first one is the config's own where the space holds it. The others are the points of `search.enqueue`; the ends
@@ -43,18 +41,18 @@ def candidates(config: SearchConfig, space: Space) -> list[TrainConfig]:
     allow, up to `MOST_CORNERS`; and, since `forbid` may rule out the corners and leave what is near them, `NUM_DRAWN`
     random points. All else is at its largest in a corner: a loss with more terms takes more.
     """
-    base = config.train_config()
+    base, space = search.base, search.space
     rng = np.random.default_rng(0)
     own = space.defaults(base)
     points = [
         *([own] if own is not None else []),
-        *enqueued_points(config, space),
+        *search.enqueued_points(),
         *_allowed_corners(space, rng),
         *(flat for flat in (space.sample_uniform(rng) for _ in range(NUM_DRAWN)) if space.forbidden(flat) is None),
     ]
     found: dict[tuple[Any, ...], TrainConfig] = {}
     for flat in points:
-        made = apply(base, flat)
+        made = search.trained_with(flat)
         found.setdefault(tuple(repr(value) for key, value in flatten(made).items() if decides_memory(key)), made)
     return list(found.values())
 

@@ -13,6 +13,7 @@ from search.config.tree import SearchConfig
 from search.runs.folder import update_run
 from search.runs.paths import RunPaths
 from search.runs.records import read_run
+from search.space.search import Search
 from search.space.tree import Space
 from search.tune.packing.gpu_probe import (
     GpuNode,
@@ -44,8 +45,7 @@ GB = 1e9
 
 
 def gpu_share(
-    config: SearchConfig,
-    space: Space,
+    search: Search,
     paths: RunPaths,
     cache_path: Path,
     *,
@@ -57,13 +57,13 @@ def gpu_share(
     What was found is kept in `run.json` as `packing`, and a resume on the same nodes takes it from there.
 
     Args:
-        config: The run's config.
-        space: Its space.
+        search: The run's.
         paths: The run's folder.
         cache_path: The decoded samples.
         probe: Finds what the largest configuration takes.
         measure: Measures images a second of so many trials on one GPU.
     """
+    config = search.config
     wanted = config.resources.gpus_per_trial
     if wanted != "auto":
         return float(wanted)
@@ -78,8 +78,8 @@ def gpu_share(
     most = most_trials(config, nodes)
     record: dict[str, Any] = {"key": key, "limit": most}
     try:
-        among = candidates(config, space)
-        found = _by_memory(among, space, probe(among, nodes), most, record)
+        among = candidates(search)
+        found = _by_memory(among, search.space, probe(among, nodes), most, record)
         if found > 1:
             cpus = partial(cpus_of_each, config, nodes)
             found = _by_rate(found, lambda count: measure(among[0], cache_path, count, cpus(count)), record)

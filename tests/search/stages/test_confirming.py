@@ -37,6 +37,7 @@ from search.runs.journal import (
 )
 from search.runs.paths import RunPaths, read_json, write_json
 from search.runs.tables import read_table
+from search.space.search import Search
 from search.stages import checking, job
 from search.stages.confirming import (
     confirm,
@@ -254,13 +255,15 @@ def test_a_training_that_fails_is_told_and_not_tried_again(tmp_path: Path) -> No
     write_json(paths.run, {"status": "running"})
     train = config.train_config()
     wanted = want(paths, [(f"trial 0, seed {seed}", with_seed(train, seed)) for seed in (1, 2)])
-    assert run_again(config, paths, cache_path, wanted, QUIET, keep_weights=False, trainable=fail_with_seed_two)
+    assert run_again(
+        Search.of(config), paths, cache_path, wanted, QUIET, keep_weights=False, trainable=fail_with_seed_two
+    )
     found = outcomes(paths, wanted, Objective("val/iou"))
     assert found[0].error is None
     assert found[0].images is not None
     assert found[0].metrics["val/iou"] > 0
     assert found[1].error == "ValueError: no luck with this seed"
-    assert run_again(config, paths, cache_path, wanted, QUIET, keep_weights=False)
+    assert run_again(Search.of(config), paths, cache_path, wanted, QUIET, keep_weights=False)
     assert set(trained(paths)) == {0}
     (checkpoint,) = paths.reruns.trial_checkpoints(0)
     assert not (checkpoint / "best.safetensors").exists()

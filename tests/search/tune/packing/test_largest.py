@@ -4,13 +4,14 @@ import pytest
 
 from search.config.tree import SearchConfig
 from search.space.parse import parse_space
+from search.space.search import Search
 from search.tune.packing.largest import candidates, decides_memory, settings
 from segcore.config import TrainConfig
 
 
 def found_in(space: dict[str, Any], **sections: Any) -> list[TrainConfig]:
     config = SearchConfig.model_validate({"name": "x", "space": space, **sections})
-    return candidates(config, parse_space(config.space, config.train_config()))
+    return candidates(Search.of(config))
 
 
 def test_both_ends_of_a_range_and_all_options_of_a_choice_are_there_in_every_combination() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from search.config.tree import SearchConfig
 from search.runs.paths import RunPaths, read_json, write_json
-from search.space.parse import parse_space
+from search.space.search import Search
 from search.tune.cluster import TrialResources
 from search.tune.packing import share as packing
 from search.tune.packing.gpu_probe import GpuNode, ProbeResult
@@ -69,8 +69,7 @@ class Session:
         self.monkeypatch.setattr(packing, "gpu_nodes", lambda: list(nodes))
         tree = {"name": "x", "space": SPACE, "search": {"num_samples": 100}, **sections}
         config = SearchConfig.model_validate(tree)
-        space = parse_space(config.space, config.train_config())
-        return gpu_share(config, space, self.paths, Path("cache"), probe=probe.memory, measure=probe.rate)
+        return gpu_share(Search.of(config), self.paths, Path("cache"), probe=probe.memory, measure=probe.rate)
 
     @property
     def record(self) -> dict[str, Any]:

@@ -1,0 +1,58 @@
+"""A search as its config describes it, read once: what is varied around what, and what is better."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from search.config.tree import SearchConfig
+from search.space.enqueue import enqueued_points
+from search.space.parse import apply, parse_space
+from search.space.tree import Space
+from segcore.config import TrainConfig
+from segcore.objective import Objective
+
+
+@dataclass(frozen=True)
+class Search:
+    """What everybody who works on a search is handed, instead of a config to read again.
+
+    Attributes:
+        config: The run's config.
+        base: What one training run needs of it, with the config's own values.
+        space: What is varied in `base`.
+        objective: What trials are compared by.
+    """
+
+    config: SearchConfig
+    base: TrainConfig
+    space: Space
+    objective: Objective
+
+    @classmethod
+    def of(cls, config: SearchConfig) -> "Search":
+        """Reads the space of a config.
+
+        Raises:
+            ConfigError: The space is not sound; lists every problem.
+        """
+        base = config.train_config()
+        return cls(config, base, parse_space(config.space, base), config.search.objective)
+
+    def enqueued_points(self) -> list[dict[str, Any]]:
+        """The points of `search.enqueue`, each with a value for every key that its branches search or set.
+
+        Raises:
+            ConfigError: One is no point of the space; lists every problem of them all.
+        """
+        return enqueued_points(self.config, self.space)
+
+    def trained_with(self, params: Mapping[str, Any]) -> TrainConfig:
+        """What a trial trains with.
+
+        Args:
+            params: Searched dotted keys and the trial's values.
+
+        Raises:
+            ConfigError: A key does not exist, or a value breaks a rule.
+        """
+        return apply(self.base, params)
