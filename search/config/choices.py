@@ -8,6 +8,9 @@ from typing import Any
 
 from segcore.component import Registry
 
+SCHEDULERS: Registry[Any] = Registry.of_package("scheduler", "search.scheduler.name", "search.schedulers.rules")
+"""Who is stopped early; the build is a `search.schedulers.rule.SchedulerRule`."""
+
 TARGETS: Registry[Any] = Registry.of_package("export target", "export.targets", "search.export.targets")
 """Where a sealed model may be sent; the build is a `search.export.target.Destination`."""
 
@@ -15,3 +18,8 @@ TARGETS: Registry[Any] = Registry.of_package("export target", "export.targets", 
 def secret_variables() -> tuple[str, ...]:
     """Environment variables whose values must not reach a log, an error or a file."""
     return tuple(sorted({"WANDB_API_KEY", *(variable for target in TARGETS for variable in target.build.secrets)}))
+
+
+def choices_described(registry: Registry[Any]) -> str:
+    """All components of a kind in one line each, for the description of the key that chooses one."""
+    return "; ".join(f"{component.name}: {component.summary}" for component in registry) + "."

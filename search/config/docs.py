@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from search.config.choices import TARGETS
+from search.config.choices import SCHEDULERS, TARGETS
 from search.config.problems import rule_of, schema_of
 from search.space.domains import plain
 from segcore.component import Component, Registry
@@ -23,6 +23,7 @@ KINDS: Mapping[str, Registry[Any]] = {
     "Optimizers": OPTIMIZERS,
     "Learning-rate schedules": SCHEDULES,
     "Architectures": ARCHITECTURES,
+    "Schedulers": SCHEDULERS,
     "Export targets": TARGETS,
 }
 """Heading of the page -> what stands below it."""
@@ -43,7 +44,8 @@ def _chapter(heading: str, registry: Registry[Any]) -> Iterator[str]:
     yield f"## {heading}\n"
     where = f", declared in `{registry.package.replace('.', '/')}/`" if registry.package else ""
     yield f"`{registry.key}`{where}.\n"
-    yield from _table(("name", "what it is", "reads"), [_row(registry, component) for component in registry])
+    head = ("name", "what it does", "when", "reads") if _says_when(registry) else ("name", "what it is", "reads")
+    yield from _table(head, [_row(registry, component) for component in registry])
     if set(registry.options) - set(registry.names):
         yield from _table(("option", "what it takes", "default", "what it is"), _options(registry))
 
@@ -51,7 +53,13 @@ def _chapter(heading: str, registry: Registry[Any]) -> Iterator[str]:
 def _row(registry: Registry[Any], component: Component[Any]) -> tuple[str, ...]:
     own = [registry.key_of(option.name) for option in component.options if option.name != component.name]
     keys = [*own, *component.reads]
-    return f"`{component.name}`", component.summary, ", ".join(f"`{key}`" for key in keys)
+    told = (component.build.does, component.build.when) if _says_when(registry) else (component.summary,)
+    return f"`{component.name}`", *told, ", ".join(f"`{key}`" for key in keys)
+
+
+def _says_when(registry: Registry[Any]) -> bool:
+    """Whether components of the kind say more than one line: what they do, and when that is right."""
+    return all(hasattr(component.build, "when") for component in registry)
 
 
 def _options(registry: Registry[Any]) -> Iterator[tuple[str, ...]]:

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from search.config.choices import TARGETS
+from search.config.choices import SCHEDULERS, TARGETS, choices_described
 from segcore.config import (
     AugmentConfig,
     DataConfig,
@@ -33,8 +33,10 @@ from segcore.scores.scorer import METRICS, scorer_of
 
 if TYPE_CHECKING:
     Metric = str
+    SchedulerName = str
 else:
     Metric = METRICS.literal
+    SchedulerName = SCHEDULERS.literal
 _LOWER_IS_BETTER = [metric.name for metric in METRICS if metric.build.mode == "min"]
 Name = Annotated[
     str,
@@ -43,54 +45,29 @@ Name = Annotated[
 ]
 
 
-SCHEDULER_OPTIONS: dict[str, tuple[str, ...]] = {
-    "asha": ("grace_period", "reduction_factor", "promote"),
-    "hyperband": ("grace_period", "reduction_factor", "brackets"),
-    "median": ("grace_period", "min_samples"),
-    "pbt": ("population", "perturbation_interval", "quantile", "resample_probability"),
-    "none": (),
-}
-"""The keys of `search.scheduler` that each scheduler uses, beside its name."""
-
-
 class SchedulerConfig(Section):
     """Which trials are stopped early. Each scheduler has options of its own; those of another are refused."""
 
-    name: Literal["asha", "hyperband", "median", "pbt", "none"] = Field(
-        "asha",
-        description="asha: lets the best pass at rungs; hyperband: asha with several first rungs; median: stops those "
-        "below the median; pbt: replaces the poor ones by altered copies of the good ones; none: stops nothing.",
-    )
-    grace_period: PositiveInt = Field(
-        2, description="asha, hyperband, median: epochs that every trial gets; the first rung."
-    )
-    reduction_factor: Annotated[int, Field(ge=2)] = Field(
-        3, description="asha, hyperband: one of so many trials passes a rung."
-    )
-    promote: bool = Field(
-        True, description="asha: trials wait at a rung and go on once they are good enough; false: they are stopped."
-    )
-    brackets: PositiveInt = Field(
-        3, description="hyperband: groups of trials, each with a first rung reduction_factor times later than the last."
-    )
-    min_samples: PositiveInt = Field(
-        5, description="median: other trials that must have come as far before one is stopped."
-    )
-    population: Annotated[int, Field(ge=4)] = Field(
-        8, description="pbt: trials that start afresh; the rest of num_samples are forks of these."
-    )
-    perturbation_interval: PositiveInt = Field(2, description="pbt: epochs between two comparisons.")
-    quantile: Annotated[float, Field(gt=0.0, le=0.5)] = Field(
-        0.25, description="pbt: share at the bottom that is stopped, and at the top that is copied."
-    )
-    resample_probability: UnitFloat = Field(
-        0.25, description="pbt: chance that a fork draws a value anew rather than alter its parent's."
-    )
+    name: SchedulerName = Field("asha", description=choices_described(SCHEDULERS))
 
     @model_serializer(mode="wrap")
     def _without_unused_options(self, as_map: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        used = ("name", *SCHEDULER_OPTIONS[self.name])
-        return {key: value for key, value in as_map(self).items() if key in used}
+        unused = SCHEDULERS.unused_by(self.name)
+        return {key: value for key, value in as_map(self).items() if key not in unused}
+
+    @property
+    def makes_forks(self) -> bool:
+        """Whether trials change their settings while they train, so that none can be made again."""
+        return SCHEDULERS[self.name].build.population is not None
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, option: str) -> Any:
+            """The options are those that the schedulers declare."""
+
+
+if not TYPE_CHECKING:
+    SchedulerConfig = SCHEDULERS.section(SchedulerConfig, says_readers=True)
 
 
 class PlateauConfig(Section):

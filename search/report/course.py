@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from search.report.jsonable import known
 from search.runs.reading import Run
 from search.runs.trials import Trials
+from search.schedulers.build import decision_epochs
 
 MAX_CURVES = 300
 """A page with more lines than this is slow, and shows no more; the best trials are kept."""
@@ -182,6 +183,4 @@ def _curves(run: Run, reports: list[_Report]) -> list[Curve]:
 def _rungs(run: Run) -> list[int]:
     if not run.trials:
         return []
-    from search.schedulers.build import decision_epochs  # brings Ray
-
     return list(decision_epochs(run.config.search.scheduler, run.config.train.epochs))

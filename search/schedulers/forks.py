@@ -18,8 +18,8 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from search.config.tree import SchedulerConfig
 from search.runs.paths import RunPaths
+from search.schedulers.population import Population
 from search.space.domains import (
     Choice,
     Fixed,
@@ -35,41 +35,6 @@ PARENT_ATTR = "parent"
 """User attribute of a fork: `[number, epoch]`, the trial and the epoch that it goes on from."""
 FACTORS = (0.8, 1.2)
 _MOST_DRAWS = 100
-
-
-@dataclass(frozen=True)
-class Population:
-    """The rules: how many members, compared when, and which share is replaced."""
-
-    size: int
-    points: tuple[int, ...]
-    quantile: float = 0.25
-    resample_probability: float = 0.25
-
-    @classmethod
-    def of(cls, options: SchedulerConfig, max_epochs: int) -> "Population":
-        """The population that a config describes."""
-        points = tuple(range(options.perturbation_interval, max_epochs, options.perturbation_interval))
-        return cls(options.population, points, options.quantile, options.resample_probability)
-
-    def point_at(self, epoch: int) -> int | None:
-        """The last perturbation point up to an epoch."""
-        return max((point for point in self.points if point <= epoch), default=None)
-
-    def is_loser(self, number: int, values: Mapping[int, float]) -> bool:
-        """Whether a trial's value is below the share that stays, larger being better; a tie spares.
-
-        It is one of the youngest `size` of `values`, or it is not judged.
-        """
-        members = sorted(values, reverse=True)[: self.size]
-        cutoff = int(len(members) * self.quantile)
-        return number in members and values[number] < sorted(values[member] for member in members)[cutoff]
-
-    def best_of(self, values: Mapping[int, float]) -> set[int]:
-        """The members that may be copied: so many as the top share of a full population, the earlier first in a tie."""
-        most = max(1, int(self.size * self.quantile))
-        sound = [number for number, value in values.items() if np.isfinite(value)]
-        return set(sorted(sound, key=lambda number: (-values[number], number))[:most])
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,16 @@ from search.runs.pareto import pareto_order
 from segcore.objective import Objective
 
 
+def rungs(grace_period: int, reduction_factor: int, max_epochs: int) -> tuple[int, ...]:
+    """The epochs of all rungs below the last epoch."""
+    found = []
+    rung = grace_period
+    while rung < max_epochs:
+        found.append(rung)
+        rung *= reduction_factor
+    return tuple(found)
+
+
 class Promotions:
     """The rungs of a search.
 

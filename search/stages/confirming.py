@@ -40,7 +40,7 @@ def is_wanted(config: SearchConfig) -> bool:
 
     With `pbt` it cannot: a trial's settings change while it trains, so its last ones from nothing are another training.
     """
-    return config.search.confirm is not None and config.search.scheduler.name != "pbt"
+    return config.search.confirm is not None and not config.search.scheduler.makes_forks
 
 
 def confirm(

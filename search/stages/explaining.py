@@ -65,10 +65,10 @@ def explain(
     if read_run(paths).kind != "search":
         raise RunError(f"{paths.name!r} is one training run, not a search; there is no winner to explain")
     config = stored_config(paths)
-    if config.search.scheduler.name == "pbt":
+    if config.search.scheduler.makes_forks:
         raise RunError(
-            f"{paths.name!r} was searched with pbt, whose trials change their settings while they train: what one of "
-            "these settings is worth cannot be told by training with it from the start"
+            f"{paths.name!r} was searched with {config.search.scheduler.name}, whose trials change their settings "
+            "while they train: what one of these settings is worth cannot be told by training with it from the start"
         )
     trials = read_table(paths.trials) if paths.trials.exists() else []
     winner = winner_of(config, paths, trials)

@@ -245,7 +245,10 @@ def _confirm(config: SearchConfig, paths: RunPaths, index: DatasetIndex, cache_p
 
     if not is_wanted(config):
         if config.search.confirm is not None:
-            log.info("search.confirm: with pbt there is no training that could be made again, so nothing is confirmed")
+            log.info(
+                "search.confirm: with %s there is no training that could be made again, so nothing is confirmed",
+                config.search.scheduler.name,
+            )
         paths.confirmation.unlink(missing_ok=True)
         return True
     with timed(paths, "confirm"):

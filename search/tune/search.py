@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,8 +27,9 @@ from search.runs.paths import RunPaths
 from search.runs.records import StoppedBy
 from search.runs.tables import Tables, build_tables, write_tables
 from search.sampling.proposer import Proposer
-from search.schedulers.build import build_promotions, build_scheduler, decision_epochs
-from search.schedulers.forks import Forks, Population, Snapshots
+from search.schedulers.build import build_promotions, decision_epochs, population_of
+from search.schedulers.forks import Forks, Snapshots
+from search.schedulers.setting import Setting
 from search.space.enqueue import enqueued_points
 from search.space.parse import parse_space
 from search.space.search import Search
@@ -41,6 +43,7 @@ from search.tune.checkpoint_budget import CheckpointBudget
 from search.tune.cluster import plan_resources
 from search.tune.journal_callback import JournalCallback
 from search.tune.packing.share import gpu_share
+from search.tune.ray_scheduler import build_scheduler
 from search.tune.ray_watch import memory_kills_end_one_trial
 from search.tune.retries import Retries
 from search.tune.searcher import StudySearcher
@@ -94,17 +97,20 @@ def run_search(
         _end_by_rule(stopper, study, paths, config.search)
         close_study(study)
         return True
-    options, history = config.search.scheduler, history_of(study)
-    promotions = build_promotions(
-        options,
+    options = config.search.scheduler
+    setting = Setting(
         objective,
-        max_epochs=base.train.epochs,
-        history=history,
-        unfinished=[trial.number for trial in requeue],
+        base.train.epochs,
+        config.search.seed,
+        history=history_of(study),
+        unfinished=frozenset(trial.number for trial in requeue),
         costs=costs_of(study),
+        snapshots=Snapshots(paths),
     )
+    promotions = build_promotions(options, setting)
     if promotions is not None:
         requeue = [trial for trial in requeue if trial.number not in promotions.waiting]
+    setting = replace(setting, unfinished=frozenset(trial.number for trial in requeue), promotions=promotions)
     if asked:
         paused = len(promotions.waiting) if promotions else 0
         ended = len(asked) - len(requeue) - paused
@@ -115,11 +121,12 @@ def run_search(
 
     resources = plan_resources(config, gpu_share(Search(config, base, space, objective), paths, cache_path))
     log.info("%s", resources)
-    if options.name == "pbt" and resources.max_concurrent < options.population:
+    population = population_of(options, base.train.epochs)
+    if population is not None and resources.max_concurrent < population.size:
         log.warning(
             "search.scheduler.population=%d, but only %d trials run side by side: members are compared with those that "
             "were at the same epoch before them, so the first ones run to their end unjudged",
-            options.population, resources.max_concurrent,
+            population.size, resources.max_concurrent,
         )  # fmt: skip
     session = paths.next_session()
     spec_maker = SpecMaker(
@@ -132,6 +139,9 @@ def run_search(
         measure_latency=objective.second == LATENCY,
         retry_out_of_memory=config.resources.retry_out_of_memory,
     )
+    forks = None
+    if population is not None:
+        forks = Forks(population, space, Snapshots(paths), objective, seed=config.search.seed)
     searcher = StudySearcher(
         study,
         space,
@@ -142,17 +152,7 @@ def run_search(
         num_samples=config.search.num_samples,
         retries=Retries(requeue, retried_trials(read_events(paths.events)), spec_maker.alone),
         promotions=promotions,
-        forks=_forks(config, space, paths),
-    )
-    scheduler = build_scheduler(
-        options,
-        objective,
-        max_epochs=base.train.epochs,
-        seed=config.search.seed,
-        history=history,
-        unfinished=[trial.number for trial in requeue],
-        snapshots=Snapshots(paths),
-        promotions=promotions,
+        forks=forks,
     )
     events = EventLog(paths.events)
     limit_gb = config.resources.checkpoints_gb
@@ -162,7 +162,7 @@ def run_search(
             tune.with_resources(trainable, resources_of),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=scheduler,
+                scheduler=build_scheduler(options, setting),
                 num_samples=-1,  # the searcher says when it is done: a trial that lost its worker comes again
                 max_concurrent_trials=resources.max_concurrent,
                 reuse_actors=True,
@@ -269,12 +269,3 @@ def build_proposer(config: SearchConfig, study: optuna.Study, space: Space, base
         if trial.state != TrialState.RUNNING:
             proposer.ended(trial.number, failed=trial.state == TrialState.FAIL)
     return proposer
-
-
-def _forks(config: SearchConfig, space: Space, paths: RunPaths) -> Forks | None:
-    options, search = config.search.scheduler, config.search
-    if options.name != "pbt":
-        return None
-    return Forks(
-        Population.of(options, config.train.epochs), space, Snapshots(paths), search.objective, seed=search.seed
-    )

@@ -7,7 +7,7 @@ the trial's end.
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, Protocol
 
@@ -17,8 +17,10 @@ from search_tasks import EPOCHS, Task
 
 from search.config.tree import SchedulerConfig
 from search.sampling.proposer import Proposer
-from search.schedulers.build import build_promotions, build_scheduler, decision_epochs
+from search.schedulers.build import build_promotions, decision_epochs
+from search.schedulers.setting import Setting
 from search.space.domains import Choice
+from search.tune.ray_scheduler import build_scheduler
 from segcore.objective import Objective
 
 ETA = 3
@@ -43,10 +45,9 @@ class Ours:
         num_samples: int = 10**6,
     ) -> None:  # fmt: skip
         options = SchedulerConfig(name=scheduler, grace_period=1, reduction_factor=ETA, promote=promote)  # type: ignore[arg-type]
-        self._promotions = build_promotions(options, OBJECTIVE, max_epochs=EPOCHS, history={})
-        self._scheduler = build_scheduler(
-            options, OBJECTIVE, max_epochs=EPOCHS, history={}, promotions=self._promotions
-        )
+        setting = Setting(OBJECTIVE, EPOCHS)
+        self._promotions = build_promotions(options, setting)
+        self._scheduler = build_scheduler(options, replace(setting, promotions=self._promotions))
         self._proposer = Proposer(
             task.space, sampler, seed=seed, num_samples=num_samples, max_epochs=EPOCHS,
             rungs=decision_epochs(options, EPOCHS), objective=OBJECTIVE,

@@ -57,6 +57,81 @@ found = {
 }
 """
 
+SCHEDULER = """
+from search.config.problems import Problem
+from search.schedulers.rule import KEY, SchedulerRule
+from segcore.component import Component, Option
+
+
+class Impatient:
+    def __init__(self, floor):
+        self.floor = floor
+
+    def begins(self, number):
+        pass
+
+    def goes_on(self, report):
+        return report.value >= self.floor
+
+    def ends(self, number, *, is_finished):
+        pass
+
+    def fails(self, number):
+        pass
+
+
+def problems(options, asked):
+    late = options.first_epoch >= asked.epochs and "first_epoch" in asked.given
+    return [Problem(f"{KEY}.first_epoch", f"found {options.first_epoch} of {asked.epochs}")] if late else []
+
+
+COMPONENT = Component(
+    "impatient",
+    "stops those below a floor",
+    SchedulerRule(
+        does="stops below `floor`",
+        when="the floor is known",
+        judge=lambda options, setting: Impatient(options.floor),
+        decision_epochs=lambda options, max_epochs: (options.first_epoch,),
+        limits=lambda options, asked: {"first_epoch": max(1, asked.epochs - 1)},
+        problems=problems,
+    ),
+    (
+        Option("floor", float, 0.5, "least value.", ge=0.0),
+        Option("first_epoch", int, 9, "judged from here on.", ge=1),
+    ),
+)
+"""
+
+WITH_SCHEDULER = """
+from search.config.load import dump_config, json_schema
+from search.schedulers.build import build_judge, decision_epochs
+from search.schedulers.rule import Judged
+from search.schedulers.setting import Setting
+from segcore.objective import Objective
+
+SPACE = "space: {optimizer.lr: {loguniform: [1e-4, 1e-2]}}\\n"
+FEW = "train: {epochs: 4}\\n"
+config = load(FEW + "search: {scheduler: {name: impatient, floor: 0.3}}\\n" + SPACE)
+options = config.search.scheduler
+judge = build_judge(options, Setting(Objective("val/iou"), 4))
+properties = json_schema()["$defs"]["SchedulerConfig"]["properties"]
+found = {
+    "options": options.model_dump(),
+    "dumped": "name: impatient" in dump_config(config),
+    "epochs": decision_epochs(options, 4),
+    "judged": [judge.goes_on(Judged(0, 1, value)) for value in (0.2, 0.3)],
+    "schema": [properties["name"]["enum"], properties["floor"]["description"]],
+    "named": "impatient: stops those below a floor" in properties["name"]["description"],
+    "unused": problem("search: {scheduler: {name: impatient, grace_period: 2}}\\n" + SPACE),
+    "not for asha": problem("search: {scheduler: {floor: 0.2}}\\n" + SPACE),
+    "range": problem("search: {scheduler: {name: impatient, floor: -1}}\\n" + SPACE),
+    "own rule": problem(FEW + "search: {scheduler: {name: impatient, first_epoch: 4}}\\n" + SPACE),
+    "second": problem("search: {second_metric: cost/parameters, scheduler: {name: impatient}}\\n" + SPACE),
+    "heavy": sorted({"ray", "optuna", "torch", "yadisk", "wandb"} & set(sys.modules)),
+}
+"""
+
 FRAME = """
 import importlib, json, sys
 from pathlib import Path
@@ -102,3 +177,24 @@ def test_a_new_target_is_one_file(tmp_path: Path) -> None:
     assert found["built"] == "Drawer"
     assert "DRAWER_KEY / WANDB_API_KEY / YADISK_TOKEN" in found["secret"]
     assert found["redacted"] == "a *** b"
+
+
+def test_a_new_scheduler_is_one_file(tmp_path: Path) -> None:
+    found = with_file(tmp_path, "search.schedulers.rules", SCHEDULER, WITH_SCHEDULER)
+    assert found["options"] == {"name": "impatient", "floor": 0.3, "first_epoch": 3}, "9 has given way to 4 epochs"
+    assert found["dumped"]
+    assert found["epochs"] == [3]
+    assert found["judged"] == [False, True]
+    names, floor = found["schema"]
+    assert names == ["asha", "hyperband", "median", "pbt", "impatient", "none"]
+    assert floor == "impatient: least value."
+    assert found["named"]
+    assert (
+        "belongs to asha and hyperband and median, but the scheduler is impatient, which uses floor, first_epoch"
+        in (found["unused"])
+    )
+    assert "belongs to impatient, but the scheduler is asha" in found["not for asha"]
+    assert found["range"] == "search.scheduler.floor (line 1): found -1; valid: a number of at least 0"
+    assert found["own rule"] == "search.scheduler.first_epoch (line 2): found 4 of 4"
+    assert found["second"].startswith("search.scheduler.name (line 1): found impatient, which stops trials by")
+    assert found["heavy"] == []

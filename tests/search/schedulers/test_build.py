@@ -4,12 +4,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
 from search.config.tree import SchedulerConfig
-from search.schedulers.asha import ResumableAsha
-from search.schedulers.build import build_scheduler, decision_epochs
-from search.schedulers.setting import History
+from search.schedulers.build import decision_epochs
+from search.schedulers.halving import Halving
+from search.schedulers.setting import History, Setting
+from search.tune.ray_scheduler import JudgedTrials, build_scheduler
 from segcore.objective import Mode, Objective
 
 METRIC = "val/iou"
@@ -25,9 +26,8 @@ def build(
     **options: Any,
 ) -> TrialScheduler:
     config = SchedulerConfig(**{"name": "asha", "grace_period": 1, "reduction_factor": 3, **options})
-    return build_scheduler(
-        config, Objective(METRIC, mode), max_epochs=max_epochs, seed=seed, history=history, unfinished=unfinished
-    )
+    setting = Setting(Objective(METRIC, mode), max_epochs, seed, history, frozenset(unfinished))
+    return build_scheduler(config, setting)
 
 
 def add(scheduler: TrialScheduler, number: int) -> SimpleNamespace:
@@ -58,10 +58,16 @@ def curves(count: int, seed: int = 0) -> list[list[float]]:
     ]
 
 
+def judge_of(scheduler: TrialScheduler) -> Halving:
+    assert isinstance(scheduler, JudgedTrials)
+    assert isinstance(scheduler.judge, Halving)
+    return scheduler.judge
+
+
 def rungs(scheduler: TrialScheduler) -> dict[int, list[float]]:
     """Milestone -> recorded values, sorted; the last epoch stops a trial whatever its value and is left out."""
-    (bracket,) = scheduler._brackets  # type: ignore[attr-defined]
-    return {int(milestone): sorted(recorded.values()) for milestone, recorded in bracket._rungs if milestone < 9}
+    (bracket,) = judge_of(scheduler).brackets
+    return {epoch: sorted(values.values()) for epoch, values in bracket.rungs if epoch < 9}
 
 
 def test_a_replayed_history_decides_as_the_scheduler_that_saw_the_trials() -> None:
@@ -171,32 +177,30 @@ def test_a_trial_that_lost_its_worker_and_comes_again_counts_once() -> None:
     assert rungs(scheduler) == {3: [0.5], 1: [0.5]}
 
 
-def hyperband(history: History | None = None, **options: Any) -> ResumableAsha:
-    scheduler = build(history or {}, name="hyperband", max_epochs=27, **options)
-    assert isinstance(scheduler, ResumableAsha)
-    return scheduler
+def hyperband(history: History | None = None, **options: Any) -> TrialScheduler:
+    return build(history or {}, name="hyperband", max_epochs=27, **options)
 
 
 def test_each_bracket_of_hyperband_begins_later() -> None:
-    milestones = [sorted(int(at) for at, _ in bracket._rungs) for bracket in hyperband()._brackets]
+    milestones = [sorted(epoch for epoch, _ in bracket.rungs) for bracket in judge_of(hyperband()).brackets]
     assert milestones == [[1, 3, 9, 27], [3, 9, 27], [9, 27]]
 
 
 def test_a_bracket_follows_from_seed_and_number_and_survives_a_resume() -> None:
-    brackets = [hyperband().bracket_of(number) for number in range(300)]
+    brackets = [judge_of(hyperband()).bracket_of(number) for number in range(300)]
     np.random.seed(5)
     resumed = hyperband({number: {1: 0.5} for number in range(9)}, unfinished=[3])
     for number in range(300):
         add(resumed, number)
-    assert [resumed._brackets.index(resumed._trial_info[number]) for number in range(300)] == brackets
-    assert [hyperband(seed=-1).bracket_of(number) for number in range(300)] != brackets
+    assert [judge_of(resumed).bracket_of(number) for number in range(300)] == brackets
+    assert [judge_of(hyperband(seed=-1)).bracket_of(number) for number in range(300)] != brackets
     shares = np.bincount(brackets) / 300
     assert np.allclose(shares, [0.665, 0.245, 0.09], atol=0.06)
 
 
 def test_a_trial_is_compared_within_its_bracket_alone() -> None:
     scheduler = hyperband()
-    by_bracket = {b: [n for n in range(60) if scheduler.bracket_of(n) == b] for b in range(3)}
+    by_bracket = {b: [n for n in range(60) if judge_of(scheduler).bracket_of(n) == b] for b in range(3)}
     for number in by_bracket[0][:6]:
         report(scheduler, add(scheduler, number), 1, 0.9)
     assert report(scheduler, add(scheduler, by_bracket[0][6]), 1, 0.1) == TrialScheduler.STOP
@@ -221,3 +225,28 @@ def test_the_epochs_that_are_worth_a_checkpoint(
     options: dict[str, Any], max_epochs: int, expected: tuple[int, ...]
 ) -> None:
     assert decision_epochs(SchedulerConfig(**options), max_epochs) == expected
+
+
+@pytest.mark.parametrize("grace_period", [1, 2, 4, 9])
+@pytest.mark.parametrize("reduction_factor", [2, 3, 4])
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_asha_decides_as_rays_own(grace_period: int, reduction_factor: int, mode: Mode) -> None:
+    """Trials side by side, in an order of chance."""
+    theirs = AsyncHyperBandScheduler(
+        time_attr="epoch", metric=METRIC, mode=mode, max_t=9, grace_period=grace_period,
+        reduction_factor=reduction_factor,
+    )  # fmt: skip
+    ours = build({}, mode=mode, grace_period=grace_period, reduction_factor=reduction_factor, promote=False)
+    rng = np.random.default_rng(grace_period)
+    live = {number: [add(theirs, number), add(ours, number), 0] for number in range(40)}
+    values, decisions = curves(40), []
+    while live:
+        number = int(rng.choice(list(live)))
+        their_trial, our_trial, epoch = live[number]
+        live[number][2] = epoch + 1
+        told = [report(*each, epoch + 1, values[number][epoch]) for each in ((theirs, their_trial), (ours, our_trial))]
+        assert told[0] == told[1]
+        decisions.append(told[0])
+        if told[0] == TrialScheduler.STOP:
+            del live[number]
+    assert set(decisions) == {TrialScheduler.STOP, TrialScheduler.CONTINUE} or grace_period == 9

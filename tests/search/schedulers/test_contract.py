@@ -10,9 +10,10 @@ import pytest
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
-from search.config.tree import SCHEDULER_OPTIONS, SchedulerConfig
-from search.schedulers.build import SCHEDULERS, build_scheduler
-from search.schedulers.setting import History
+from search.config.choices import SCHEDULERS
+from search.config.tree import SchedulerConfig
+from search.schedulers.setting import History, Setting
+from search.tune.ray_scheduler import build_scheduler
 from segcore.objective import Mode, Objective
 
 METRIC = "val/iou"
@@ -24,22 +25,20 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "pbt": {"population": 4, "perturbation_interval": 2},
     "none": {},
 }
-STOPPING = [name for name in SCHEDULERS if name != "none"]
+STOPPING = [name for name in SCHEDULERS.names if name != "none"]
 Decision = tuple[int, int, str]
-each = pytest.mark.parametrize("name", SCHEDULERS)
+each = pytest.mark.parametrize("name", SCHEDULERS.names)
 
 
 def test_the_registry_the_config_and_these_tests_name_the_same_schedulers() -> None:
     named = get_args(SchedulerConfig.model_fields["name"].annotation)
-    assert set(SCHEDULERS) == set(SCHEDULER_OPTIONS) == set(OPTIONS) == set(named)
-    assert {key for keys in SCHEDULER_OPTIONS.values() for key in keys} == set(SchedulerConfig.model_fields) - {"name"}
+    assert set(SCHEDULERS.names) == set(OPTIONS) == set(named)
+    assert set(SCHEDULERS.options) == set(SchedulerConfig.model_fields) - {"name"}
 
 
 def build(name: str, history: History, unfinished: Iterable[int] = (), mode: Mode = "max") -> TrialScheduler:
-    return build_scheduler(
-        SchedulerConfig(name=name, **OPTIONS[name]), Objective(METRIC, mode), max_epochs=MAX_EPOCHS, seed=3,
-        history=history, unfinished=unfinished,
-    )  # fmt: skip
+    setting = Setting(Objective(METRIC, mode), MAX_EPOCHS, 3, history, frozenset(unfinished))
+    return build_scheduler(SchedulerConfig(name=name, **OPTIONS[name]), setting)
 
 
 @dataclass

@@ -15,17 +15,18 @@ from ray.tune.schedulers import TrialScheduler
 
 from search.config.tree import SchedulerConfig
 from search.runs.paths import RunPaths, trial_dirname
-from search.schedulers.build import build_scheduler
 from search.schedulers.forks import (
     PARENT_ATTR,
     Forks,
-    Population,
     Snapshots,
     perturb,
 )
+from search.schedulers.rules.pbt import population_of
+from search.schedulers.setting import Setting
 from search.space.parse import apply, parse_space
 from search.space.tree import Space
 from search.study.observations import PARAMS_ATTR, history_of
+from search.tune.ray_scheduler import build_scheduler
 from segcore.config import TrainConfig
 from segcore.objective import Objective
 
@@ -125,19 +126,19 @@ def test_a_fork_is_nothing_that_is_forbidden() -> None:
     ],
 )
 def test_the_bottom_quarter_of_the_youngest_loses(values: list[float], losers: list[int]) -> None:
-    population = Population.of(OPTIONS, EPOCHS)
+    population = population_of(OPTIONS, EPOCHS)
     known = dict(enumerate(values))
     assert [number for number in known if population.is_loser(number, known)] == losers
 
 
 def test_a_larger_population_loses_more() -> None:
-    population = Population.of(OPTIONS.model_copy(update={"population": 8}), EPOCHS)
+    population = population_of(OPTIONS.model_copy(update={"population": 8}), EPOCHS)
     known = {number: number / 10 for number in range(8)}
     assert [number for number in known if population.is_loser(number, known)] == [0, 1]
 
 
 def test_the_points_lie_before_the_last_epoch() -> None:
-    population = Population.of(OPTIONS, EPOCHS)
+    population = population_of(OPTIONS, EPOCHS)
     assert population.points == (2, 4)
     assert [population.point_at(epoch) for epoch in range(1, 7)] == [None, 2, 2, 4, 4, 4]
 
@@ -166,14 +167,16 @@ class World:
         self.root.mkdir(exist_ok=True)
         self.paths = RunPaths(self.root)
         self.snapshots = Snapshots(self.paths)
-        population = Population.of(self.options, EPOCHS)
+        population = population_of(self.options, EPOCHS)
         self.forks = Forks(population, SPACE, self.snapshots, Objective(METRIC), seed=5)
         unfinished = [t.number for t in self.trials if t.state == TrialState.RUNNING]
         self.running = {n: max(self.trials[n].intermediate_values, default=0) for n in unfinished}
         self.scheduler = build_scheduler(
-            self.options, Objective(METRIC), max_epochs=EPOCHS, seed=5, history=history_of(self.study),
-            unfinished=unfinished, snapshots=self.snapshots,
-        )  # fmt: skip
+            self.options,
+            Setting(
+                Objective(METRIC), EPOCHS, 5, history_of(self.study), frozenset(unfinished), snapshots=self.snapshots
+            ),
+        )
         for number in unfinished:
             self.running[number] = max(self.running[number], self.start_of(number))
 
@@ -352,7 +355,7 @@ def test_only_the_best_are_kept_and_the_start_of_a_fork_until_it_ends(tmp_path: 
 
 def test_one_that_left_makes_room_for_the_next_best(tmp_path: Path) -> None:
     paths = RunPaths(tmp_path)
-    scheduler = build_scheduler(OPTIONS, Objective(METRIC), max_epochs=EPOCHS, history={}, snapshots=Snapshots(paths))
+    scheduler = build_scheduler(OPTIONS, Setting(Objective(METRIC), EPOCHS, snapshots=Snapshots(paths)))
     for number, value in enumerate([0.9, 0.5, 0.4]):
         checkpoint = paths.tune / "session-1" / trial_dirname(number) / "checkpoint_000001"
         checkpoint.mkdir(parents=True)

@@ -5,8 +5,8 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 
 from search.config.tree import SchedulerConfig
-from search.schedulers.build import build_scheduler
-from search.schedulers.setting import History
+from search.schedulers.setting import History, Setting
+from search.tune.ray_scheduler import build_scheduler
 from segcore.objective import Objective
 
 METRIC = "val/iou"
@@ -15,7 +15,7 @@ GO_ON, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 
 def build(history: History, **options: Any) -> TrialScheduler:
     config = SchedulerConfig(**{"name": "median", "grace_period": 2, "min_samples": 3, **options})
-    return build_scheduler(config, Objective(METRIC), max_epochs=9, history=history)
+    return build_scheduler(config, Setting(Objective(METRIC), 9, history=history))
 
 
 def report(scheduler: TrialScheduler, number: int, epoch: int, value: float) -> str:

@@ -29,7 +29,8 @@ from search.runs.paths import RunPaths
 from search.runs.reading import Run
 from search.runs.tables import build_tables, read_table
 from search.sampling.proposer import Proposer
-from search.schedulers.build import build_promotions, build_scheduler
+from search.schedulers.build import build_promotions
+from search.schedulers.setting import Setting
 from search.show.run import run_details
 from search.space.parse import parse_space
 from search.stages import job
@@ -37,6 +38,7 @@ from search.stages.picking import seal_trial
 from search.study.endings import reconcile
 from search.study.observations import COST_ATTR, costs_of, observations
 from search.study.storage import open_study
+from search.tune.ray_scheduler import build_scheduler
 from search.tune.retries import Retries
 from search.tune.search import build_proposer
 from search.tune.searcher import StudySearcher
@@ -144,9 +146,9 @@ def test_the_scheduler_hands_a_reports_cost_to_the_rungs(tmp_path: Path) -> None
     reports = {0: (0.9, 1e6), 1: (0.8, 1e6), 2: (0.7, 1e6), 3: (0.6, 1e3)}
     called = {}
     for objective in (Objective("val/iou"), OBJECTIVE):
-        promotions = build_promotions(options, objective, max_epochs=4, history={})
+        promotions = build_promotions(options, Setting(objective, 4))
         assert promotions is not None
-        scheduler = build_scheduler(options, objective, max_epochs=4, history={}, promotions=promotions)
+        scheduler = build_scheduler(options, Setting(objective, 4, promotions=promotions))
         passed = set()
         for number, (value, cost) in reports.items():
             trial = SimpleNamespace(config={"number": number})
