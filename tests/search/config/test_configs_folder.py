@@ -120,14 +120,29 @@ def _leaves() -> set[str]:
     }
 
 
-def test_the_configs_in_the_readme_load(tmp_path: Path) -> None:
-    blocks = re.findall(
-        r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-    )
-    assert len(blocks) >= 2
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_configs_in_readme_and_docs_load(tmp_path: Path) -> None:
+    blocks = [
+        block
+        for page in PAGES
+        for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    ]
+    assert len(blocks) >= 5
     for number, block in enumerate(blocks):
         (tmp_path / f"{number}.yaml").write_text(block, encoding="utf-8")
         assert load_config(tmp_path / f"{number}.yaml").space
+
+
+def test_every_link_in_readme_and_docs_leads_somewhere() -> None:
+    dead = [
+        f"{page.name}: {target}"
+        for page in [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "results" / "README.md"]
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+        if "://" not in target and not (page.parent / target).exists()
+    ]
+    assert dead == []
 
 
 def test_the_quickstart_needs_nothing_but_this_machine(tmp_path: Path) -> None:
