@@ -250,7 +250,7 @@ def score_splits(
     choosing it on one half of val and scoring it on the other: `cross_fitted` of val's scores.
     """
     val, test = index.split("val"), index.split("test")
-    halves = CrossFit(val, bundle.config.data.seed) if "threshold" in chose and not test else None
+    halves = CrossFit(val, bundle.config.data.seed, bundle.task) if "threshold" in chose and not test else None
     rows = score_images(bundle, val, on_probs=halves.update if halves else None)
     own = SplitScores.model_validate({**summarize(rows), "chose": chose})
     if test:

@@ -16,6 +16,7 @@ from segcore.data.loader import Batch
 from segcore.gate.alignment import Thumbnails, thumbnails
 from segcore.gate.pipeline import BATCH_SIZE, Pipeline
 from segcore.gate.report import Finding
+from segcore.sealed.predictor import forward
 
 MAX_SAMPLES = 256
 _READ_AT_ONCE = 32
@@ -106,8 +107,7 @@ class Evidence:
     def logits(self, images: Tensor) -> Tensor:
         """The model's answers in eval mode, float32 on the CPU."""
         with evaluating(self.pipeline.model), torch.inference_mode():
-            answers: Tensor = self.pipeline.model(images.to(self.pipeline.step.device))
-            return answers.float().cpu()
+            return forward(self.pipeline.model, images.to(self.pipeline.step.device)).cpu()
 
 
 @contextmanager

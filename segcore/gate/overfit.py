@@ -16,6 +16,7 @@ from segcore.data.loader import Batch
 from segcore.gate.pipeline import Pipeline
 from segcore.scores.curve import CurveResult
 from segcore.scores.threshold_curve import curve_of
+from segcore.sealed.predictor import forward
 
 MAX_STEPS = 96
 MORE_STEPS = 64
@@ -147,9 +148,8 @@ def probs_of(pipeline: Pipeline, batch: Batch) -> Tensor:
     answers = []
     with torch.no_grad():
         for images, _ in step.parts(batch):
-            with torch.autocast(step.device.type, dtype=step.precision, enabled=step.precision is not torch.float32):
-                logits = step.model(images)
-            answers.append(pipeline.task.probs(logits.float()).nan_to_num(nan=0.0).cpu())
+            logits = forward(step.model, images, step.precision)
+            answers.append(pipeline.task.probs(logits).nan_to_num(nan=0.0).cpu())
     return torch.cat(answers)
 
 

@@ -19,7 +19,8 @@ from segcore.data.pairs.samples import Sample
 from segcore.data.pairs.splits import halves
 from segcore.scores.intervals import CONFIDENCE, difference_interval, mean_interval
 from segcore.scores.scoring import ImageScore
-from segcore.scores.threshold_curve import ThresholdCurve
+from segcore.scores.threshold_curve import curve_of
+from segcore.task import BINARY, Task
 
 
 class CrossFit:
@@ -28,16 +29,17 @@ class CrossFit:
     Args:
         samples: In the order in which they will be scored; groups stay in one half, classes are shared out.
         seed: Which sample goes where.
+        task: What masks and probabilities mean.
     """
 
-    def __init__(self, samples: Sequence[Sample], seed: int) -> None:
+    def __init__(self, samples: Sequence[Sample], seed: int, task: Task = BINARY) -> None:
         self._samples = samples
         self._half_of = halves(samples, seed)
-        self._curves = (ThresholdCurve(), ThresholdCurve())
+        self._curves = (curve_of(task), curve_of(task))
 
     def update(self, place: int, probs: np.ndarray, mask: np.ndarray) -> None:
-        """Count one sample: `(H, W) float32` probabilities and `(H, W)` mask of 0 and 1."""
-        images = torch.from_numpy(np.ascontiguousarray(probs))[None, None]
+        """Count one sample: `(C, H, W) float32` probabilities and `(H, W) uint8` mask."""
+        images = torch.from_numpy(np.ascontiguousarray(probs))[None]
         self._curves[self._half_of[place]].update(images, torch.from_numpy(np.ascontiguousarray(mask))[None, None])
 
     def result(self) -> tuple[dict[str, Any], list[float]] | None:

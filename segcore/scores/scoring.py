@@ -23,10 +23,11 @@ import numpy as np
 import numpy.typing as npt
 
 from segcore.data.pairs.samples import Sample
-from segcore.data.pixels.decode import read_image, read_mask
+from segcore.data.pixels.decode import read_mask
 from segcore.errors import BundleError
 from segcore.scores.intervals import CONFIDENCE, DRAWS, mean_interval
 from segcore.scores.scorer import CARD_SCORERS, IOU, Scorer
+from segcore.task import Task
 
 if TYPE_CHECKING:
     from segcore.sealed.bundle import Bundle
@@ -100,17 +101,17 @@ def score_images(
         bundle: The model.
         samples: Images with their masks.
         progress: Called with the number of samples done.
-        on_probs: Called with each sample's place, `(H, W) float32` probabilities and `(H, W) uint8` mask of 0 and 1.
+        on_probs: Called with each sample's place, `(C, H, W) float32` probabilities and `(H, W) uint8` mask.
 
     Raises:
         BundleError: The model gives NaN.
     """
-    hw = bundle.config.data.image_hw
+    predictor = bundle.predictor
     scores = []
     for place, sample in enumerate(samples):
-        probs = bundle.predict_probs(read_image(sample.image, hw))
-        mask = read_mask(sample.mask, hw)
-        scores.append(score_image(sample, probs, mask, bundle.threshold))
+        probs = predictor.probs_of_file(sample.image)
+        mask = read_mask(sample.mask, predictor.hw)
+        scores.append(score_image(bundle.task, sample, probs, mask, bundle.threshold))
         if on_probs is not None:
             on_probs(place, probs, mask)
         if progress is not None:
@@ -118,13 +119,14 @@ def score_images(
     return scores
 
 
-def score_image(sample: Sample, probs: np.ndarray, mask: np.ndarray, threshold: float) -> ImageScore:
+def score_image(task: Task, sample: Sample, probs: np.ndarray, mask: np.ndarray, threshold: float) -> ImageScore:
     """Count one image.
 
     Args:
+        task: What mask and probabilities mean; of one class.
         sample: What it is called and belongs to.
-        probs: `(H, W) float32` in [0, 1].
-        mask: `(H, W)` of 0 and 1.
+        probs: `(C, H, W) float32` in [0, 1].
+        mask: `(H, W) uint8` of the task's labels.
         threshold: In [0, 1].
 
     Raises:
@@ -132,19 +134,22 @@ def score_image(sample: Sample, probs: np.ndarray, mask: np.ndarray, threshold: 
     """
     if np.isnan(probs).any():
         raise BundleError(f"{sample.image}: the model's probabilities hold NaN; its weights are not finite")
-    pred, target = probs >= threshold, mask > 0
+    (label,) = task.classes
+    preds = task.decide(probs, threshold)
+    (counts,) = task.counts(preds, mask)
+    pred, target = task.is_class(preds, label), task.is_class(mask, label)
     pred_edge, target_edge = boundary(pred), boundary(target)
     return ImageScore(
         name=sample.name,
-        true_positive=int((pred & target).sum()),
-        predicted=int(pred.sum()),
-        positive=int(target.sum()),
+        true_positive=counts.true_positive,
+        predicted=counts.predicted,
+        positive=counts.positive,
         boundary_overlap=int((pred_edge & target_edge).sum()),
         boundary_union=int((pred_edge | target_edge).sum()),
         size=object_size(target),
         class_name=sample.class_name,
         group=sample.group,
-        calibration=calibration_counts(probs, target),
+        calibration=calibration_counts(probs[0], target),
     )
 
 

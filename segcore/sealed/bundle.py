@@ -15,13 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from segcore.config import TrainConfig
-from segcore.data.pixels.decode import read_image
 from segcore.errors import BundleError, ConfigError
 from segcore.models.build import build_model
 from segcore.models.unet import SegmentationModel
@@ -36,6 +34,8 @@ from segcore.sealed.card import (
     verify_bundle,
     write_card,
 )
+from segcore.sealed.predictor import Predictor
+from segcore.task import Task, task_of
 from segcore.tensor_file import save_tensors
 
 
@@ -50,7 +50,16 @@ class Bundle:
     threshold: float
     device: torch.device
 
-    @torch.inference_mode()
+    @property
+    def task(self) -> Task:
+        """What its masks mean."""
+        return task_of(self.config)
+
+    @property
+    def predictor(self) -> Predictor:
+        """What takes images to probabilities."""
+        return Predictor(self.model, self.task, self.config.data.image_hw, self.device)
+
     def predict_probs(self, image: np.ndarray) -> np.ndarray:
         """Foreground probability of one image.
 
@@ -60,23 +69,13 @@ class Bundle:
         Returns:
             `(H, W) float32` in [0, 1].
         """
-        tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).unsqueeze(0).to(self.device)
-        probs: np.ndarray = self.model(tensor).float().sigmoid()[0, 0].cpu().numpy()
-        return probs
+        (foreground,) = self.predictor.probs_as_it_is(image)
+        return np.asarray(foreground)
 
     def predict_file(self, path: Path, *, original_size: bool = True) -> np.ndarray:
-        """Mask of one image file, `(H, W) uint8` of 0 and 255, at the file's size or at the model's.
-
-        The model always sees the size that it was trained at. For the file's own size its probabilities, not its
-        mask, are resized (bilinear), which gives smoother edges.
-        """
-        hw = self.config.data.image_hw
-        probs = self.predict_probs(read_image(path, hw))
-        if original_size:
-            height, width = read_image(path, None).shape[:2]
-            resized = Image.fromarray(probs).resize((width, height), Image.Resampling.BILINEAR)
-            probs = np.asarray(resized)
-        return np.where(probs >= self.threshold, 255, 0).astype(np.uint8)
+        """Mask of one image file as it is written, `(H, W) uint8` of 0 and 255, at the file's size or the model's."""
+        mask = self.predictor.mask_of_file(path, self.threshold, original_size=original_size)
+        return self.task.written(mask)
 
 
 def write_bundle(folder: Path, weights: dict[str, Tensor], config: TrainConfig, card: Card) -> None:

@@ -15,7 +15,7 @@ from segcore.errors import NonFiniteLossError
 from segcore.scores.curve import CurveResult
 from segcore.scores.scorer import IMAGE_SCORERS, LOSS
 from segcore.scores.threshold_curve import curve_of
-from segcore.task import BINARY, Task
+from segcore.sealed.predictor import Predictor
 
 NUM_OVERLAYS = 6
 
@@ -31,29 +31,24 @@ class Evaluation:
 
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module,
+    predictor: Predictor,
     loader: Loader,
     loss_fn: nn.Module,
-    precision: torch.dtype,
-    device: torch.device,
     threshold: float | Literal["auto"] = "auto",
-    task: Task = BINARY,
 ) -> Evaluation:
     """One pass over a loader: mean loss, exact threshold curve, and `NUM_OVERLAYS` evenly spaced examples.
 
     Args:
-        model: From images `(N, 3, H, W) uint8` to logits; it is put into eval mode.
+        predictor: The model, which is put into eval mode, and what it means.
         loader: The split.
         loss_fn: The mean over images of a batch's loss, from logits and targets.
-        precision: dtype of autocast; float32 means none.
-        device: Where the model is.
         threshold: The configured one, counted exactly beside the curve's own.
-        task: What masks and logits mean.
 
     Raises:
         NonFiniteLossError: The loss became NaN or infinite.
     """
-    model.eval()
+    predictor.model.eval()
+    task, device = predictor.task, predictor.device
     curve = curve_of(task, device=device, threshold=threshold)
     total = torch.zeros((), dtype=torch.float64, device=device)
     wanted = set(np.linspace(0, loader.num_samples - 1, min(NUM_OVERLAYS, loader.num_samples)).round().astype(int))
@@ -62,9 +57,7 @@ def evaluate(
     for batch in loader:
         images = batch.images.to(device, non_blocking=True)
         masks = batch.targets.to(device, non_blocking=True)
-        with torch.autocast(device.type, dtype=precision, enabled=precision is not torch.float32):
-            logits = model(images)
-        logits = logits.float()
+        logits = predictor.logits(images)
         total += loss_fn(logits, task.targets(masks)).double() * len(images)
         probs = task.probs(logits)  # (N, C, H, W) float32
         curve.update(probs, masks)

@@ -20,6 +20,7 @@ from segcore.errors import DataError, NonFiniteLossError
 from segcore.objective import Objective
 from segcore.registries import LOSSES
 from segcore.scores.scorer import scorer_of
+from segcore.sealed.predictor import Predictor
 from segcore.training.compiling import Compiler
 from segcore.training.device import choose_device, freed_memory_kept
 from segcore.training.evaluation import evaluate, score
@@ -116,6 +117,7 @@ def fit(
     )  # on a CPU, scores are those of the sealed model, exactly
     eval_model: nn.Module = ema.module if ema is not None else model
     objective = Objective(metric, scorer_of(metric).mode)
+    predictor = Predictor(eval_model, step.task, cache.hw, device, val_precision)
 
     has_told = False
     with closing(train_loader), closing(val_loader), freed_memory_kept(device) as tidy_up:
@@ -132,9 +134,7 @@ def fit(
             if on_trained is not None:
                 on_trained(state)
             try:
-                validation = evaluate(
-                    eval_model, val_loader, step.loss_fn, val_precision, device, config.threshold, step.task
-                )
+                validation = evaluate(predictor, val_loader, step.loss_fn, config.threshold)
             except NonFiniteLossError as error:
                 raise _non_finite(epoch, str(error), config, step.precision) from error
 

@@ -14,6 +14,7 @@ from segcore.data.augment.device import build_device_augmentation, is_done_on_de
 from segcore.data.loader import Batch
 from segcore.losses.mix import build_loss
 from segcore.models.build import build_model
+from segcore.sealed.predictor import forward
 from segcore.task import BINARY, Task, task_of
 from segcore.training.device import choose_precision, prepare_device
 from segcore.training.groups import build_optimizer
@@ -91,9 +92,8 @@ class TrainStep:
 
     def loss_of(self, images: Tensor, targets: Tensor) -> Tensor:
         """Forward pass and loss, a scalar to go backward from."""
-        with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not torch.float32):
-            logits = self.model(images)  # (N, C, H, W)
-        loss: Tensor = self.loss_fn(logits.float(), targets)
+        logits = forward(self.model, images, self.precision)  # (N, C, H, W)
+        loss: Tensor = self.loss_fn(logits, targets)
         return loss
 
 

@@ -15,6 +15,7 @@ import torch
 from segcore.data.loader import Batch
 from segcore.data.pixels.cache_file import open_cache
 from segcore.scores.threshold_curve import curve_of
+from segcore.sealed.predictor import forward
 from segcore.training.loop import build_train_loader
 from segcore.training.step import TrainStep, build_step
 
@@ -77,10 +78,9 @@ def _train_and_validate(step: TrainStep, batch: Batch) -> None:
     step.model.eval()
     with torch.inference_mode():
         images, targets = batch.images.to(step.device), batch.targets.to(step.device)
-        with torch.autocast(step.device.type, dtype=step.precision, enabled=step.precision is not torch.float32):
-            logits = step.model(images)
-        step.loss_fn(logits.float(), step.task.targets(targets))
-        curve_of(step.task, device=step.device).update(step.task.probs(logits.float()), targets)
+        logits = forward(step.model, images, step.precision)
+        step.loss_fn(logits, step.task.targets(targets))
+        curve_of(step.task, device=step.device).update(step.task.probs(logits), targets)
     step.model.train()
 
 

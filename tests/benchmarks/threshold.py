@@ -40,6 +40,8 @@ from segcore.losses.mix import build_loss
 from segcore.models.build import build_model
 from segcore.scores.curve import METRICS, CurveResult
 from segcore.scores.threshold_curve import ThresholdCurve
+from segcore.sealed.predictor import Predictor
+from segcore.task import BINARY
 from segcore.training.device import (
     begin_trial,
     choose_device,
@@ -200,7 +202,7 @@ def validation_seconds(changes: dict[str, Any], num_images: int, batch_size: int
     for count in (batch_size, num_images):  # the first one to warm up
         loader: Any = InMemoryLoader(count, batch_size, is_pinned=is_cuda)
         started = clock()
-        evaluate(model, loader, loss_fn, precision, device)
+        evaluate(Predictor(model, BINARY, (SIDE, SIDE), device, precision), loader, loss_fn)
         total_s = clock() - started
 
     probs, targets = (x.to(device) for x in masks(batch_size, 0))

@@ -28,6 +28,7 @@ __all__ = [
     "image_size",
     "read_image",
     "read_mask",
+    "resize_image",
     "resize_mask",
 ]
 
@@ -65,6 +66,13 @@ def read_image(path: Path, hw: tuple[int, int] | None = None) -> ByteArray:
         if hw is not None and rgb.size != (hw[1], hw[0]):
             rgb = rgb.resize((hw[1], hw[0]), Image.Resampling.BILINEAR)
         return np.array(rgb, dtype=np.uint8)
+
+
+def resize_image(image: ByteArray, hw: tuple[int, int]) -> ByteArray:
+    """Resize a decoded `(H, W, 3) uint8` image to `hw`, to the very bytes that `read_image` gives at that size."""
+    if image.shape[:2] == tuple(hw):
+        return image
+    return np.array(Image.fromarray(image).resize((hw[1], hw[0]), Image.Resampling.BILINEAR), dtype=np.uint8)
 
 
 def read_mask(path: Path, hw: tuple[int, int] | None = None) -> ByteArray:

@@ -49,7 +49,7 @@ def test_each_half_is_scored_at_the_threshold_of_the_other() -> None:
     fit = CrossFit(given, 0)
     for place in range(6):
         probs = np.where(mask, 0.25, 0.125).astype(np.float32)
-        fit.update(place, probs * (4 if half[place] else 1) * np.float32(0.999), mask)
+        fit.update(place, (probs * (4 if half[place] else 1) * np.float32(0.999))[None], mask)
     result = fit.result()
     assert result is not None
     score, ious = result
@@ -64,7 +64,7 @@ def test_each_half_is_scored_at_the_threshold_of_the_other() -> None:
 
 def test_one_image_cannot_be_halved() -> None:
     fit = CrossFit(samples(1), 0)
-    fit.update(0, np.zeros((4, 4), np.float32), np.zeros((4, 4), np.uint8))
+    fit.update(0, np.zeros((1, 4, 4), np.float32), np.zeros((4, 4), np.uint8))
     assert fit.result() is None
 
 
@@ -90,7 +90,7 @@ def test_on_noise_the_best_threshold_flatters_and_the_cross_fitted_score_does_no
         fit = CrossFit(given, 0)
         images = noise(rng, 16)
         for place, (probs, mask) in enumerate(images):
-            fit.update(place, probs, mask)
+            fit.update(place, probs[None], mask)
         result = fit.result()
         assert result is not None
         fitted.append(result[0]["iou"])

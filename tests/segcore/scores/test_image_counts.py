@@ -157,7 +157,7 @@ def test_cross_fitting_does_as_the_card_does() -> None:
     samples = [Sample(f"{i}", Path("x"), Path("y"), "val", "c", f"{i}") for i in range(24)]
     fit = CrossFit(samples, seed=0)
     for place in range(24):
-        fit.update(place, probs[place, 0].numpy(), targets[place, 0].numpy())
+        fit.update(place, probs[place].numpy(), targets[place, 0].numpy())
     expected = fit.result()
     assert expected is not None
     counts = curve_of(probs, targets).image_counts(points=1025)

@@ -25,6 +25,7 @@ from segcore.scores.scoring import (
 )
 from segcore.sealed.bundle import Bundle, load_bundle, write_bundle
 from segcore.sealed.card import Card, Threshold
+from segcore.task import BINARY
 
 CONFIG = TrainConfig.model_validate({"data": {"image_size": [32, 48]}, "model": {"base_channels": 2, "depth": 2}})
 
@@ -40,7 +41,7 @@ def square(top: int, left: int, side: int, hw: tuple[int, int] = (10, 10)) -> np
 
 
 def scored(pred: np.ndarray, mask: np.ndarray, **of: str) -> ImageScore:
-    return score_image(sample(**of), pred.astype(np.float32), mask, 0.5)
+    return score_image(BINARY, sample(**of), pred.astype(np.float32)[None], mask, 0.5)
 
 
 def test_a_shifted_square_by_hand() -> None:
@@ -89,13 +90,13 @@ def test_probabilities_that_are_nan_are_told_with_the_image() -> None:
     probs = np.full((10, 10), 0.5, np.float32)
     probs[3, 4] = np.nan
     with pytest.raises(BundleError, match=r"a\.png: the model's probabilities hold NaN; its weights are not finite"):
-        score_image(sample(), probs, square(2, 2, 6), 0.5)
+        score_image(BINARY, sample(), probs[None], square(2, 2, 6), 0.5)
 
 
 def test_the_threshold_itself_is_foreground() -> None:
     probs = np.full((10, 10), 0.5, np.float32)
-    assert score_image(sample(), probs, np.ones((10, 10), np.uint8), 0.5).predicted == 100
-    assert score_image(sample(), probs, np.ones((10, 10), np.uint8), 0.500001).predicted == 0
+    assert score_image(BINARY, sample(), probs[None], np.ones((10, 10), np.uint8), 0.5).predicted == 100
+    assert score_image(BINARY, sample(), probs[None], np.ones((10, 10), np.uint8), 0.500001).predicted == 0
 
 
 def test_the_boundary_is_two_hundredths_of_the_diagonal_wide() -> None:
@@ -134,7 +135,9 @@ def test_calibration_by_hand() -> None:
 def test_errors_of_opposite_sign_in_two_images_cancel_only_in_the_pooled_value() -> None:
     """All at 0.5; one image is all foreground, the other has none."""
     half = np.full((10, 10), 0.5, np.float32)
-    scores = [score_image(sample(n), half, np.full((10, 10), m, np.uint8), 0.5) for n, m in (("a", 0), ("b", 1))]
+    scores = [
+        score_image(BINARY, sample(n), half[None], np.full((10, 10), m, np.uint8), 0.5) for n, m in (("a", 0), ("b", 1))
+    ]
     summary = summarize(scores)
     assert summary["ece"] == 0.5
     assert summary["ece_pooled"] == 0.0
@@ -281,4 +284,4 @@ def test_scoring_tells_how_far_it_is_and_shows_the_probabilities(bundle: Bundle,
     shown: list[tuple[int, tuple[int, ...], tuple[int, ...]]] = []
     score_images(bundle, samples[:3], seen.append, lambda place, p, m: shown.append((place, p.shape, m.shape)))
     assert seen == [1, 2, 3]
-    assert shown == [(i, (32, 48), (32, 48)) for i in range(3)]
+    assert shown == [(i, (1, 32, 48), (32, 48)) for i in range(3)]

@@ -20,6 +20,8 @@ from segcore.errors import DataError, NonFiniteLossError, TrainingError
 from segcore.losses.mix import build_loss
 from segcore.models.build import build_model
 from segcore.scores.scorer import IMAGE_SCORERS, METRICS
+from segcore.sealed.predictor import Predictor
+from segcore.task import BINARY
 from segcore.training import loop as training
 from segcore.training.device import begin_trial
 from segcore.training.evaluation import evaluate
@@ -280,7 +282,8 @@ def test_validation_does_not_touch_the_model(cache: SampleCache) -> None:
         pin_memory=False,
     )  # fmt: skip
     loss = build_loss(config().loss)
-    first, second = (evaluate(model, loader, loss, torch.float32, CPU) for _ in range(2))
+    predictor = Predictor(model, BINARY, cache.hw, CPU)
+    first, second = (evaluate(predictor, loader, loss) for _ in range(2))
     assert_same_weights(before, model.state_dict())
     assert first.loss == second.loss
     assert first.overlays["images"].shape == (4, 32, 32, 3)
