@@ -17,7 +17,7 @@ from search.runs.records import RESUMABLE
 from search.show.confirmation import render_confirmation
 from search.show.ledger import render_ledger
 from search.show.listing import run_line
-from search.show.quoting import number_text
+from search.show.quoting import number_text, value_text
 from search.show.scores import card_tables
 
 
@@ -77,7 +77,7 @@ def render_run(run: Run, top: int) -> Iterator[RenderableType]:
         yield Text(f"export {export.target}:{export.location}  {state}")
 
 
-def short_names(values: Mapping[str, Any]) -> dict[str, Any]:
+def short_names(values: Mapping[str, object]) -> dict[str, object]:
     """The last part of each dotted key, where that is enough to tell them apart and says something."""
     leaves = Counter(key.rsplit(".", 1)[-1] for key in values)
     leaves["name"] = 2
@@ -138,9 +138,5 @@ def _front_parts(run: Run) -> Iterator[RenderableType]:
     yield Text(f"seal one of them: {run_command('seal', run.paths.root, '--trial', 'N', '-o', 'FOLDER')}")
 
 
-def _settings_text(settings: Mapping[str, Any]) -> Text:
-    return Text("  ".join(f"{key}={_cell(value)}" for key, value in short_names(settings).items()))
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _settings_text(settings: Mapping[str, object]) -> Text:
+    return Text("  ".join(f"{key}={value_text(value)}" for key, value in short_names(settings).items()))
