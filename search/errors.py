@@ -18,6 +18,7 @@ __all__ = [
     "NoDataError",
     "NothingToSearchError",
     "PredictionError",
+    "RayStartError",
     "ResourceError",
     "RunError",
     "SegsearchError",
@@ -30,9 +31,13 @@ class NothingToSearchError(ConfigError):
 
 
 class ResourceError(SegsearchError):
-    """A trial asks for more CPUs or GPUs than any node has, so it could never start."""
+    """A trial asks for more CPUs or GPUs than any node has, or no Ray answers where the config says that one is."""
 
     exit_code = 2
+
+
+class RayStartError(SegsearchError):
+    """Ray did not start on this machine, which is too crowded for it or lacks what it needs."""
 
 
 class GateError(SegsearchError):

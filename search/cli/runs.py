@@ -35,7 +35,7 @@ def run(
     config: Path, overrides: tuple[str, ...], name: str | None, local: bool, no_gate: bool, results: Path | None
 ) -> None:
     """Search CONFIG's space and hand over the best model: check, cache, gate, search, seal, export."""
-    alone = ("search.max_concurrent=1", "resources.address=null") if local else ()
+    alone = ("search.max_concurrent=1", "resources.address=local") if local else ()
     loaded = _load(config, (*overrides, *alone), name, no_gate, results)
     from search.stages import job
 
@@ -116,6 +116,8 @@ def check(config: Path, overrides: tuple[str, ...], no_gate: bool, picture: Path
     loaded = _load(config, overrides, None, no_gate, results)
     from search.stages import checking, gating
 
+    if loaded.space:
+        checking.require_cluster(loaded)
     _, cache_path = checking.check(loaded, console)
     if loaded.search.gate:
         report = gating.inspect(loaded, cache_path, console)

@@ -189,7 +189,10 @@ class ResourceConfig(Section):
         "The best, and what may go on, always stay; null: no limit.",
     )
     address: str | None = Field(
-        None, min_length=1, description="A running Ray cluster, e.g. `auto`; null: this machine."
+        None,
+        min_length=1,
+        description="A running Ray cluster, HOST:PORT or `auto`; null: one that runs on this machine, else our own; "
+        "`local`: our own.",
     )
 
 

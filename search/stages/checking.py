@@ -75,6 +75,17 @@ def decode_data(index: DatasetIndex, config: SearchConfig, console: Console) -> 
     return cache_path
 
 
+def require_cluster(config: SearchConfig) -> None:
+    """Refuses a search whose Ray does not answer, before anything is decoded.
+
+    Raises:
+        ResourceError: With the address and what names it.
+    """
+    from search.tune.ray_start import require_ray
+
+    require_ray(config.resources.address)
+
+
 def require_models(config: SearchConfig) -> None:
     """`require_encoders` of all that the search may choose.
 

@@ -73,7 +73,6 @@ def explain(
     trials = read_table(paths.trials) if paths.trials.exists() else []
     winner = winner_of(config, paths, trials)
     plan = _plan(config, paths, trials, winner, begin)
-    require_encoders(plan.cells.values())
     again = _same_command(paths, num_seeds, begin)
     index, cache_path = same_data(config, paths, console)
     seeds = other_seeds(config, num_seeds or (config.search.confirm or ConfirmConfig()).seeds)
@@ -161,6 +160,7 @@ def _train(config: SearchConfig, paths: RunPaths, cache_path: Path, cells: Cells
     )  # fmt: skip
     if not left:
         return True
+    require_encoders(rerun.train for rerun in left)
     with ray_session(config.resources.address, again):
         return run_again(Search.of(config), paths, cache_path, wanted, console, keep_weights=False)
 

@@ -34,6 +34,7 @@ from search.stages.checking import (
     check,
     fingerprint_of,
     prove_space,
+    require_cluster,
     require_models,
     same_data,
 )
@@ -77,6 +78,7 @@ def run(config: SearchConfig, console: Console) -> Outcome:
             f"space: {config.name} searches nothing, so all trials would be the same; name keys to search, e.g. "
             "--set 'space.optimizer.lr={loguniform: [1e-4, 1e-2]}', or train it once"
         )
+    require_cluster(config)
     return _search_and_seal(*_begin(config, "search", console), console)
 
 
@@ -110,6 +112,8 @@ def resume(paths: RunPaths, console: Console) -> Outcome:
         log.info("%s is done already; nothing to resume", paths.name)
         return Outcome(EXIT_DONE, paths)
     config = stored_config(paths)
+    if record["kind"] == "search":
+        require_cluster(config)
     require_models(config)
     index, cache_path = same_data(config, paths, console)
     go_on = _search_and_seal if record.kind == "search" else _train_and_seal
@@ -131,6 +135,7 @@ def extend(paths: RunPaths, num_more: int, overrides: Sequence[str], console: Co
     """
     extension = plan_extension(paths, num_more, overrides)
     require_targets(extension.config)
+    require_cluster(extension.config)
     require_models(extension.config)
     prove_space(extension.config)
     index, cache_path = same_data(extension.config, paths, console)

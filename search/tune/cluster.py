@@ -1,6 +1,5 @@
 """Ray for the length of a run, and what a trial gets of it."""
 
-import importlib.util
 import logging
 import math
 import os
@@ -12,6 +11,7 @@ import ray
 
 from search.config.tree import SearchConfig
 from search.errors import ResourceError
+from search.tune.ray_start import join, running_ray, start
 from search.tune.ray_watch import watched_ray
 
 log = logging.getLogger("segsearch")
@@ -47,6 +47,10 @@ def ray_session(address: str | None, resume: str) -> Iterator[None]:
     Args:
         address: The cluster's address.
         resume: The command that goes on with the run, should Ray die.
+
+    Raises:
+        ResourceError: No Ray answers at the address.
+        RayStartError: None could be started here.
     """
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # our own line says it, without a traceback
@@ -57,16 +61,8 @@ def ray_session(address: str | None, resume: str) -> Iterator[None]:
         with watched_ray(resume):
             yield
         return
-    try:
-        context = ray.init(
-            address=address,
-            include_dashboard=importlib.util.find_spec("aiohttp_cors") is not None if address is None else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        where = f"resources.address={address!r}" if address else "this machine"
-        raise ResourceError(f"Ray cannot be reached or started at {where}: {error}") from error
+    place = running_ray(address)
+    context = start() if place is None else join(place)
     if context.dashboard_url:
         log.info("Ray dashboard: http://%s", context.dashboard_url)
     with watched_ray(resume):
