@@ -112,7 +112,7 @@ def resume(paths: RunPaths, console: Console) -> Outcome:
         log.info("%s is done already; nothing to resume", paths.name)
         return Outcome(EXIT_DONE, paths)
     config = stored_config(paths)
-    if record["kind"] == "search":
+    if record.kind == "search":
         require_cluster(config)
     require_models(config)
     index, cache_path = same_data(config, paths, console)
