@@ -23,6 +23,12 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
 
+class _Part(Section):
+    """What a section is made of: half of one, which is never validated by itself, and so costs no validator."""
+
+    model_config = ConfigDict(defer_build=True)
+
+
 _LOOKS = [layout.build.short for layout in LAYOUTS]
 
 if TYPE_CHECKING:  # a type checker takes no names that are found at run time
@@ -37,13 +43,13 @@ else:
     _ScheduleName = SCHEDULES.literal
 
 
-class _OptimizerChoice(Section):
+class _OptimizerChoice(_Part):
     name: _OptimizerName = "adamw"
     lr: Annotated[float, Field(gt=0.0)] = Field(1e-3, description="Peak learning rate of decoder and head.")
     weight_decay: NonNegativeFloat = Field(0.01, description="Not applied to norms and biases.")
 
 
-class _LayoutChoice(Section):
+class _LayoutChoice(_Part):
     root: str = Field("data", min_length=1, description="A folder, a .csv of pairs, or `synthetic`.")
     layout: _LayoutName = Field(
         "auto",
@@ -51,11 +57,11 @@ class _LayoutChoice(Section):
     )
 
 
-class _ModelChoice(Section):
+class _ModelChoice(_Part):
     arch: _ArchitectureName = "unet"
 
 
-class _ScheduleChoice(Section):
+class _ScheduleChoice(_Part):
     name: _ScheduleName = "cosine"
 
 
@@ -78,7 +84,7 @@ if TYPE_CHECKING:
 
 else:  # what the components declare
     _weights = (Option(term.name, float, term.build.default_weight, ge=0.0) for term in LOSSES)
-    _LossOptions = LOSSES.section(with_options(Section, _weights))
+    _LossOptions = with_options(_Part, (*_weights, *LOSSES.options.values()))
     _LayoutOptions = LAYOUTS.section(_LayoutChoice)
     _ModelOptions = ARCHITECTURES.section(_ModelChoice, says_readers=True)
     _OptimizerOptions = OPTIMIZERS.section(_OptimizerChoice, says_readers=True)
@@ -92,7 +98,7 @@ class SyntheticConfig(Section):
     noise: UnitFloat = Field(0.25, description="Texture noise added to image and background, share of full scale.")
 
 
-class DataConfig(_LayoutOptions):
+class DataConfig(_LayoutOptions, defer_build=False):
     """Where images and masks lie, how they are paired, sized and split."""
 
     image_size: ImageSide | tuple[ImageSide, ImageSide] = Field(
@@ -134,7 +140,7 @@ class DataConfig(_LayoutOptions):
         return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 
 
-class ModelConfig(_ModelOptions):
+class ModelConfig(_ModelOptions, defer_build=False):
     """A U-Net: its architecture, its encoder and its size."""
 
     encoder: str = Field(
@@ -179,7 +185,7 @@ class AugmentConfig(Section):
     color: UnitFloat = Field(0.2, description="Brightness and contrast range +-share.")
 
 
-class LossConfig(_LossOptions):
+class LossConfig(_LossOptions, defer_build=False):
     """Weights of the loss mix; a weight of 0 leaves the term out. At least one must be positive."""
 
     @model_validator(mode="after")
@@ -189,7 +195,7 @@ class LossConfig(_LossOptions):
         return self
 
 
-class OptimizerConfig(_OptimizerOptions):
+class OptimizerConfig(_OptimizerOptions, defer_build=False):
     """The optimizer and its groups."""
 
     encoder_lr_factor: NonNegativeFloat = Field(
@@ -197,7 +203,7 @@ class OptimizerConfig(_OptimizerOptions):
     )
 
 
-class LRSchedulerConfig(_ScheduleOptions):
+class LRSchedulerConfig(_ScheduleOptions, defer_build=False):
     """The learning-rate schedule; each name uses the parameters that its line names."""
 
 
