@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from search.errors import RunError
+from search.runs.journal import read_events
+from search.runs.lives import lives_of
 from search.runs.paths import RunPaths
 from search.runs.records import ExportRecord, RunRecord, read_exports, read_run
 from search.runs.rerun_records import Confirmation, Ledger, read_confirmation, read_ledger
 from search.runs.sealed_training import SealedTraining, sealed_training
-from search.runs.trials import EpochRow, TrialRow, Trials
+from search.runs.trials import EpochRow, TrialRow, Trials, epoch_rows
 from segcore.objective import Objective
 from segcore.sealed.card import CARD_FILE, Card, read_card
 
@@ -93,12 +95,21 @@ class Run:
 
     @cached_property
     def num_trials(self) -> int:
-        """How many trials there are; 0 for a single training run. Of a run that has ended well, `run.json` tells."""
+        """How many trials there are, from as little as will do; 0 for a single training run."""
         if self.record.kind == "train":
             return 0
-        if self.status in ("done", "export_failed") and self.record.trials is not None:
-            return self.record.trials
-        return len(self.trials)
+        if self.status in ("done", "export_failed"):
+            if self.record.trials is not None:
+                return self.record.trials
+            if self.card is not None and self.card.origin.trials is not None and not self.record.extensions:
+                return self.card.origin.trials  # format 1 counts them on the card alone
+        return len(self.told)
+
+    @cached_property
+    def told(self) -> Trials:
+        """The trials by the journal alone: quick to read, but of a run of format 1 without what they ran with."""
+        lives = lives_of(read_events(self.paths.events)) if self.record.kind == "search" else {}
+        return Trials.of_lives(lives.values(), self.objective)
 
     @cached_property
     def epochs(self) -> list[EpochRow]:
@@ -165,11 +176,13 @@ class Run:
 
     @cached_property
     def _tables(self) -> tuple[Trials, list[EpochRow]]:
+        """The journal's word, where it says what trials ran with; else that of the tables, or of the study."""
+        lives = lives_of(read_events(self.paths.events)) if self.record.kind == "search" else {}
+        if lives and all(life.params is not None or life.state == "waiting" for life in lives.values()):
+            return self.told, epoch_rows(lives.values())
         from search.runs.tables import build_tables, read_table
 
-        if self.record.kind == "search" and self.frozen and self._is_ahead_of_tables:
-            from search.runs.journal import read_events
-
+        if self.record.kind == "search" and self._is_ahead_of_tables and self.frozen:
             tables = build_tables(self.frozen, read_events(self.paths.events), self.objective)
             trials, epochs = tables.trials, tables.epochs
         else:

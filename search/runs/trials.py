@@ -2,10 +2,11 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
+from search.runs.lives import TrialLife
 from search.runs.pareto import sorted_fronts
 from segcore.objective import Objective
 
@@ -148,6 +149,16 @@ class Trials(Sequence[TrialRow]):
         return [self._by_number[number] for number in fronts[0]] if fronts else []
 
     @classmethod
+    def of_lives(cls, lives: Iterable[TrialLife], objective: Objective) -> "Trials":
+        """What came of trials so far; one that waits to begin is none yet.
+
+        Args:
+            lives: What the journal tells of each.
+            objective: What they are judged by.
+        """
+        return cls([_of_life(life, objective) for life in lives if life.state != "waiting"], objective)
+
+    @classmethod
     def from_table(cls, rows: Sequence[Mapping[str, Any]], objective: Objective) -> "Trials":
         """The trials of `trials.parquet`.
 
@@ -166,6 +177,54 @@ class Trials(Sequence[TrialRow]):
             rows = [{**columns, "pareto": columns["number"] in front} for columns in rows]
         names = dict.fromkeys(name for columns in rows for name in columns)
         return [{name: columns.get(name) for name in names} for columns in rows]
+
+
+def _of_life(life: TrialLife, objective: Objective) -> TrialRow:
+    values = life.values(objective.metric)
+    best_epoch = objective.best_epoch(values)
+    reported = life.epochs[best_epoch].metrics if best_epoch is not None else {}
+    metrics = {name: value for name, value in reported.items() if is_result(name)}
+    if objective.second is not None:
+        metrics.pop(objective.second, None)
+        cost = life.cost(objective.second)
+        metrics |= {} if cost is None else {objective.second: cost}
+    error = life.error if life.state == "failed" else None
+    return TrialRow(
+        number=life.number,
+        state=life.state,
+        value=None if best_epoch is None else values[best_epoch],
+        best_epoch=best_epoch,
+        epochs=max(values, default=0),
+        started=life.began,
+        ended=life.ended,
+        train_s=sum(epoch.metrics.get("time/train_s", 0.0) for epoch in life.epochs.values()),
+        metrics=metrics,
+        params={key: value for key, value in (life.params or {}).items() if value is not None},
+        error=f"{error.kind}: {error.message}" if error else None,
+        applied=life.applied[-1].applied if life.applied else None,
+        ray_trial_ids=life.ray_ids,
+    )
+
+
+def epoch_rows(lives: Iterable[TrialLife]) -> list[EpochRow]:
+    """Every report of some trials, in order of trial and epoch."""
+    return [
+        EpochRow(
+            life.number, epoch, report.time, {name: v for name, v in report.metrics.items() if is_measured(name, v)}
+        )
+        for life in lives
+        for epoch, report in life.epochs.items()
+    ]
+
+
+def is_measured(name: str, value: object) -> bool:
+    """Whether an entry of a report is a measurement, not a remark such as whether it is the last one."""
+    return isinstance(value, int | float) and name not in ("number", "epoch", "finished", "best_epoch")
+
+
+def is_result(name: str) -> bool:
+    """Whether a metric of an epoch says something of the trial that it was the best one of."""
+    return name.startswith(("val/", "cost/")) or name in ("train/loss", "lr")
 
 
 def _columns(row: TrialRow, second: str | None) -> dict[str, Any]:

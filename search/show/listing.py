@@ -85,7 +85,7 @@ def list_table(lines: list[RunLine]) -> Table:
 
 
 def _so_far(run: Run) -> tuple[float | None, str | None]:
-    best = run.trials.best()
+    best = run.told.best()
     iou = None if best is None else best.metrics.get("val/iou")
     return iou, None if iou is None else SO_FAR
 

@@ -1,10 +1,13 @@
 """The orderings of trials, by hand, and their way through the table and back."""
 
+import math
 from typing import Any
 
 import pytest
 
-from search.runs.trials import TrialRow, Trials
+from search.runs.events import Applied, Epoch, Error
+from search.runs.lives import TrialLife
+from search.runs.trials import TrialRow, Trials, epoch_rows
 from segcore.objective import Mode, Objective
 
 COST = "cost/parameters"
@@ -115,3 +118,32 @@ def test_what_the_table_holds_comes_back() -> None:
 def test_a_table_of_an_early_version_has_fewer_columns() -> None:
     (found,) = Trials.from_table([{"number": 0, "state": "pruned", "value": None}], Objective("val/iou"))
     assert found == TrialRow(0, "pruned")
+
+
+def test_the_journal_makes_the_same_rows() -> None:
+    reports = {
+        1: Epoch(4, 1, 11.0, {"val/iou": 0.5, "val/dice": 0.6, COST: 120.0, "time/train_s": 4.0, "finished": False}),
+        2: Epoch(4, 2, 15.0, {"val/iou": 0.75, "val/dice": 0.8, COST: 130.0, "time/train_s": 5.0, "best_epoch": 2}),
+        3: Epoch(4, 3, 20.0, {"val/iou": math.nan, "finished": True}),
+    }
+    life = TrialLife(
+        4, "complete", {"optimizer.lr": 0.1, "model.arch": "unet", "train.grad_clip": None}, began=10.0, ended=20.5,
+        ray_ids=("a", "b"), epochs=reports, first=reports[1].metrics,
+        applied=(Applied(4, 10.0, {"optimizer.lr": 0.1}, {"device": "cpu"}),),
+    )  # fmt: skip
+    waiting = TrialLife(5, "waiting")
+    (row,) = Trials.of_lives([life, waiting], Objective("val/iou", second=COST))
+    assert row == FULL, "the cost is the one that it was judged by: that of its first report"
+    reported = epoch_rows([life])
+    assert [(each.epoch, each.time) for each in reported] == [(1, 11.0), (2, 15.0), (3, 20.0)]
+    assert reported[1].metrics == {"val/iou": 0.75, "val/dice": 0.8, COST: 130.0, "time/train_s": 5.0}
+
+
+def test_an_error_is_that_of_a_trial_that_failed() -> None:
+    error = Error(0, 1.0, "out of memory", "2 GiB")
+    rows = Trials.of_lives(
+        [TrialLife(0, "failed", {}, error=error), TrialLife(1, "running", {}, error=error)], Objective("val/iou")
+    )
+    assert [(each.state, each.value, each.error) for each in rows] == [
+        ("failed", None, "out of memory: 2 GiB"), ("running", None, None),
+    ]  # fmt: skip
