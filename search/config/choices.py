@@ -8,6 +8,9 @@ from typing import Any
 
 from segcore.component import Registry
 
+SAMPLERS: Registry[Any] = Registry.of_package("sampler", "search.sampler", "search.sampling.samplers")
+"""How the next configuration is chosen; the build is a `search.sampling.sampler.SamplerRule`."""
+
 SCHEDULERS: Registry[Any] = Registry.of_package("scheduler", "search.scheduler.name", "search.schedulers.rules")
 """Who is stopped early; the build is a `search.schedulers.rule.SchedulerRule`."""
 

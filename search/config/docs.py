@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from search.config.choices import SCHEDULERS, TARGETS
+from search.config.choices import SAMPLERS, SCHEDULERS, TARGETS
 from search.config.problems import rule_of, schema_of
 from search.space.domains import plain
 from segcore.component import Component, Registry
@@ -23,6 +23,7 @@ KINDS: Mapping[str, Registry[Any]] = {
     "Optimizers": OPTIMIZERS,
     "Learning-rate schedules": SCHEDULES,
     "Architectures": ARCHITECTURES,
+    "Samplers": SAMPLERS,
     "Schedulers": SCHEDULERS,
     "Export targets": TARGETS,
 }

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from search.config.choices import SCHEDULERS, TARGETS, choices_described
+from search.config.choices import SAMPLERS, SCHEDULERS, TARGETS, choices_described
 from segcore.config import (
     AugmentConfig,
     DataConfig,
@@ -34,9 +34,11 @@ from segcore.scores.scorer import METRICS, scorer_of
 if TYPE_CHECKING:
     Metric = str
     SchedulerName = str
+    SamplerName = str
 else:
     Metric = METRICS.literal
     SchedulerName = SCHEDULERS.literal
+    SamplerName = SAMPLERS.literal
 _LOWER_IS_BETTER = [metric.name for metric in METRICS if metric.build.mode == "min"]
 Name = Annotated[
     str,
@@ -104,11 +106,7 @@ class SearchSettings(Section):
         description="A cost to keep low beside the metric: what the search finds is then a front, from the best model "
         "to the cheapest. cost/parameters; cost/latency_ms: milliseconds an image takes; null: off.",
     )
-    sampler: Literal["auto", "rung_tpe", "gp", "tpe", "qmc", "random"] = Field(
-        "auto",
-        description="auto: gp and rung_tpe in turn; gp: a Gaussian process over settings and epochs; rung_tpe: TPE "
-        "that compares trials at a rung that both reached; tpe: plain TPE; qmc: a Sobol sequence; random.",
-    )
+    sampler: SamplerName = Field("auto", description=choices_described(SAMPLERS))
     scheduler: SchedulerConfig = SchedulerConfig()
     max_concurrent: Literal["auto"] | PositiveInt = Field(
         "auto", description="Trials side by side; auto: as many as fit."

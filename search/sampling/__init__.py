@@ -1,6 +1,7 @@
 """How the next configuration is chosen.
 
-Imported by `search.tune`; knows Optuna's estimators, nothing of Ray.
+`samplers/` holds a file for each sampler that a config can choose, found there by `search.config.choices`; the proposer
+asks one of them. Imported by `search.tune`; knows Optuna's estimators, nothing of Ray.
 
 Layer 2.
 """

@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from scipy.stats import spearmanr
 
 from search.sampling.past import Past
+from search.sampling.sampler import Question
 from search.space.tree import Space
 from search.study.recording import distribution_of
 
@@ -110,8 +111,9 @@ class ParzenSampler:
         self._rungs = tuple(rungs)
         self._distributions = {node.name: distribution_of(node.domain) for node in space.parameters()}
 
-    def propose(self, trials: Sequence[Past], rng: np.random.Generator) -> Iterator[dict[str, Any]]:
-        """Points without end, each as good as the others: flat dotted key -> value."""
+    def propose(self, question: Question) -> Iterator[dict[str, Any]]:
+        """Points without end, each as good as the others; see `Sampler.propose`."""
+        trials, rng = question.trials, question.rng
         scores = self._score(trials, self._rungs, len(self._distributions))
         worst = min(scores.values(), default=0.0) - 1.0
         # Failed trials, and running ones of which nothing is known yet, are taken for bad: failed because they are,

@@ -9,26 +9,16 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-from scipy.stats import qmc
 
-from search.sampling.cube import Array, Cube
-from search.sampling.gaussian import CurveProcess
-from search.sampling.parzen import ParzenSampler, score_by_progress, score_by_rung
+from search.config.choices import SAMPLERS
+from search.sampling.cube import Cube
 from search.sampling.past import Past, with_values
+from search.sampling.sampler import Question, Sampler, SamplerRule, Setting
 from search.sampling.scalarization import WEIGHTS, scalarized
+from search.sampling.spread import Spread
 from search.space.tree import Space
 from segcore.errors import ConfigError
 from segcore.objective import Objective
-
-SAMPLERS: dict[str, dict[str, float]] = {
-    "auto": {"gp": 0.5, "rung_tpe": 0.5},
-    "rung_tpe": {"rung_tpe": 1.0},
-    "gp": {"gp": 1.0},
-    "tpe": {"tpe": 1.0},
-    "qmc": {"qmc": 1.0},
-    "random": {"random": 1.0},
-}
-"""What a sampler consists of: each proposal is made by one of these, drawn by these shares."""
 
 Frozen = tuple[tuple[str, Any], ...]
 
@@ -43,7 +33,7 @@ class Proposer:
 
     Args:
         space: What is searched.
-        sampler: Key of `SAMPLERS`.
+        sampler: Its name.
         seed: Of everything random.
         num_samples: Trials of the whole search; the even start is an eighth of them, within limits.
         max_epochs: Epochs of a whole trial.
@@ -68,25 +58,19 @@ class Proposer:
         first: Iterable[tuple[Mapping[str, Any], str]] = (),
     ) -> None:
         if sampler not in SAMPLERS:
-            raise ConfigError(f"search.sampler: unknown sampler {sampler!r}; valid: {', '.join(SAMPLERS)}")
+            raise ConfigError(f"search.sampler: unknown sampler {sampler!r}; valid: {', '.join(SAMPLERS.names)}")
         self.trials: dict[int, Past] = {}
         self._space, self._cube = space, Cube(space)
-        self._shares = SAMPLERS[sampler]
         self._seed = seed % 2**32
         self._sign = objective.sign
         self._first = [(dict(flat), origin) for flat, origin in first]
         self._num_start = min(max(4, num_samples // 8), max(5, self._cube.num_axes))
-        rungs = sorted({*rungs, max_epochs})
         self._has_cost = objective.second is not None
-        # One for each weight: a process keeps what it has learned of lengths and variances, which differ between them.
-        self._processes = {
-            weight: CurveProcess(self._cube, rungs, max_epochs) for weight in (WEIGHTS if self._has_cost else (1.0,))
-        }
-        self._parzen = {
-            "tpe": ParzenSampler(space, score_by_progress, rungs),
-            "rung_tpe": ParzenSampler(space, score_by_rung, rungs),
-        }
-        self._sequence = qmc.Sobol(max(1, self._cube.num_axes), rng=np.random.default_rng([self._seed, 0xB01]))
+        self._spread = Spread(self._cube, self._seed)
+        self._shares = _rule(sampler).shares or {sampler: 1.0}
+        weights = WEIGHTS if self._has_cost else (1.0,)
+        setting = Setting(space, self._cube, sorted({*rungs, max_epochs}), weights, self._seed)
+        self._samplers = {name: _built(name, setting) for name in self._shares}
 
     def started(self, number: int, flat: Mapping[str, Any], origin: str = "") -> None:
         """Takes note of a trial that runs with these settings; one outside of the space is none of ours."""
@@ -126,12 +110,13 @@ class Proposer:
             trials = scalarized(trials, weight)
         name = str(rng.choice(list(self._shares), p=list(self._shares.values())))
         is_known = any(trial.values for trial in trials) and len(with_values(trials)) >= self._num_start
-        if name not in ("random", "qmc") and not is_known:
+        learns = _rule(name).learns
+        if learns and not is_known:
             name = "start"
         if self._space.priors and rng.random() < self._prior_share(trials):
             name = "prior"
-        candidates = islice(self._candidates(name, number, trials, weight, rng), _CANDIDATES)
-        found = self._pick(candidates, tried, trials if name not in ("random", "qmc") else (), rng)
+        candidates = islice(self._candidates(name, Question(number, trials, weight, rng, _CANDIDATES)), _CANDIDATES)
+        found = self._pick(candidates, tried, trials if learns or name == "prior" else (), rng)
         if found is None:  # what the sampler likes best was tried or is forbidden, or a small space is used up
             found = self._pick((self._space.sample_uniform(rng) for _ in range(_DRAWS)), tried, (), rng)
         if found is None:
@@ -175,29 +160,12 @@ class Proposer:
                 chance = min(chance, (sum(same) + 1) / (len(same) + 2) / overall)
         return chance
 
-    def _candidates(
-        self, name: str, number: int, trials: Sequence[Past], weight: float, rng: np.random.Generator
-    ) -> Iterable[dict[str, Any]]:
-        if name == "gp":
-            return map(self._cube.point, self._processes[weight].propose(trials, rng, _CANDIDATES))
-        if name in self._parzen:
-            return self._parzen[name].propose(trials, rng)
+    def _candidates(self, name: str, question: Question) -> Iterable[dict[str, Any]]:
+        if name == "start":
+            return [self._cube.point(self._spread.position(question.number))]
         if name == "prior":
-            return _endless(lambda: self._space.sample_prior(rng))
-        if name in ("start", "qmc"):
-            return [self._cube.point(self._spread(number))]
-        return _endless(lambda: self._space.sample_uniform(rng))
-
-    def _spread(self, number: int) -> Array:
-        """Point `number` of a scrambled Sobol sequence.
-
-        References:
-            Bergstra and Bengio, Random Search for Hyper-Parameter Optimization, JMLR 2012 (low-discrepancy starts).
-        """
-        self._sequence.reset()
-        if number:
-            self._sequence.fast_forward(number)
-        return np.asarray(self._sequence.random(1)[0])
+            return _endless(lambda: self._space.sample_prior(question.rng))
+        return self._samplers[name].propose(question)
 
     def _prior_share(self, trials: Sequence[Past]) -> float:
         """How often the user's belief is asked instead of the sampler.
@@ -225,3 +193,14 @@ def _endless(draw: Callable[[], dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def _frozen(flat: Mapping[str, Any]) -> Frozen:
     return tuple(sorted((key, tuple(v) if isinstance(v, list) else v) for key, v in flat.items()))
+
+
+def _rule(sampler: str) -> SamplerRule:
+    rule: SamplerRule = SAMPLERS[sampler].build
+    return rule
+
+
+def _built(sampler: str, setting: Setting) -> Sampler:
+    build = _rule(sampler).build
+    assert build is not None, f"{sampler} is a mixture, which cannot be a part of another"
+    return build(setting)

@@ -132,6 +132,43 @@ found = {
 }
 """
 
+SAMPLER = """
+from search.sampling.sampler import SamplerRule
+from segcore.component import Component
+
+
+class Middle:
+    def __init__(self, setting):
+        self.setting = setting
+
+    def propose(self, question):
+        return [self.setting.cube.point([0.5] * self.setting.cube.num_axes)]
+
+
+COMPONENT = Component("middle", "the middle", SamplerRule("the middle", "never", build=Middle, learns=False))
+"""
+
+WITH_SAMPLER = """
+from search.config.docs import components_page
+from search.config.load import json_schema
+from search.sampling.proposer import Proposer
+from search.space.parse import parse_space
+from segcore.objective import Objective
+
+SPACE = "space: {optimizer.momentum: {uniform: [0.2, 0.6]}}\\n"
+config = load("optimizer: {name: sgd}\\nsearch: {sampler: middle}\\n" + SPACE)
+proposer = Proposer(
+    parse_space(config.space, config.train_config()), config.search.sampler,
+    seed=0, num_samples=9, max_epochs=4, objective=Objective("val/iou"),
+)
+found = {
+    "proposed": proposer.propose(0),
+    "wrong": problem("search: {sampler: midle}\\n" + SPACE),
+    "described": json_schema()["$defs"]["SearchSettings"]["properties"]["sampler"]["description"],
+    "page": "| `middle` | the middle | never |  |" in components_page(),
+}
+"""
+
 FRAME = """
 import importlib, json, sys
 from pathlib import Path
@@ -198,3 +235,11 @@ def test_a_new_scheduler_is_one_file(tmp_path: Path) -> None:
     assert found["own rule"] == "search.scheduler.first_epoch (line 2): found 4 of 4"
     assert found["second"].startswith("search.scheduler.name (line 1): found impatient, which stops trials by")
     assert found["heavy"] == []
+
+
+def test_a_new_sampler_is_one_file(tmp_path: Path) -> None:
+    found = with_file(tmp_path, "search.sampling.samplers", SAMPLER, WITH_SAMPLER)
+    assert found["proposed"] == [{"optimizer.momentum": 0.4}, "middle"]
+    assert found["wrong"].endswith("random; did you mean middle?")
+    assert "middle: the middle" in found["described"]
+    assert found["page"]

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from search.sampling.proposer import SAMPLERS, Proposer
+from search.config.choices import SAMPLERS
+from search.sampling.proposer import Proposer
 from search.space.parse import parse_space
 from search.space.tree import Space
 from segcore.config import TrainConfig
@@ -66,7 +67,7 @@ def slope(flat: dict[str, Any]) -> float:
     return 1.0 - abs(float(np.log10(flat["optimizer.lr"])) + 2.0) / 4 + 0.1 * (flat["model.arch"] == "attention_unet")
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", SAMPLERS.names)
 def test_the_same_seed_suggests_the_same_and_nothing_twice(name: str) -> None:
     space = space_of(CONDITIONAL)
     runs = [train(new(space, name, seed), slope, 20) for seed in (1, 1, 2)]
@@ -77,7 +78,7 @@ def test_the_same_seed_suggests_the_same_and_nothing_twice(name: str) -> None:
         space.to_params(point)  # raises for what is no point
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", SAMPLERS.names)
 def test_a_continued_search_suggests_nothing_twice(name: str) -> None:
     space = space_of(CONDITIONAL)
     first = new(space, name)
@@ -99,7 +100,7 @@ def test_a_search_that_was_stopped_goes_on_as_if_it_had_not(name: str) -> None:
     assert train(again, slope, 8, start=12) == whole[12:]
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", SAMPLERS.names)
 def test_trials_that_run_side_by_side_get_different_points(name: str) -> None:
     proposer = new(space_of(CONDITIONAL), name)
     train(proposer, slope, 12)
@@ -161,7 +162,7 @@ def test_known_points_come_first_in_their_order_and_once() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", SAMPLERS.names)
 def test_what_is_forbidden_is_never_proposed(name: str) -> None:
     rule = "optimizer.lr > 1e-3 and model.arch == 'attention_unet'"
     proposer = new(space_of(CONDITIONAL, [rule]), name)
@@ -170,7 +171,7 @@ def test_what_is_forbidden_is_never_proposed(name: str) -> None:
     assert any(p["model.arch"] == "attention_unet" for p in points)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", SAMPLERS.names)
 def test_a_small_space_is_tried_out_before_anything_is_repeated(name: str) -> None:
     space = space_of({"augment.policy": {"choice": ["none", "flip", "light"]}, "model.depth": {"int": [2, 4]}})
     points = train(new(space, name), lambda flat: flat["model.depth"] / 10, 9)
