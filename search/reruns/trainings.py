@@ -16,7 +16,6 @@ from ray import tune
 from ray.tune.experiment import Trial
 from rich.console import Console
 
-from search.config.tree import SearchConfig
 from search.reruns.searcher import Rerun, RerunSearcher
 from search.runs.journal import (
     EventLog,
@@ -33,6 +32,7 @@ from search.runs.paths import (
 )
 from search.space.search import Search
 from search.tracking.wandb import WandbCallback
+from search.tracking.wandb_run import Destination
 from search.tune.cluster import plan_resources
 from search.tune.journal_callback import JournalCallback
 from search.tune.packing.share import gpu_share
@@ -143,7 +143,7 @@ def run_again(
         names={rerun.number: rerun.label for rerun in wanted},
     )  # fmt: skip
     events = EventLog(reruns.events)
-    callbacks = [JournalCallback(events, searcher), _Tidy(reruns, keep_weights), progress, *_tracking(config, paths)]
+    callbacks = [JournalCallback(events, searcher), _Tidy(reruns, keep_weights), progress, *_tracking(search, paths)]
     with terminate_as_interrupt(), memory_kills_end_one_trial():
         tuner = tune.Tuner(
             tune.with_resources(trainable, resources_of),
@@ -257,17 +257,15 @@ def _best(paths: RunPaths, wanted: Sequence[Rerun], objective: Objective) -> tup
     return max(values, key=lambda value: objective.sign * value[0], default=None)
 
 
-def _tracking(config: SearchConfig, paths: RunPaths) -> list[tune.Callback]:
-    tracking = config.tracking.wandb
+def _tracking(search: Search, paths: RunPaths) -> list[tune.Callback]:
+    tracking = search.config.tracking.wandb
     if tracking.mode == "disabled":
         return []
-    return [
-        WandbCallback(
-            project=tracking.project, group=tracking.group or paths.name, run_dir=paths.root, mode=tracking.mode,
-            entity=tracking.entity, tags=(*tracking.tags, "rerun"), objective=config.search.objective,
-            config_of=_wandb_config, run_id_of=_wandb_id, checkpoints=paths.reruns,
-        )
-    ]  # fmt: skip
+    to = Destination.of(tracking, paths.root, "rerun")
+    callback = WandbCallback(
+        to, search.objective, config_of=_wandb_config, run_id_of=_wandb_id, checkpoints=paths.reruns
+    )
+    return [callback]
 
 
 def _wandb_config(trial: Trial) -> dict[str, Any]:

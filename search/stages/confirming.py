@@ -2,10 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from search.config.tree import SearchConfig
 from search.reruns.decision import (
@@ -27,9 +24,8 @@ from search.reruns.trainings import (
 from search.runs.paths import RunPaths, write_json
 from search.runs.rerun_records import Confirmation, read_confirmation
 from search.runs.tables import settings_of
-from search.space.search import Search
+from search.stages.work import Work
 from segcore.config import TrainConfig
-from segcore.data.pairs.samples import Sample
 from segcore.objective import Objective
 
 log = logging.getLogger("segsearch")
@@ -43,32 +39,21 @@ def is_wanted(config: SearchConfig) -> bool:
     return config.search.confirm is not None and not config.search.scheduler.makes_forks
 
 
-def confirm(
-    config: SearchConfig,
-    paths: RunPaths,
-    trials: Sequence[dict[str, Any]],
-    configs: Mapping[int, TrainConfig],
-    val: Sequence[Sample],
-    cache_path: Path,
-    console: Console,
-) -> bool:
+def confirm(work: Work, trials: Sequence[dict[str, Any]], configs: Mapping[int, TrainConfig]) -> bool:
     """Trains the best trials again as far as that is not done yet, and writes `confirm.json`; Ray must be up.
 
     Args:
-        config: The run's config.
-        paths: The run.
+        work: The run.
         trials: The table of its trials.
         configs: What each ran with.
-        val: The validation samples, in the order of the cache.
-        cache_path: The decoded samples.
-        console: Where progress is shown.
 
     Returns:
         Whether it came to its end; False when it was interrupted and can be gone on with.
     """
-    settings, search = config.search.confirm, config.search
+    config, paths, objective = work.config, work.paths, work.search.objective
+    settings = config.search.confirm
     assert settings is not None
-    top = top_trials(trials, search.objective, settings.top_k)
+    top = top_trials(trials, objective, settings.top_k)
     if not top:
         return True
     seeds = other_seeds(config, settings.seeds)
@@ -76,20 +61,20 @@ def confirm(
     everything = [rerun for by_seed in wanted.values() for rerun in by_seed.values()]
     numbers = ", ".join(str(row["number"]) for row in top)
     log.info("confirming: the best trials, %s, each with %d other seeds", numbers, len(seeds))
-    if not run_again(Search.of(config), paths, cache_path, everything, console, keep_weights=True):
+    if not run_again(work.search, paths, work.cache_path, everything, work.console, keep_weights=True):
         return False
-    found = outcomes(paths, everything, search.objective)
-    candidates = [_candidate(config, row, configs[row["number"]], wanted[row["number"]], found, val) for row in top]
+    found = outcomes(paths, everything, objective)
+    candidates = [_candidate(work, row, configs[row["number"]], wanted[row["number"]], found) for row in top]
     if all(len(candidate.values) < 2 for candidate in candidates):
         errors = {outcome.error for outcome in found.values() if outcome.error}
         log.warning("nothing could be confirmed, so the best value of the search wins: %s", "; ".join(sorted(errors)))
         paths.confirmation.unlink(missing_ok=True)
         return True
-    groups = image_groups(search.metric, val)
-    record = decide(candidates, groups, search.objective, seeds)
+    groups = image_groups(objective.metric, work.val)
+    record = decide(candidates, groups, objective, seeds)
     write_json(paths.confirmation, record)
     log.info("confirmed: %s", record["reason"])
-    tidy(paths, [_best_rerun(row, search.objective) for row in record["candidates"]])
+    tidy(paths, [_best_rerun(row, objective) for row in record["candidates"]])
     return True
 
 
@@ -116,16 +101,13 @@ def _trainings(
 
 
 def _candidate(
-    config: SearchConfig,
-    row: Mapping[str, Any],
-    train: TrainConfig,
-    reruns: Mapping[int, Rerun],
-    found: Mapping[int, Outcome],
-    val: Sequence[Sample],
+    work: Work, row: Mapping[str, Any], train: TrainConfig, reruns: Mapping[int, Rerun], found: Mapping[int, Outcome]
 ) -> Candidate:
     by_seed = {seed: found[rerun.number] for seed, rerun in reruns.items()}
     done = {seed: outcome for seed, outcome in by_seed.items() if outcome.error is None}
-    scores = image_scores(config.search.metric, train.threshold, list(done.values()), val, config.data.seed)
+    scores = image_scores(
+        work.search.objective.metric, train.threshold, list(done.values()), work.val, work.config.data.seed
+    )
     first = next((outcome.metrics for outcome in done.values()), {})
     return Candidate(
         trial=row["number"],

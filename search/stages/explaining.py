@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -31,12 +30,12 @@ from search.space.parse import parse_space
 from search.space.search import Search
 from search.stages.checking import require_encoders, same_data
 from search.stages.confirming import other_seeds, wanted_confirmation, with_seed
+from search.stages.work import Work
 from search.study.importance import importances
 from search.study.observations import PARAMS_ATTR
 from search.study.storage import stored_trials
 from search.tune.cluster import ray_session
 from segcore.config import TrainConfig
-from segcore.data.pairs.samples import Sample
 from segcore.errors import ConfigError
 
 log = logging.getLogger("segsearch")
@@ -74,14 +73,14 @@ def explain(
     winner = winner_of(config, paths, trials)
     plan = _plan(config, paths, trials, winner, begin)
     again = _same_command(paths, num_seeds, begin)
-    index, cache_path = same_data(config, paths, console)
+    work = Work(paths, Search.of(config), *same_data(config, paths, console), console)
     seeds = other_seeds(config, num_seeds or (config.search.confirm or ConfirmConfig()).seeds)
     with held(paths):
         cells = _cells(paths, plan, seeds)
-        if not _train(config, paths, cache_path, cells, console, again):
+        if not _train(work, cells, again):
             log.warning("interrupted; nothing is lost. Go on with: %s", again)
             return None
-        record = {**_record(config, paths, plan, cells, seeds, index.split("val")), "begin": list(begin)}
+        record = {**_record(work, plan, cells, seeds), "begin": list(begin)}
         record["notes"] += _notes(config, paths, seeds)
         write_json(paths.ledger, record)
     return record
@@ -150,9 +149,9 @@ def _cells(paths: RunPaths, plan: Plan, seeds: Sequence[int]) -> Cells:
     }
 
 
-def _train(config: SearchConfig, paths: RunPaths, cache_path: Path, cells: Cells, console: Console, again: str) -> bool:
+def _train(work: Work, cells: Cells, again: str) -> bool:
     wanted = [rerun for by_seed in cells.values() for rerun in by_seed.values()]
-    left = unfinished(paths, wanted, config.search.metric)
+    left = unfinished(work.paths, wanted, work.search.objective.metric)
     num_seeds = len(next(iter(cells.values())))
     log.info(
         "explaining: %d configs with %d seeds each, %d of these %d trainings are still to be made",
@@ -161,16 +160,14 @@ def _train(config: SearchConfig, paths: RunPaths, cache_path: Path, cells: Cells
     if not left:
         return True
     require_encoders(rerun.train for rerun in left)
-    with ray_session(config.resources.address, again):
-        return run_again(Search.of(config), paths, cache_path, wanted, console, keep_weights=False)
+    with ray_session(work.config.resources.address, again):
+        return run_again(work.search, work.paths, work.cache_path, wanted, work.console, keep_weights=False)
 
 
-def _record(
-    config: SearchConfig, paths: RunPaths, plan: Plan, cells: Cells, seeds: Sequence[int], val: Sequence[Sample]
-) -> dict[str, Any]:
-    objective = config.search.objective
+def _record(work: Work, plan: Plan, cells: Cells, seeds: Sequence[int]) -> dict[str, Any]:
+    objective = work.search.objective
     metric = objective.metric
-    found = outcomes(paths, [rerun for by_seed in cells.values() for rerun in by_seed.values()], objective)
+    found = outcomes(work.paths, [rerun for by_seed in cells.values() for rerun in by_seed.values()], objective)
     ended = {cell: {seed: found[rerun.number] for seed, rerun in by_seed.items()} for cell, by_seed in cells.items()}
     images = {
         cell: {seed: outcome.images for seed, outcome in by_seed.items() if outcome.images is not None}
@@ -184,10 +181,10 @@ def _record(
         cell: {seed: outcome.error for seed, outcome in by_seed.items() if outcome.error is not None}
         for cell, by_seed in ended.items()
     }
-    run = Run(paths)
+    run = Run(work.paths)
     importance = importances(run.frozen, run.trials)
     return build_ledger(
-        plan, images, values, failed, objective, seeds=seeds, groups=image_groups(metric, val),
-        half_of=val_halves(val, config.data.seed), shares=[share.tree() for share in importance.shares],
+        plan, images, values, failed, objective, seeds=seeds, groups=image_groups(metric, work.val),
+        half_of=val_halves(work.val, work.config.data.seed), shares=[share.tree() for share in importance.shares],
         num_trials=importance.num_trials,
     )  # fmt: skip

@@ -8,7 +8,6 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
@@ -30,6 +29,7 @@ from search.runs.records import read_run
 from search.runs.tables import best_trial, build_tables, read_table
 from search.show.quoting import headline, origin_text
 from search.space.parse import apply
+from search.space.search import Search
 from search.stages.checking import (
     check,
     fingerprint_of,
@@ -46,11 +46,11 @@ from search.stages.exporting import (
 )
 from search.stages.extending import begin_extension, plan_extension
 from search.stages.gating import keep, pass_gate
+from search.stages.work import Work
 from search.study.observations import PARAMS_ATTR
 from search.study.storage import stored_trials
 from search.tune.progress import ProgressCallback
 from segcore.config import TrainConfig
-from segcore.data.pairs.samples import DatasetIndex
 from segcore.data.pixels.cache_file import open_cache
 from segcore.sealed.card import Card, Origin
 
@@ -79,17 +79,15 @@ def run(config: SearchConfig, console: Console) -> Outcome:
             "--set 'space.optimizer.lr={loguniform: [1e-4, 1e-2]}', or train it once"
         )
     require_cluster(config)
-    return _search_and_seal(*_begin(config, "search", console), console)
+    return _search_and_seal(_begin(config, "search", console))
 
 
 def train(config: SearchConfig, console: Console) -> Outcome:
     """One training run of the config as it stands, sealed and exported like a search's winner."""
-    return _train_and_seal(*_begin(config, "train", console), console)
+    return _train_and_seal(_begin(config, "train", console))
 
 
-def _begin(
-    config: SearchConfig, kind: Literal["search", "train"], console: Console
-) -> tuple[SearchConfig, RunPaths, DatasetIndex, Path]:
+def _begin(config: SearchConfig, kind: Literal["search", "train"], console: Console) -> Work:
     """Everything that can go wrong before training goes wrong here, before the run's folder is made."""
     config = absolute_paths(config)
     index, cache_path = check(config, console)
@@ -98,7 +96,7 @@ def _begin(
     update_run(paths, data_fingerprint=fingerprint_of(cache_path))
     if verdict is not None:
         keep(verdict, paths)
-    return config, paths, index, cache_path
+    return Work(paths, Search.of(config), index, cache_path, console)
 
 
 def resume(paths: RunPaths, console: Console) -> Outcome:
@@ -115,9 +113,8 @@ def resume(paths: RunPaths, console: Console) -> Outcome:
     if record.kind == "search":
         require_cluster(config)
     require_models(config)
-    index, cache_path = same_data(config, paths, console)
-    go_on = _search_and_seal if record.kind == "search" else _train_and_seal
-    return go_on(config, paths, index, cache_path, console)
+    work = Work(paths, Search.of(config), *same_data(config, paths, console), console)
+    return _search_and_seal(work) if record.kind == "search" else _train_and_seal(work)
 
 
 def extend(paths: RunPaths, num_more: int, overrides: Sequence[str], console: Console) -> Outcome:
@@ -138,24 +135,21 @@ def extend(paths: RunPaths, num_more: int, overrides: Sequence[str], console: Co
     require_cluster(extension.config)
     require_models(extension.config)
     prove_space(extension.config)
-    index, cache_path = same_data(extension.config, paths, console)
+    work = Work(paths, Search.of(extension.config), *same_data(extension.config, paths, console), console)
     begin_extension(paths, extension)
-    return _search_and_seal(extension.config, paths, index, cache_path, console)
+    return _search_and_seal(work)
 
 
-def _search_and_seal(
-    config: SearchConfig, paths: RunPaths, index: DatasetIndex, cache_path: Path, console: Console
-) -> Outcome:
+def _search_and_seal(work: Work) -> Outcome:
     from search.stages.confirming import wanted_confirmation
     from search.stages.sealing import seal_search, still_sealed
     from search.tune.cluster import ray_session
 
+    config, paths = work.config, work.paths
     with working_on(paths):
         log.info("run %s in %s", paths.name, paths.root)
         with ray_session(config.resources.address, run_command("resume", paths.root)):
-            is_whole = _search(config, paths, cache_path, console) and _confirm(
-                config, paths, index, cache_path, console
-            )
+            is_whole = _search(work) and _confirm(work)
         if not is_whole:
             update_run(paths, status="interrupted")
             log.warning("interrupted; nothing is lost. Go on with: %s", run_command("resume", paths.root))
@@ -164,40 +158,39 @@ def _search_and_seal(
         trials, confirmation = read_table(paths.trials), wanted_confirmation(config, paths)
         configs = trial_configs(config, paths)
         update_run(paths, trials=len(trials))
-        with timed(paths, "seal"), open_cache(cache_path) as cache:
+        with timed(paths, "seal"):
             unchanged = still_sealed(config, paths, trials, confirmation)
-            card = unchanged or seal_search(config, paths, trials, configs, index, cache, confirmation)
+            card = unchanged or seal_search(work, trials, configs, confirmation)
         what = origin_text(card.origin)
         log.info("the best is still %s; %s is as it was" if unchanged else "sealed %s in %s", what, paths.best)
         log.info("%s", headline(card))
         if unchanged:
-            exit_code = export_run(config, paths, console, targets_without_model(config, paths))
+            exit_code = export_run(config, paths, work.console, targets_without_model(config, paths))
         else:
-            _track_summary(config, paths, card)
-            exit_code = export_run(config, paths, console)
+            _track_summary(work, card)
+            exit_code = export_run(config, paths, work.console)
     make_report(paths)
     return Outcome(exit_code, paths, card)
 
 
-def _train_and_seal(
-    config: SearchConfig, paths: RunPaths, index: DatasetIndex, cache_path: Path, console: Console
-) -> Outcome:
+def _train_and_seal(work: Work) -> Outcome:
     from search.stages.sealing import applied_of, seal
     from search.stages.training_run import train_run
 
+    config, paths = work.config, work.paths
     try:
         with working_on(paths):
             log.info("run %s in %s", paths.name, paths.root)
-            best = train_run(config, paths, cache_path)
+            best = train_run(work)
             origin = Origin(run=paths.name, epoch=best.epoch)
-            with timed(paths, "seal"), open_cache(cache_path) as cache:
+            with timed(paths, "seal"), open_cache(work.cache_path) as cache:
                 card = seal(
-                    paths.best, best, config.train_config(), index, cache, origin,
+                    paths.best, best, work.search.base, work.index, cache, origin,
                     chosen_on=config.search.metric, applied=applied_of(paths, 0),
                 )  # fmt: skip
             log.info("sealed epoch %d in %s", best.epoch, paths.best)
             log.info("%s", headline(card))
-            exit_code = export_run(config, paths, console)
+            exit_code = export_run(config, paths, work.console)
     except KeyboardInterrupt:
         log.warning("interrupted; nothing is lost. Go on with: %s", run_command("resume", paths.root))
         return Outcome(EXIT_INTERRUPTED, paths)
@@ -218,36 +211,34 @@ def make_report(paths: RunPaths) -> None:
         log.warning("the report could not be made (%s); try again with: %s", what, again)
 
 
-def _search(config: SearchConfig, paths: RunPaths, cache_path: Path, console: Console) -> bool:
+def _search(work: Work) -> bool:
     from search.tracking.wandb import WandbCallback
+    from search.tracking.wandb_run import Destination
     from search.tune.search import run_search
 
+    config, paths, objective = work.config, work.paths, work.search.objective
     done, best = _so_far(config, paths)
     progress = ProgressCallback(
-        console, config.search.objective, num_samples=config.search.num_samples,
-        num_epochs=config.train.epochs, done=done, best=best,
+        work.console, objective, num_samples=config.search.num_samples, num_epochs=config.train.epochs, done=done,
+        best=best,
     )  # fmt: skip
     callbacks: list[Any] = [progress]
     tracking = config.tracking.wandb
     if tracking.mode != "disabled":
-        callbacks.append(
-            WandbCallback(
-                project=tracking.project, group=tracking.group or paths.name, run_dir=paths.root, mode=tracking.mode,
-                entity=tracking.entity, tags=tracking.tags, objective=config.search.objective,
-            )
-        )  # fmt: skip
+        callbacks.append(WandbCallback(Destination.of(tracking, paths.root), objective))
     with timed(paths, "search"):
         progress.start()
         try:
-            return run_search(config, paths, cache_path, callbacks)
+            return run_search(config, paths, work.cache_path, callbacks)
         finally:
             progress.stop()
 
 
-def _confirm(config: SearchConfig, paths: RunPaths, index: DatasetIndex, cache_path: Path, console: Console) -> bool:
+def _confirm(work: Work) -> bool:
     """Trains the best trials again with other seeds, if the config asks for it; False when it was interrupted."""
     from search.stages.confirming import confirm, is_wanted
 
+    config, paths = work.config, work.paths
     if not is_wanted(config):
         if config.search.confirm is not None:
             log.info(
@@ -257,27 +248,24 @@ def _confirm(config: SearchConfig, paths: RunPaths, index: DatasetIndex, cache_p
         paths.confirmation.unlink(missing_ok=True)
         return True
     with timed(paths, "confirm"):
-        trials, configs = read_table(paths.trials), trial_configs(config, paths)
-        return confirm(config, paths, trials, configs, index.split("val"), cache_path, console)
+        return confirm(work, read_table(paths.trials), trial_configs(config, paths))
 
 
-def _track_summary(config: SearchConfig, paths: RunPaths, card: Card) -> None:
+def _track_summary(work: Work, card: Card) -> None:
     """Logs the sealed model's scores as a run of their own in the search's group."""
-    tracking = config.tracking.wandb
+    tracking = work.config.tracking.wandb
     if tracking.mode == "disabled":
         return
     from search.tracking.wandb import log_run_summary
+    from search.tracking.wandb_run import Destination
 
-    log_run_summary(
-        project=tracking.project, group=tracking.group or paths.name, run_dir=paths.root, mode=tracking.mode,
-        entity=tracking.entity, tags=tracking.tags, config=card.config,
-        scores={
-            "scores": {split: scores.tree() for split, scores in card.scores.items()},
-            "threshold": card.threshold.value if card.threshold else None,
-            "origin": card.origin.tree(),
-            **({"confirmed": card.confirmed.tree()} if card.confirmed else {}),
-        },
-    )  # fmt: skip
+    scores = {
+        "scores": {split: scores.tree() for split, scores in card.scores.items()},
+        "threshold": card.threshold.value if card.threshold else None,
+        "origin": card.origin.tree(),
+        **({"confirmed": card.confirmed.tree()} if card.confirmed else {}),
+    }
+    log_run_summary(Destination.of(tracking, work.paths.root), scores, card.config)
 
 
 def _so_far(config: SearchConfig, paths: RunPaths) -> tuple[dict[str, int], tuple[float, int] | None]:

@@ -11,11 +11,12 @@ from search.runs.journal import applied_by_trial, read_events
 from search.runs.paths import RunPaths, read_json
 from search.runs.rerun_records import Confirmation
 from search.runs.tables import best_trial
+from search.stages.work import Work
 from segcore.checkpoint.state import BestModel, read_best
 from segcore.config import TrainConfig
 from segcore.data.pairs.leaks import leak_counts
 from segcore.data.pairs.samples import DatasetIndex
-from segcore.data.pixels.cache_file import SampleCache
+from segcore.data.pixels.cache_file import SampleCache, open_cache
 from segcore.errors import BundleError, TrainingError
 from segcore.objective import Objective
 from segcore.scores.crossfit import CrossFit, optimism_of_threshold, optimism_on_test
@@ -39,19 +40,34 @@ log = logging.getLogger("segsearch")
 
 
 def seal_search(
-    config: SearchConfig,
-    paths: RunPaths,
+    work: Work,
     trials: list[dict[str, Any]],
     train_config_of: dict[int, TrainConfig],
-    index: DatasetIndex,
-    cache: SampleCache,
     confirmation: Confirmation | None = None,
 ) -> Card:
     """Seals the confirmed winner, or else the best checkpointed epoch of all trials, and returns its card.
 
+    Args:
+        work: The run.
+        trials: The table of its trials.
+        train_config_of: What each ran with.
+        confirmation: What the best of them came to with other seeds, where the config asks for that.
+
     Raises:
         TrainingError: No trial reported, or no checkpoint can be read.
     """
+    with open_cache(work.cache_path) as cache:
+        return _seal_search(work, trials, train_config_of, cache, confirmation)
+
+
+def _seal_search(
+    work: Work,
+    trials: list[dict[str, Any]],
+    train_config_of: dict[int, TrainConfig],
+    cache: SampleCache,
+    confirmation: Confirmation | None,
+) -> Card:
+    paths, index, objective = work.paths, work.index, work.search.objective
     if confirmation is not None:
         number = confirmation.winner
         model = confirmed_model(paths, confirmation)
@@ -59,19 +75,19 @@ def seal_search(
             origin = _origin(paths, number, model).but(trials=len(trials))
             return seal(
                 paths.best, model.best, model.train or train_config_of[number], index, cache, origin,
-                chosen_on=config.search.metric, applied=applied_of(model.paths, model.number),
+                chosen_on=objective.metric, applied=applied_of(model.paths, model.number),
                 confirmed=_confirmed(confirmation),
             )  # fmt: skip
         log.warning("trial %d was confirmed but left no readable checkpoint; taking the search's best trial", number)
     candidates = list(trials)
-    while (winner := best_trial(candidates, config.search.objective)) is not None:
+    while (winner := best_trial(candidates, objective)) is not None:
         number = winner["number"]
         best = newest_readable(paths, number)
         if best is not None:
             origin = Origin(run=paths.name, trial=number, epoch=best.epoch, trials=len(trials))
             return seal(
                 paths.best, best, train_config_of[number], index, cache, origin,
-                chosen_on=config.search.metric, applied=applied_of(paths, number),
+                chosen_on=objective.metric, applied=applied_of(paths, number),
             )  # fmt: skip
         log.warning("trial %d has the best value but no readable checkpoint; taking the next best trial", number)
         candidates.remove(winner)

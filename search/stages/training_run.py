@@ -2,14 +2,13 @@
 
 import logging
 import os
-from pathlib import Path
 
-from search.config.tree import SearchConfig
 from search.errors import RunError
 from search.runs.folder import timed
 from search.runs.journal import EventLog, epochs_by_trial, read_events
-from search.runs.paths import RunPaths, trial_dirname
+from search.runs.paths import trial_dirname
 from search.runs.tables import write_epochs
+from search.stages.work import Work
 from segcore.applied.verify import compact
 from segcore.checkpoint.state import BestModel, first_readable
 from segcore.checkpoint.writer import CheckpointWriter
@@ -21,12 +20,13 @@ from segcore.training.machine import describe_machine
 log = logging.getLogger("segsearch")
 
 
-def train_run(config: SearchConfig, paths: RunPaths, cache_path: Path) -> BestModel:
+def train_run(work: Work) -> BestModel:
     """Trains what is left of the run, and returns its best epoch.
 
     Each epoch is saved before it is told of, and the earlier ones are removed after that, so that a stop, whatever
     stopped it, costs one epoch, and each epoch is told of once.
     """
+    config, paths = work.config, work.paths
     num_cpus = len(os.sched_getaffinity(0))
     begin_trial(num_cpus, gpu_fraction=1.0)
     metric, num_epochs = config.search.metric, config.train.epochs
@@ -39,11 +39,11 @@ def train_run(config: SearchConfig, paths: RunPaths, cache_path: Path) -> BestMo
     every_epoch = range(1, num_epochs + 1)
     with (
         timed(paths, "train"),
-        open_cache(cache_path) as cache,
+        open_cache(work.cache_path) as cache,
         CheckpointWriter(folder, save_at=every_epoch, older=older, resumed_from=resumed_from) as writer,
     ):
         epochs = fit(
-            config.train_config(),
+            work.search.base,
             cache,
             metric=metric,
             checkpoint=checkpoint,

@@ -6,7 +6,7 @@ Trials themselves know nothing of it, so it costs them nothing, and a dead serve
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import wraps
 from numbers import Real
 from pathlib import Path
@@ -20,7 +20,7 @@ from search.config.choices import secret_variables
 from search.runs.journal import GOES_ON
 from search.runs.paths import RunPaths
 from search.tracking.wandb_log import RunLog
-from search.tracking.wandb_run import Destination, Ending, Mode
+from search.tracking.wandb_run import Destination, Ending
 from search.tune.failures import describe_failure
 from segcore.objective import Objective
 from segcore.spec import TrialReport, TrialSpec, number_of
@@ -29,7 +29,6 @@ log = logging.getLogger("segsearch")
 
 P = ParamSpec("P")
 
-VAL_IOU = Objective("val/iou")
 
 METRICS_WITHOUT_SLASH = ("lr",)
 _SECRET_NAME = re.compile(r"(token|secret|passw|api_?key|credential)", re.IGNORECASE)
@@ -68,13 +67,7 @@ class WandbCallback(Callback):  # type: ignore[misc]
     Nothing here waits for a server or raises: see `search.tracking.wandb_log`.
 
     Args:
-        project: The W&B project.
-        group: Groups the trials on its page.
-        run_dir: The run's folder; logs go below `wandb/` there.
-        mode: `auto` is online with a key, offline without; a server that does not answer, or refuses the key,
-            means offline with one warning.
-        entity: User or team; None is the key's own.
-        tags: Tags of every run.
+        to: Where the runs go.
         objective: What decides the best epoch and the best trial.
         config_of: What to show as a trial's config. Values that look like secrets are left out.
         run_id_of: A trial's name across sessions; with the run's folder it makes the run's id.
@@ -83,22 +76,17 @@ class WandbCallback(Callback):  # type: ignore[misc]
 
     def __init__(
         self,
+        to: Destination,
+        objective: Objective,
         *,
-        project: str,
-        group: str,
-        run_dir: Path,
-        mode: Mode = "auto",
-        entity: str | None = None,
-        tags: Sequence[str] = (),
-        objective: Objective = VAL_IOU,
         config_of: Callable[[Trial], dict[str, Any]] = trial_config,
         run_id_of: Callable[[Trial], str] = trial_key,
         checkpoints: RunPaths | None = None,
     ) -> None:
-        self._destination = Destination(project, group, Path(run_dir), mode, entity, tuple(tags))
+        self._destination = to
         self._objective = objective
         self._config_of, self._run_id_of = config_of, run_id_of
-        self._checkpoints = checkpoints or RunPaths(Path(run_dir))
+        self._checkpoints = checkpoints or RunPaths(to.run_dir)
         self._open: dict[str, str] = {}
         self._waiting: dict[str, Trial] = {}
         self._best: dict[str, tuple[float, dict[str, float]]] = {}
@@ -200,35 +188,20 @@ class WandbCallback(Callback):  # type: ignore[misc]
         return {"state": state, **{f"best/{name}": value for name, value in best.items()}}
 
 
-def log_run_summary(
-    *,
-    project: str,
-    group: str,
-    run_dir: Path,
-    scores: Mapping[str, Any],
-    mode: Mode = "auto",
-    entity: str | None = None,
-    tags: Sequence[str] = (),
-    config: Mapping[str, Any] | None = None,
-) -> None:
+def log_run_summary(to: Destination, scores: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> None:
     """Logs the sealed model's scores as one run of job type `summary` in the search's group; waits at most 55 s.
 
     A server that does not answer means offline, as for trials; the search has warned of it already, so this does not.
 
     Args:
-        project: As for `WandbCallback`, like the other arguments of the same names.
-        group: The search's group.
-        run_dir: The run's folder.
+        to: Where the search's runs go; with the mode `disabled`, nothing is done.
         scores: Numbers and short texts; nested mappings are joined with `/`.
-        mode: `auto`, `online`, `offline`, or `disabled`, which does nothing.
-        entity: User or team.
-        tags: Tags of the run.
         config: The sealed model's config.
     """
-    if mode == "disabled":
+    if to.mode == "disabled":
         return
-    run_log = RunLog(Destination(project, group, Path(run_dir), mode, entity, tuple(tags)), quiet=True)
-    run_log.open("summary", name=f"{group} summary", config=public(config or {}), job_type="summary")
+    run_log = RunLog(to, quiet=True)
+    run_log.open("summary", name=f"{to.group} summary", config=public(config or {}), job_type="summary")
     run_log.end("summary", Ending(0, {"state": STATE_COMPLETE, **_flat(scores)}))
     run_log.close()
 

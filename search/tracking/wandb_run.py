@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from search.config.tree import WandbConfig
 from search.tracking.overlays import overlay_images
 from search.tracking.wandb_service import Service
 from segcore.checkpoint.examples import read_curve, read_overlays
@@ -26,7 +27,17 @@ FLUSH_INTERVAL_S = 1.0
 
 @dataclass(frozen=True)
 class Destination:
-    """Where runs go: the project and group on the server, and the run's folder on disk."""
+    """Where runs go: the project and group on the server, and the run's folder on disk.
+
+    Attributes:
+        project: The W&B project.
+        group: Groups the trials on its page.
+        run_dir: The run's folder; logs go below `wandb/` there.
+        mode: `auto` is online with a key, offline without; a server that does not answer, or refuses the key,
+            means offline with one warning.
+        entity: User or team; None is the key's own.
+        tags: Tags of every run.
+    """
 
     project: str
     group: str
@@ -34,6 +45,18 @@ class Destination:
     mode: Mode = "auto"
     entity: str | None = None
     tags: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, config: WandbConfig, run_dir: Path, *more_tags: str) -> "Destination":
+        """Where the runs of a search go.
+
+        Args:
+            config: The config's `tracking.wandb`.
+            run_dir: The search's folder, whose name is the group where the config names none.
+            more_tags: Tags beside the config's.
+        """
+        group, tags = config.group or run_dir.name, (*config.tags, *more_tags)
+        return cls(config.project, group, run_dir, config.mode, config.entity, tags)
 
 
 @dataclass(frozen=True)

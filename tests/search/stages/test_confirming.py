@@ -47,6 +47,7 @@ from search.stages.confirming import (
     with_seed,
 )
 from search.stages.explaining import explain
+from search.stages.work import Work
 from segcore.config import TrainConfig
 from segcore.data.pairs.discovery import discover
 from segcore.data.pixels.cache import build_cache
@@ -156,13 +157,13 @@ class TestConfirm:
 
     def test_two_identical_configs_are_the_same_trainings_and_a_tie(self, run: RunPaths, tmp_path: Path) -> None:
         config = load_config(run.config)
-        index, cache_path = checking.prepare_data(config, QUIET)
         paths = RunPaths(tmp_path / "twins")
+        work = Work(paths, Search.of(config), *checking.prepare_data(config, QUIET), QUIET)
         paths.root.mkdir()
         write_json(paths.run, read_json(run.run))
         train = config.train_config()
         rows = [{"number": n, "state": "complete", "value": 0.8 - n / 100, "cost/parameters": 5} for n in (0, 1)]
-        assert confirm(config, paths, rows, {0: train, 1: train}, index.split("val"), cache_path, QUIET)
+        assert confirm(work, rows, {0: train, 1: train})
         record = read_json(paths.confirmation)
         assert trained(paths) == {0: 2, 1: 2}
         assert record["tied"] == [0, 1]

@@ -24,7 +24,9 @@ from search.tracking.wandb import (
     public,
     trial_config,
 )
+from search.tracking.wandb_run import Destination
 from segcore.config import TrainConfig
+from segcore.objective import Objective
 
 NUM_EPOCHS = 5
 
@@ -115,6 +117,10 @@ def _report(callback, trial, epoch, num_epochs=NUM_EPOCHS):
     callback.on_trial_result(0, [], trial, trial.last_result)
 
 
+def new_callback(run_dir, config_of=trial_config, **where):
+    return WandbCallback(Destination("p", "g", Path(run_dir), **where), Objective("val/iou"), config_of=config_of)
+
+
 def _with_a_secret(trial):
     return {**trial_config(trial), "token": "hidden"}
 
@@ -177,9 +183,7 @@ def test_offline_log_holds_every_report(run_dir, error_file, leave_checkpoint, c
     leave_checkpoint(1)
     leave_checkpoint(2)
     trials = [_Trial(number) for number in range(6)]
-    expected = _drive(
-        WandbCallback(project="p", group="g", run_dir=run_dir, tags=["x"], config_of=_with_a_secret), trials, error_file
-    )
+    expected = _drive(new_callback(run_dir, tags=("x",), config_of=_with_a_secret), trials, error_file)
     runs = read_logs(run_dir)
     _check_six(runs, expected)
     assert runs["trial_00001"].tags == ["x"]
@@ -197,7 +201,7 @@ def test_offline_log_holds_every_report(run_dir, error_file, leave_checkpoint, c
 
 
 def test_only_the_best_trial_so_far_shows_overlays(run_dir, leave_checkpoint):
-    callback = WandbCallback(project="p", group="g", run_dir=run_dir)
+    callback = new_callback(run_dir)
     callback.setup()
     for number, epoch in ((0, 3), (1, 2), (2, 4)):
         leave_checkpoint(number)
@@ -214,7 +218,7 @@ def test_the_server_has_every_report(run_dir, error_file, leave_checkpoint, onli
     leave_checkpoint(1)
     with WandbServer() as server:
         online(server)
-        callback = WandbCallback(project="p", group="g", run_dir=run_dir, tags=["x"], config_of=_with_a_secret)
+        callback = new_callback(run_dir, tags=("x",), config_of=_with_a_secret)
         expected = _drive(callback, [_Trial(number) for number in range(6)], error_file)
         _check_six({run.display_name: run for run in server.runs.values()}, expected)
         sent = {run.display_name: run for run in server.runs.values()}
@@ -235,9 +239,7 @@ def test_a_useless_server_means_offline_with_one_warning(run_dir, error_file, on
         if fault == "dead":
             server.kill()
         started = time.monotonic()
-        expected = _drive(
-            WandbCallback(project="p", group="g", run_dir=run_dir), [_Trial(n) for n in range(6)], error_file
-        )
+        expected = _drive(new_callback(run_dir), [_Trial(n) for n in range(6)], error_file)
         assert time.monotonic() - started < 20
         assert server.runs == {}
     _check_six(read_logs(run_dir), expected)
@@ -263,7 +265,7 @@ def test_a_server_that_fails_midway_loses_no_row(run_dir, error_file, online, ca
                 else:
                     server.fault = fault
 
-        callback = WandbCallback(project="p", group="g", run_dir=run_dir)
+        callback = new_callback(run_dir)
         report = callback.on_trial_result
 
         def timed(*args):
@@ -286,9 +288,7 @@ def test_a_server_that_fails_midway_loses_no_row(run_dir, error_file, online, ca
 def test_sync_sends_what_a_dead_server_missed(run_dir, error_file, online):
     with WandbServer("error") as server:
         online(server)
-        expected = _drive(
-            WandbCallback(project="p", group="g", run_dir=run_dir), [_Trial(n) for n in range(6)], error_file
-        )
+        expected = _drive(new_callback(run_dir), [_Trial(n) for n in range(6)], error_file)
         server.fault = "none"
         command = [sys.executable, "-m", "wandb", "sync", "--yes"]
         subprocess.run(command, cwd=run_dir, check=True, capture_output=True, timeout=60)
@@ -299,7 +299,7 @@ def test_a_resumed_trial_goes_on_with_its_run(run_dir, online):
     with WandbServer() as server:
         online(server)
         for epochs in (range(1, 4), range(3, 6)):  # the second session trains epoch 3 again
-            callback = WandbCallback(project="p", group="g", run_dir=run_dir)
+            callback = new_callback(run_dir)
             callback.setup()
             trial = _Trial(7)
             callback.on_trial_start(0, [], trial)
@@ -315,7 +315,7 @@ def test_a_resumed_trial_goes_on_with_its_run(run_dir, online):
 
 
 def test_an_open_trial_ends_as_interrupted(run_dir):
-    callback = WandbCallback(project="p", group="g", run_dir=run_dir)
+    callback = new_callback(run_dir)
     callback.setup()
     _report(callback, _Trial(0), 1)
     callback.on_experiment_end([])
@@ -325,9 +325,7 @@ def test_an_open_trial_ends_as_interrupted(run_dir):
 
 def test_a_new_run_of_an_old_name_is_another_run(run_dir, tmp_path):
     for folder in (run_dir, tmp_path / "elsewhere" / "horses"):
-        log_run_summary(
-            project="p", group="g", run_dir=folder, scores={"val": {"iou": 0.9, "bad": math.nan}}, mode="offline"
-        )
+        log_run_summary(Destination("p", "g", folder, "offline"), {"val": {"iou": 0.9, "bad": math.nan}})
     first, second = (read_logs(folder)["g summary"] for folder in (run_dir, tmp_path / "elsewhere" / "horses"))
     assert first.run_id != second.run_id
     assert first.run_id.startswith("horses-")
@@ -341,7 +339,7 @@ def test_auto_follows_wandb_mode(run_dir, online, monkeypatch, caplog, variable,
     with WandbServer() as server:
         online(server)
         monkeypatch.setenv("WANDB_MODE", variable)
-        callback = WandbCallback(project="p", group="g", run_dir=run_dir)
+        callback = new_callback(run_dir)
         callback.setup()
         _report(callback, _Trial(0), 1)
         callback.on_experiment_end([])
@@ -351,7 +349,7 @@ def test_auto_follows_wandb_mode(run_dir, online, monkeypatch, caplog, variable,
 
 
 def test_online_without_a_key_warns_and_never_asks(run_dir, caplog):
-    callback = WandbCallback(project="p", group="g", run_dir=run_dir, mode="online")
+    callback = new_callback(run_dir, mode="online")
     callback.setup()
     _report(callback, _Trial(0), 1)
     callback.on_experiment_end([])
@@ -364,7 +362,7 @@ def test_a_key_in_netrc_counts(run_dir, tmp_path, monkeypatch):
     with WandbServer() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         Path(os.environ["NETRC"]).write_text(f"machine 127.0.0.1:{server.port}\n  login user\n  password {API_KEY}\n")
-        callback = WandbCallback(project="p", group="g", run_dir=run_dir)
+        callback = new_callback(run_dir)
         callback.setup()
         _report(callback, _Trial(0), 1)
         callback.on_experiment_end([])
@@ -375,7 +373,7 @@ def test_tracking_errors_stay_out_of_the_search(run_dir, caplog):
     def broken(trial):
         raise RuntimeError("no config for you")
 
-    callback = WandbCallback(project="p", group="g", run_dir=run_dir, config_of=broken)
+    callback = new_callback(run_dir, config_of=broken)
     callback.setup()
     callback.on_trial_start(0, [], _Trial(0))
     callback.on_experiment_end([])
@@ -385,7 +383,7 @@ def test_tracking_errors_stay_out_of_the_search(run_dir, caplog):
 def test_a_folder_that_cannot_be_written_is_one_warning(tmp_path, caplog):
     blocker = tmp_path / "file"
     blocker.write_text("")
-    callback = WandbCallback(project="p", group="g", run_dir=blocker / "run")
+    callback = new_callback(blocker / "run")
     callback.setup()
     _report(callback, _Trial(0), 1)
     callback.on_experiment_end([])
@@ -393,7 +391,7 @@ def test_a_folder_that_cannot_be_written_is_one_warning(tmp_path, caplog):
 
 
 def test_it_pickles_while_it_runs(run_dir):
-    callback = WandbCallback(project="p", group="g", run_dir=run_dir)
+    callback = new_callback(run_dir)
     callback.setup()
     copy = pickle.loads(pickle.dumps(callback))
     copy.on_experiment_end([])
@@ -424,9 +422,9 @@ import signal, sys, time, logging
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
 logging.basicConfig(level=logging.INFO)
 sys.path[:0] = [{root!r}, {tests!r}, {here!r}]
-from test_wandb import WandbCallback, _Trial, _report
+from test_wandb import new_callback, _Trial, _report
 if __name__ == "__main__":
-    callback = WandbCallback(project="p", group="g", run_dir={run_dir!r})
+    callback = new_callback({run_dir!r})
     callback.setup()
     trial = _Trial(0)
     for epoch in range(1, 4):
@@ -505,7 +503,7 @@ def test_a_real_ray_run_is_tracked(run_dir, tmp_path, monkeypatch):
         tune_config=tune.TuneConfig(trial_name_creator=lambda trial: f"t{trial.config['number']}"),
         run_config=tune.RunConfig(
             storage_path=str(tmp_path / "tune"),
-            callbacks=[WandbCallback(project="p", group="g", run_dir=run_dir)],
+            callbacks=[new_callback(run_dir)],
             stop=lambda trial_id, result: result["val/iou"] > 0.55,
             verbose=0,
         ),
@@ -521,7 +519,7 @@ def test_a_real_ray_run_is_tracked(run_dir, tmp_path, monkeypatch):
 
 def test_a_damaged_checkpoint_costs_only_its_pictures(run_dir, leave_checkpoint, caplog):
     (leave_checkpoint(0) / "overlays.npz").write_bytes(b"PK")
-    callback = WandbCallback(project="p", group="g", run_dir=run_dir)
+    callback = new_callback(run_dir)
     callback.setup()
     trial = _Trial(0)
     _report(callback, trial, NUM_EPOCHS)
@@ -533,7 +531,7 @@ def test_a_damaged_checkpoint_costs_only_its_pictures(run_dir, leave_checkpoint,
 
 
 def test_a_trial_that_waits_at_a_rung_has_one_run_however_often_it_goes_on(run_dir):
-    callback = WandbCallback(project="p", group="g", run_dir=run_dir)
+    callback = new_callback(run_dir)
     callback.setup()
     first, other = _Trial(0), _Trial(1)
     for trial in (first, other):
