@@ -116,6 +116,7 @@ def test_a_trials_cost_is_in_the_study_with_its_first_report_and_stays(tmp_path:
     spec = TrialSpec.from_ray(again.suggest("c"))  # type: ignore[arg-type]
     assert (spec.number, spec.strikes, spec.reached) == (1, 0, 0)
     again.on_trial_result("c", result(1, 0.4, 30))
+    again.flush()
     assert costs_of(new_study(tmp_path)) == {0: 120.0, 1: 30.0}
 
 
