@@ -52,6 +52,11 @@ class EventLog:
     def __getstate__(self) -> dict[str, Path | None]:
         return {"_path": self._path, "_file": None}
 
+    @property
+    def path(self) -> Path:
+        """The journal's file."""
+        return self._path
+
     def append(self, event: Event) -> None:
         """Writes one event."""
         if self._file is None:

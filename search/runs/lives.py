@@ -34,6 +34,7 @@ class TrialLife:
         number: Its number in the run, from 0.
         state: `waiting` has no parameters yet; `running` has not ended, whether or not a session works on it now.
         params: What it runs with, as flat dotted config keys; None where nothing has said so (yet).
+        enqueued: What it waits with, in the study's own names; None for one that began without waiting.
         origin: Who proposed it: config, enqueued, start, prior, fork, or a sampler's name; empty where unknown.
         parent: Of a fork, the number and the epoch of the trial that it continues.
         began: When, as Unix time in seconds.
@@ -46,11 +47,13 @@ class TrialLife:
         applied: What was read back of it and where it trained, one record an attempt.
         retried: It ran out of its share's memory once and continued, or is to continue, alone.
         dropped: Its checkpoint was deleted to save space.
+        stored_cost: The value of the second metric that an earlier version kept in the study alone.
     """
 
     number: int
     state: LifeState = "running"
     params: Params | None = None
+    enqueued: Params | None = None
     origin: str = ""
     parent: tuple[int, int] | None = None
     began: float | None = None
@@ -63,6 +66,7 @@ class TrialLife:
     applied: tuple[Applied, ...] = ()
     retried: bool = False
     dropped: bool = False
+    stored_cost: float | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -81,7 +85,7 @@ class TrialLife:
 
     def cost(self, second_metric: str) -> float | None:
         """The value of the second metric that it is judged by: the first that it reported."""
-        return self.first.get(second_metric)
+        return self.first.get(second_metric, self.stored_cost)
 
 
 def lives_of(events: Iterable[Event]) -> dict[int, TrialLife]:
@@ -112,8 +116,9 @@ def _by_number(events: Iterable[Event]) -> dict[int, list[Event]]:
 
 def _after(life: TrialLife, event: Event) -> TrialLife:
     match event:
-        case Enqueued() if life.params is None:
-            return replace(life, state="waiting", parent=event.parent)
+        case Enqueued():
+            waiting: LifeState = "waiting" if life.params is None and not life.has_ended else life.state
+            return replace(life, state=waiting, enqueued=event.params, parent=event.parent)
         case Began():
             ray_ids = (event.ray_id,) if event.ray_id else ()
             state: LifeState = "running" if life.state == "waiting" else life.state

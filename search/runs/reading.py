@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from search.errors import RunError
 from search.runs.journal import read_events
-from search.runs.lives import lives_of
+from search.runs.lives import TrialLife, lives_of
 from search.runs.paths import RunPaths
 from search.runs.records import ExportRecord, RunRecord, read_exports, read_run
 from search.runs.rerun_records import Confirmation, Ledger, read_confirmation, read_ledger
@@ -117,6 +117,13 @@ class Run:
         return self._tables[1]
 
     @cached_property
+    def lives(self) -> dict[int, TrialLife]:
+        """Every trial of a search from its beginning to its end, by number."""
+        from search.study.lives import read_lives
+
+        return read_lives(self.paths) if self.record.kind == "search" else {}
+
+    @cached_property
     def frozen(self) -> list["FrozenTrial"]:
         """The study's trials; empty for a single training run."""
         if not self.paths.study.exists():
@@ -182,8 +189,8 @@ class Run:
             return self.told, epoch_rows(lives.values())
         from search.runs.tables import build_tables, read_table
 
-        if self.record.kind == "search" and self._is_ahead_of_tables and self.frozen:
-            tables = build_tables(self.frozen, read_events(self.paths.events), self.objective)
+        if self.record.kind == "search" and self._is_ahead_of_tables and self.lives:
+            tables = build_tables(self.lives.values(), self.objective)
             trials, epochs = tables.trials, tables.epochs
         else:
             try:

@@ -1,31 +1,20 @@
-"""The run's tables, from the study and the journal; no training, no Ray, no side effects but the two Parquet files."""
+"""The run's tables, from the lives of its trials; no training, no Ray, no side effects but the two Parquet files."""
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from search.runs.events import Epoch, Event, Metrics
-from search.runs.journal import applied_by_trial, epochs_by_trial, errors_by_trial
+from search.runs.journal import epochs_by_trial
+from search.runs.lives import TrialLife
 from search.runs.pareto import sorted_fronts
 from segcore.objective import Objective
-
-if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
-
-STATES: dict[str, str] = {
-    "COMPLETE": "complete",
-    "PRUNED": "pruned",
-    "FAIL": "failed",
-    "RUNNING": "running",
-    "WAITING": "waiting",
-}
-"""Optuna's name of a trial's state, and ours."""
 
 
 @dataclass(frozen=True)
@@ -36,57 +25,44 @@ class Tables:
     epochs: list[dict[str, Any]]
 
 
-def build_tables(
-    trials: Sequence["FrozenTrial"],
-    events: Sequence[Event],
-    objective: Objective,
-) -> Tables:
-    """Joins what the study and the journal know of each trial.
+def build_tables(lives: Iterable[TrialLife], objective: Objective) -> Tables:
+    """Makes both tables of what is known of each trial; one that waits to begin has no row.
 
     A trial's `value` is the metric of its best epoch, which is also the epoch whose weights its checkpoint keeps,
     whatever its state: a trial that was stopped early may still hold the best model. With a second metric, its column
     holds the cost that the trial was judged by, and `pareto` is true for the trials of `pareto_front`. `applied` is
     JSON: what was read back of the trial before it trained.
     """
-    # Imported here: the study brings Ray and Optuna, which reading a finished table does not need.
-    from search.study.observations import COST_ATTR, PARAMS_ATTR, RAY_IDS_ATTR
-
-    journal = epochs_by_trial(events)
-    errors = errors_by_trial(events)
-    proofs = applied_by_trial(events)
-    trial_rows = []
-    for trial in trials:
-        state = STATES[trial.state.name]
-        if state == "waiting":
-            continue
-        rows = journal.get(trial.number, {})
-        values = {epoch: float(row.metrics[objective.metric]) for epoch, row in rows.items()}
-        best_epoch = objective.best_epoch(values)
-        best_metrics = rows[best_epoch].metrics if best_epoch is not None else {}
-        error = errors.get(trial.number) if state == "failed" else None
-        trial_rows.append(
-            {
-                "number": trial.number,
-                "state": state,
-                "value": values[best_epoch] if best_epoch is not None else None,
-                "best_epoch": best_epoch,
-                "epochs": max(values, default=0),
-                "started": trial.datetime_start.timestamp() if trial.datetime_start else None,
-                "ended": trial.datetime_complete.timestamp() if trial.datetime_complete else None,
-                "train_s": sum(row.metrics.get("time/train_s", 0.0) for row in rows.values()),
-                **{key: best_metrics.get(key) for key in _metric_keys(best_metrics)},
-                **({objective.second: trial.user_attrs.get(COST_ATTR)} if objective.second else {}),
-                **{f"param/{key}": value for key, value in trial.user_attrs.get(PARAMS_ATTR, {}).items()},
-                "error": f"{error.kind}: {error.message}" if error else None,
-                "applied": json.dumps(proofs[trial.number][-1].applied) if trial.number in proofs else None,
-                "ray_trial_ids": list(trial.user_attrs.get(RAY_IDS_ATTR, [])),
-            }
-        )
+    lives = list(lives)
+    trial_rows = [_trial_row(life, objective) for life in lives if life.state != "waiting"]
     if objective.second is not None:
         front = pareto_front(trial_rows, objective)
         for row in trial_rows:
             row["pareto"] = row["number"] in front
-    return Tables(trial_rows, epoch_rows(journal))
+    return Tables(trial_rows, epoch_rows({life.number: life.epochs for life in lives}))
+
+
+def _trial_row(life: TrialLife, objective: Objective) -> dict[str, Any]:
+    values = life.values(objective.metric)
+    best_epoch = objective.best_epoch(values)
+    best_metrics = life.epochs[best_epoch].metrics if best_epoch is not None else {}
+    error = life.error if life.state == "failed" else None
+    return {
+        "number": life.number,
+        "state": life.state,
+        "value": values[best_epoch] if best_epoch is not None else None,
+        "best_epoch": best_epoch,
+        "epochs": max(values, default=0),
+        "started": life.began,
+        "ended": life.ended,
+        "train_s": sum(row.metrics.get("time/train_s", 0.0) for row in life.epochs.values()),
+        **{key: best_metrics.get(key) for key in _metric_keys(best_metrics)},
+        **({objective.second: life.cost(objective.second)} if objective.second else {}),
+        **{f"param/{key}": value for key, value in (life.params or {}).items()},
+        "error": f"{error.kind}: {error.message}" if error else None,
+        "applied": json.dumps(life.applied[-1].applied) if life.applied else None,
+        "ray_trial_ids": list(life.ray_ids),
+    }
 
 
 def pareto_front(trials: Sequence[Mapping[str, Any]], objective: Objective) -> list[int]:

@@ -27,12 +27,10 @@ from search.space.domains import (
     Range,
 )
 from search.space.tree import Space
-from search.study.observations import PARAMS_ATTR
+from search.study.observations import PARAMS_ATTR, PARENT_ATTR
 from segcore.checkpoint.files import link_file
 from segcore.objective import Objective
 
-PARENT_ATTR = "parent"
-"""User attribute of a fork: `[number, epoch]`, the trial and the epoch that it goes on from."""
 FACTORS = (0.8, 1.2)
 _MOST_DRAWS = 100
 

@@ -32,8 +32,7 @@ from search.stages.checking import require_encoders, same_data
 from search.stages.confirming import other_seeds, wanted_confirmation, with_seed
 from search.stages.work import Work
 from search.study.importance import importances
-from search.study.observations import PARAMS_ATTR
-from search.study.storage import stored_trials
+from search.study.lives import read_lives
 from search.tune.cluster import ray_session
 from segcore.config import TrainConfig
 from segcore.errors import ConfigError
@@ -119,11 +118,7 @@ def _notes(config: SearchConfig, paths: RunPaths, seeds: Sequence[int]) -> list[
 def _plan(
     config: SearchConfig, paths: RunPaths, trials: Sequence[dict[str, Any]], winner: int, begin: Sequence[str]
 ) -> Plan:
-    params = {
-        trial.number: dict(trial.user_attrs[PARAMS_ATTR])
-        for trial in stored_trials(paths.storage_url, paths.name)
-        if PARAMS_ATTR in trial.user_attrs
-    }
+    params = {life.number: dict(life.params) for life in read_lives(paths).values() if life.params is not None}
     base = _baseline(config, paths, begin, params[winner])
     return make_plan(base, parse_space(config.space, base), winner, params, trials, config.search.objective)
 

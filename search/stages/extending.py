@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from optuna.trial import TrialState
-
 from search.config.load import dump_config, load_config
 from search.config.tree import SearchConfig
 from search.errors import RunError
@@ -25,9 +23,8 @@ from search.runs.folder import (
 from search.runs.paths import RunPaths, write_text
 from search.runs.records import ExtensionNote, read_run
 from search.space.parse import parse_space
-from search.study.observations import PARAMS_ATTR
+from search.study.lives import read_lives
 from search.study.recording import in_space
-from search.study.storage import stored_trials
 from search.tune.stopping import SearchStopper
 from segcore.errors import ConfigError
 
@@ -86,8 +83,8 @@ def plan_extension(paths: RunPaths, num_more: int, overrides: Sequence[str]) -> 
         raise RunError(f"{paths.name!r} is one training run, not a search; there is nothing to add trials to")
     if record.status_now == "running":
         raise RunError(f"{paths.name!r} is still running; wait for it to end, or stop it, and extend it then")
-    trials = [t for t in stored_trials(paths.storage_url, paths.name) if t.state != TrialState.WAITING]
-    total = len(trials) + num_more
+    lives = [life for life in read_lives(paths).values() if life.state != "waiting"]
+    total = len(lives) + num_more
     before = stored_config(paths)
     after = absolute_paths(load_config(paths.config, [*overrides, f"search.num_samples={total}"]))
     changed = _changes(before, after)
@@ -103,7 +100,7 @@ def plan_extension(paths: RunPaths, num_more: int, overrides: Sequence[str]) -> 
             f"--num-samples 0 without a change of {paths.name!r} would do nothing; valid: a number of trials to add, "
             "or a change by --set, e.g. search.confirm.seeds=5"
         )
-    stop = SearchStopper(after.search, trials, stage_seconds(paths, "search")).reason()
+    stop = SearchStopper(after.search, lives, stage_seconds(paths, "search")).reason()
     if stop is not None and num_more:
         raise ConfigError(
             f"search.{stop.rule}: this rule would end the extension at once: {stop.detail}; "
@@ -111,9 +108,8 @@ def plan_extension(paths: RunPaths, num_more: int, overrides: Sequence[str]) -> 
         )
     base = after.train_config()
     space = parse_space(after.space, base)
-    params = [trial.user_attrs[PARAMS_ATTR] for trial in trials if PARAMS_ATTR in trial.user_attrs]
-    num_outside = sum(not in_space(space, base, flat) for flat in params)
-    return Extension(after, len(trials), num_more, changed, num_outside)
+    num_outside = sum(life.params is not None and not in_space(space, base, life.params) for life in lives)
+    return Extension(after, len(lives), num_more, changed, num_outside)
 
 
 def begin_extension(paths: RunPaths, extension: Extension) -> None:

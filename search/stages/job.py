@@ -23,7 +23,6 @@ from search.runs.folder import (
     update_run,
     working_on,
 )
-from search.runs.journal import read_events
 from search.runs.paths import RunPaths
 from search.runs.records import read_run
 from search.runs.tables import best_trial, build_tables, read_table
@@ -47,8 +46,7 @@ from search.stages.exporting import (
 from search.stages.extending import begin_extension, plan_extension
 from search.stages.gating import keep, pass_gate
 from search.stages.work import Work
-from search.study.observations import PARAMS_ATTR
-from search.study.storage import stored_trials
+from search.study.lives import read_lives
 from search.tune.progress import ProgressCallback
 from segcore.config import TrainConfig
 from segcore.data.pixels.cache_file import open_cache
@@ -270,13 +268,7 @@ def _track_summary(work: Work, card: Card) -> None:
 
 def _so_far(config: SearchConfig, paths: RunPaths) -> tuple[dict[str, int], tuple[float, int] | None]:
     """Trials that earlier sessions ended, by state, and the best of them."""
-    if not paths.study.exists():
-        return {}, None
-    tables = build_tables(
-        stored_trials(paths.storage_url, paths.name),
-        read_events(paths.events),
-        config.search.objective,
-    )
+    tables = build_tables(read_lives(paths).values(), config.search.objective)
     counts = Counter(row["state"] for row in tables.trials if row["state"] != "running")
     best = best_trial(tables.trials, config.search.objective)
     return dict(counts), (best["value"], best["number"]) if best else None
@@ -285,8 +277,4 @@ def _so_far(config: SearchConfig, paths: RunPaths) -> tuple[dict[str, int], tupl
 def trial_configs(config: SearchConfig, paths: RunPaths) -> dict[int, TrainConfig]:
     """The config that each trial ran with, by its number."""
     base = config.train_config()
-    return {
-        trial.number: apply(base, trial.user_attrs[PARAMS_ATTR])
-        for trial in stored_trials(paths.storage_url, paths.name)
-        if PARAMS_ATTR in trial.user_attrs
-    }
+    return {life.number: apply(base, life.params) for life in read_lives(paths).values() if life.params is not None}

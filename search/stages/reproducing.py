@@ -25,11 +25,10 @@ from search.runs.folder import stored_config
 from search.runs.journal import applied_by_trial, epochs_by_trial, read_events
 from search.runs.paths import RunPaths
 from search.runs.records import read_run
-from search.schedulers.forks import PARENT_ATTR
 from search.stages.checking import same_data
 from search.stages.job import trial_configs
 from search.stages.sealing import newest_readable
-from search.study.storage import stored_trials
+from search.study.lives import read_lives
 from segcore.checkpoint.state import BestModel, read_checkpoint, save_checkpoint
 from segcore.config import TrainConfig
 from segcore.data.pixels.cache_file import SampleCache, open_cache
@@ -113,16 +112,16 @@ def recorded_trials(config: SearchConfig, paths: RunPaths) -> dict[int, Recorded
     """Every trial of a run that reported an epoch, by number."""
     events = read_events(paths.events)
     proofs, epochs = applied_by_trial(events), epochs_by_trial(events)
-    configs, parents = {0: config.train_config()}, {}
+    configs = {0: config.train_config()}
+    parents: dict[int, tuple[int, int]] = {}
     if read_run(paths).kind == "search":
         configs = trial_configs(config, paths)
-        stored = stored_trials(paths.storage_url, paths.name)
-        parents = {t.number: t.user_attrs[PARENT_ATTR] for t in stored if PARENT_ATTR in t.user_attrs}
+        parents = {life.number: life.parent for life in read_lives(paths).values() if life.parent is not None}
     found = {}
     for number, rows in epochs.items():
         if number in configs:
             machine = dict(proofs[number][0].machine) if number in proofs else {}
-            parent = (int(parents[number][0]), int(parents[number][1])) if number in parents else None
+            parent = parents.get(number)
             metrics = {epoch: dict(row.metrics) for epoch, row in rows.items()}
             found[number] = Recorded(number, configs[number], metrics, machine, parent)
     return found

@@ -1,20 +1,52 @@
-"""How trials end in the study: told once, as what they were; and what a stop left untold, told from the journal."""
+"""How trials end: said once as what they were, in the journal first and then in the study."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
-from search.runs.events import Event
-from search.runs.journal import OUT_OF_MEMORY, epochs_by_trial, errors_by_trial, is_finished
-from search.study.observations import COST_ATTR, FAILURE_ATTR, MEMORY_CONSTRAINT
-from search.study.optuna_internals import handle_of, set_attr, trial_of, write_reports
+from search.runs.events import EndState
+from search.runs.journal import OUT_OF_MEMORY, EventLog
+from search.study.observations import FAILURE_ATTR, MEMORY_CONSTRAINT
+from search.study.optuna_internals import handle_of, trial_of
 from segcore.objective import Objective
 
 
-def tell_end(
+@dataclass(frozen=True)
+class Ending:
+    """How a trial ended: its state, and of one that failed, the kind of its failure."""
+
+    state: EndState
+    why: str = ""
+
+    @classmethod
+    def of(cls, values: Mapping[int, float], *, finished: bool = False, failure: str | None = None) -> "Ending":
+        """Judges a trial by what it reported.
+
+        Args:
+            values: Its epochs' values; without any, or with one that is no number, it failed.
+            finished: It reported its last epoch.
+            failure: The kind of its failure, if it failed.
+        """
+        if failure is None and not values:
+            failure = "ended before its first report"
+        elif failure is None and any(math.isnan(value) for value in values.values()):
+            failure = "not a number"
+        if failure is not None:
+            return cls("failed", failure)
+        return cls("complete" if finished else "pruned")
+
+    @property
+    def constraint(self) -> float:
+        """The value of `MEMORY_CONSTRAINT`."""
+        return 1.0 if self.why == OUT_OF_MEMORY else -1.0
+
+
+def end_trial(
     study: optuna.Study,
+    events: EventLog,
     number: int,
     values: Mapping[int, float],
     objective: Objective,
@@ -22,63 +54,51 @@ def tell_end(
     finished: bool = False,
     failure: str | None = None,
 ) -> None:
-    """Tells a trial's end; a trial that has ended already keeps its state.
+    """Ends a trial; one that has ended already keeps its state.
 
     Args:
         study: The study.
+        events: The journal, which is told before the study.
         number: The trial's number.
-        values: Its epochs' values; without any, or with one that is no number, it failed.
+        values: Its epochs' values.
         objective: Says which of its epochs is the best.
         finished: It reported its last epoch.
         failure: The kind of its failure, if it failed.
     """
     if trial_of(study, number).state.is_finished():
         return
-    if failure is None and not values:
-        failure = "ended before its first report"
-    elif failure is None and any(math.isnan(value) for value in values.values()):
-        failure = "not a number"
+    ending = Ending.of(values, finished=finished, failure=failure)
+    events.ended(number, ending.state, ending.why)
+    tell_end(study, number, values, objective, ending)
+
+
+def tell_end(
+    study: optuna.Study, number: int, values: Mapping[int, float], objective: Objective, ending: Ending
+) -> None:
+    """Tells the study of an end that the journal has.
+
+    Args:
+        study: The study, in which the trial is running.
+        number: The trial's number.
+        values: Its epochs' values.
+        objective: Says which of its epochs is the best.
+        ending: How it ended.
+    """
     trial = handle_of(study, number)
     if MEMORY_CONSTRAINT not in trial.constraints:
-        trial.set_constraint(MEMORY_CONSTRAINT, 1.0 if failure == OUT_OF_MEMORY else -1.0)
-    if failure is not None:
-        trial.set_user_attr(FAILURE_ATTR, failure)
+        trial.set_constraint(MEMORY_CONSTRAINT, ending.constraint)
+    if ending.state == "failed":
+        trial.set_user_attr(FAILURE_ATTR, ending.why)
         study.tell(number, state=TrialState.FAIL)
-    elif finished:
+    elif ending.state == "complete":
         study.tell(number, objective.best(values.values()))
     else:
         study.tell(number, state=TrialState.PRUNED)
 
 
-def reconcile(study: optuna.Study, events: Sequence[Event], objective: Objective) -> list[FrozenTrial]:
-    """After a stop, brings the study up to the journal and returns the trials that have to go on.
-
-    The journal is written first, so it may know of reports, of a last epoch, and of a failure that the study was never
-    told. A trial whose last epoch is there is told complete, one that failed is told so; any other that is RUNNING goes
-    on from its checkpoint under its own number, or starts, if the stop came while it was given its parameters.
-    """
-    journal, errors = epochs_by_trial(events), errors_by_trial(events)
-    to_requeue = []
-    for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        rows = journal.get(frozen.number, {})
-        values = {epoch: float(row.metrics[objective.metric]) for epoch, row in rows.items()}
-        write_reports(study, {(frozen.number, epoch): value for epoch, value in values.items()})
-        if objective.second is not None and rows and COST_ATTR not in frozen.user_attrs:
-            cost = rows[min(rows)].metrics[objective.second]
-            set_attr(study, frozen.number, COST_ATTR, cost)
-        if is_finished(rows):
-            tell_end(study, frozen.number, values, objective, finished=True)
-        elif frozen.number in errors:
-            tell_end(study, frozen.number, values, objective, failure=errors[frozen.number].kind)
-        else:
-            to_requeue.append(frozen.number)
-    trials = study.get_trials(deepcopy=True)
-    return [trials[number] for number in to_requeue]
-
-
-def end_running(study: optuna.Study, objective: Objective) -> int:
+def end_running(study: optuna.Study, events: EventLog, objective: Objective) -> int:
     """Ends the trials that a time budget cut off: PRUNED at their last report, FAIL without one; returns how many."""
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     for frozen in running:
-        tell_end(study, frozen.number, frozen.intermediate_values, objective)
+        end_trial(study, events, frozen.number, frozen.intermediate_values, objective)
     return len(running)

@@ -12,6 +12,10 @@ RAY_IDS_ATTR = "ray_trial_ids"
 """User attribute: Ray's ids of the trial, one an attempt."""
 ORIGIN_ATTR = "origin"
 """User attribute: who proposed the trial: config, enqueued, start, prior, fork, or a sampler's name."""
+PARENT_ATTR = "parent"
+"""User attribute of a fork: `[number, epoch]`, the trial and the epoch that it continues."""
+OUTSIDE_ATTR = "outside_space"
+"""User attribute, true for a trial whose point the run's present space does not hold; absent for the others."""
 COST_ATTR = "second_metric"
 """User attribute: the trial's value of `search.second_metric`.
 

@@ -3,7 +3,7 @@
 Optuna ties a parameter's name to one distribution: a choice that gains or loses an option, or a range that becomes a
 choice, is refused for the rest of the study, and importances look only at parameters whose distribution is the same
 in all trials. So what is recorded is not the space of the day but the widest that the study has seen: a name's
-distribution covers all values of all trials (`search.study.history` widens the earlier ones), and only where no
+distribution covers all values of all trials (the mirror is built anew where the space has changed), and only where no
 distribution could, a value beside a number, the parameter goes on under a versioned name, `threshold#2`.
 
 What a trial ran with is its user attribute `params`; what is recorded here serves optuna-dashboard and importances.
@@ -23,8 +23,8 @@ from search.space.tree import Space, flatten
 from search.study.optuna_internals import refresh, set_param, trial_of
 from segcore.config import TrainConfig
 
-OUTSIDE_ATTR = "outside_space"
-"""User attribute, true for a trial whose point the run's present space does not hold; absent for the others."""
+Recorded = dict[str, tuple[Any, BaseDistribution]]
+"""Parameters by the name under which Optuna keeps them, each with its value and its distribution."""
 
 
 def point_in(space: Space, base: TrainConfig, flat: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -64,20 +64,72 @@ def record_params(study: optuna.Study, trial: optuna.trial.Trial, space: Space, 
     refresh(trial)
 
 
-def recordable(
-    trials: Sequence[FrozenTrial], space: Space, flat: Mapping[str, Any]
-) -> dict[str, tuple[Any, BaseDistribution]]:
-    """Parameters by the name under which Optuna takes them after those of `trials`, each with its distribution.
+def points_of(space: Space, flat: Mapping[str, Any]) -> Recorded:
+    """A point as the space itself has it, whatever was recorded before.
 
     Raises:
         KeyError, ValueError: `flat` is no point of the space.
     """
     domains = {node.name: node.domain for node in space.parameters()}
+    return {name: (value, distribution_of(domains[name])) for name, value in space.to_params(flat).items()}
+
+
+def recordable(trials: Sequence[FrozenTrial], space: Space, flat: Mapping[str, Any]) -> Recorded:
+    """A point under the names and with the distributions that Optuna takes after those of `trials`.
+
+    Raises:
+        KeyError, ValueError: `flat` is no point of the space.
+    """
     found = {}
-    for name, value in space.to_params(flat).items():
-        versioned, distribution = _recordable(trials, name, distribution_of(domains[name]))
+    for name, (value, own) in points_of(space, flat).items():
+        versioned, distribution = _recordable(trials, name, own)
         found[versioned] = (value, distribution)
     return found
+
+
+def recorded_together(points: Sequence[Recorded], present: Recorded) -> list[Recorded]:
+    """Gives all values of a parameter one distribution, which covers them and the present space.
+
+    Where there is none such, later values get a versioned name, as `recordable` would have given them.
+
+    Args:
+        points: What each trial was recorded with, in order of their numbers; versions of names are put together.
+        present: The parameters of the present space, whose values do not count.
+    """
+    versions: dict[str, list[BaseDistribution]] = {}
+    places = [{name: _place(versions, name, own) for name, (_, own) in point.items()} for point in points]
+    for name, (_, own) in present.items():
+        if name in versions:
+            _place(versions, name, own)
+    found: list[Recorded] = []
+    for point, place in zip(points, places, strict=True):
+        found.append(
+            {
+                _versioned(_plain(name), place[name]): (value, versions[_plain(name)][place[name]])
+                for name, (value, _) in point.items()
+            }
+        )
+    return found
+
+
+def _place(versions: dict[str, list[BaseDistribution]], name: str, own: BaseDistribution) -> int:
+    """The version of a name whose distribution can be widened to cover another one; it is widened."""
+    known = versions.setdefault(_plain(name), [])
+    for index, distribution in enumerate(known):
+        wide = covering(distribution, own)
+        if wide is not None:
+            known[index] = wide
+            return index
+    known.append(own)
+    return len(known) - 1
+
+
+def _plain(name: str) -> str:
+    return name.partition("#")[0]
+
+
+def _versioned(name: str, index: int) -> str:
+    return name if index == 0 else f"{name}#{index + 1}"
 
 
 def distribution_of(domain: Any) -> BaseDistribution:

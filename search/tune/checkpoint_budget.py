@@ -17,7 +17,8 @@ from ray.tune.experiment import Trial
 
 from search.runs.journal import EventLog
 from search.runs.paths import RunPaths
-from search.runs.tables import STATES, best_trial, pareto_front
+from search.runs.tables import best_trial, pareto_front
+from search.study.lives import STATES
 from search.study.observations import COST_ATTR
 from search.study.optuna_internals import trial_of
 from segcore.checkpoint.files import delete_checkpoint, drop_state, folder_bytes

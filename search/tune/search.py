@@ -23,6 +23,7 @@ from search.runs.journal import (
     retried_trials,
     waiting_alone,
 )
+from search.runs.lives import lives_of
 from search.runs.paths import RunPaths
 from search.runs.records import StoppedBy
 from search.runs.tables import Tables, build_tables, write_tables
@@ -31,14 +32,15 @@ from search.schedulers.build import build_promotions, decision_epochs, populatio
 from search.schedulers.forks import Forks, Snapshots
 from search.schedulers.setting import Setting
 from search.space.enqueue import enqueued_points
-from search.space.parse import parse_space
 from search.space.search import Search
 from search.space.tree import Space
-from search.study.endings import end_running, reconcile
-from search.study.history import end_outside, fit_history
+from search.study.endings import end_running
+from search.study.lives import with_study
+from search.study.mirror import catch_up, end_outside, open_mirror
 from search.study.observations import costs_of, history_of, observations
 from search.study.recording import point_in
-from search.study.storage import close_study, open_study
+from search.study.spaces import Spaces
+from search.study.storage import close_study
 from search.tune.checkpoint_budget import CheckpointBudget
 from search.tune.cluster import plan_resources
 from search.tune.journal_callback import JournalCallback
@@ -80,19 +82,20 @@ def run_search(
         ResourceError: No node could ever run a trial.
     """
     base = config.train_config()
-    space = parse_space(config.space, base)
     objective = config.search.objective
-    fit_history(paths.study, config.space, base)
-    study = open_study(paths.storage_url, paths.name, mode=objective.mode, sampler=None)
-    requeue = reconcile(study, read_events(paths.events), objective)
-    requeue = end_outside(study, requeue, objective)
+    events = EventLog(paths.events)
+    spaces = Spaces.of(config.space, base, paths)
+    space = spaces.present
+    study = open_mirror(paths, spaces, objective, events)
+    requeue = catch_up(study, lives_of(read_events(paths.events)), objective, events)
+    requeue = end_outside(study, requeue, objective, events)
     asked = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
     remaining = config.search.num_samples - len(asked) + len(requeue)
     if remaining <= 0:
         save_tables(study, paths, objective)
         close_study(study)
         return True
-    stopper = SearchStopper(config.search, study.get_trials(deepcopy=False), stage_seconds(paths, "search"))
+    stopper = SearchStopper(config.search, lives_of(read_events(paths.events)).values(), stage_seconds(paths, "search"))
     if stopper.stop_all():
         _end_by_rule(stopper, study, paths, config.search)
         close_study(study)
@@ -149,12 +152,12 @@ def run_search(
         build_proposer(config, study, space, base),
         base=base,
         objective=objective,
+        events=events,
         num_samples=config.search.num_samples,
         retries=Retries(requeue, retried_trials(read_events(paths.events)), spec_maker.alone),
         promotions=promotions,
         forks=forks,
     )
-    events = EventLog(paths.events)
     limit_gb = config.resources.checkpoints_gb
     budget = CheckpointBudget(paths, study, events, objective, limit_gb=limit_gb)
     with terminate_as_interrupt() as interrupted, memory_kills_end_one_trial():
@@ -204,9 +207,9 @@ def _end_by_rule(stopper: SearchStopper, study: optuna.Study, paths: RunPaths, s
     events = EventLog(paths.events)
     for number, event in waiting_alone(read_events(paths.events)).items():
         events.error(number, OUT_OF_MEMORY, event.message)
+    catch_up(study, lives_of(read_events(paths.events)), search.objective, events)
+    num_ended = end_running(study, events, search.objective)
     events.close()
-    reconcile(study, read_events(paths.events), search.objective)
-    num_ended = end_running(study, search.objective)
     stop = stopper.stopped_by
     log.info("stopped by search.%s: %s; running trials that end here: %d", stop.rule, stop.detail, num_ended)
     update_run(paths, stopped_by=StoppedBy(rule=stop.rule, detail=stop.detail))
@@ -215,8 +218,8 @@ def _end_by_rule(stopper: SearchStopper, study: optuna.Study, paths: RunPaths, s
 
 def save_tables(study: optuna.Study, paths: RunPaths, objective: Objective) -> Tables:
     """Writes `trials.parquet` and `epochs.parquet` as they stand."""
-    trials, events = study.get_trials(deepcopy=False), read_events(paths.events)
-    tables = build_tables(trials, events, objective)
+    lives = with_study(lives_of(read_events(paths.events)), study.get_trials(deepcopy=False))
+    tables = build_tables(lives.values(), objective)
     write_tables(tables, paths.trials, paths.epochs)
     return tables
 

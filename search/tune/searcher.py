@@ -15,16 +15,16 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
-from search.runs.journal import INTERRUPTED, RETRIED_ALONE
+from search.runs.journal import INTERRUPTED, RETRIED_ALONE, EventLog
 from search.sampling.proposer import Proposer
 from search.schedulers.forks import Forks
 from search.schedulers.rungs import Promotions
 from search.space.parse import apply
 from search.space.tree import Space
-from search.study.endings import tell_end
-from search.study.observations import ORIGIN_ATTR, PARAMS_ATTR, RAY_IDS_ATTR, costs_of
-from search.study.optuna_internals import fixed_params, handle_of, trial_of
-from search.study.recording import record_params
+from search.study.beginnings import begin_again, begin_trial
+from search.study.endings import end_trial
+from search.study.observations import ORIGIN_ATTR, PARAMS_ATTR, costs_of
+from search.study.optuna_internals import trial_of
 from search.study.storage import ReportBuffer
 from search.tune.retries import Retries
 from segcore.config import TrainConfig
@@ -42,6 +42,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         proposer: Chooses what new trials run with.
         base: The config that the searched keys are put into.
         objective: What is searched; of a cost beside it, a trial's first report counts.
+        events: The journal, which is told of each beginning and end before the study is.
         num_samples: Trials that the study shall hold in the end.
         retries: Who goes on under its number: those that were running when an earlier session ended come first.
         promotions: Who waits at which rung, where trials wait rather than being stopped.
@@ -57,6 +58,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         *,
         base: TrainConfig,
         objective: Objective,
+        events: EventLog,
         num_samples: int,
         retries: Retries[FrozenTrial] | None = None,
         promotions: Promotions | None = None,
@@ -65,6 +67,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         super().__init__(metric=objective.metric, mode=objective.mode)
         self._objective = objective
         self._study = study
+        self._events = events
         self._space = space
         self._spec_of = spec_of
         self._base = base
@@ -100,15 +103,13 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         if len(self._live) >= self._max_concurrent:
             return None
         self._reports.flush()
-        trial = self._next()
+        trial = self._next(trial_id)
         if trial is None:
             if self._live:
                 return None  # a live one may lose its worker and come back, or let another one pass a rung
             self._end_waiting()
             return str(Searcher.FINISHED)
         number = trial.number
-        ray_ids = trial.user_attrs.get(RAY_IDS_ATTR, [])
-        trial.set_user_attr(RAY_IDS_ATTR, [*ray_ids, trial_id])
         self._numbers[trial_id] = number
         self._live.add(trial_id)
         params = trial.user_attrs[PARAMS_ATTR]
@@ -118,26 +119,22 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         """Whether a trial that ended for Ray only waits at a rung."""
         return self._promotions is not None and number in self._promotions.waiting
 
-    def _next(self) -> optuna.trial.Trial | None:
+    def _next(self, trial_id: str) -> FrozenTrial | None:
         """Who is trained next: one that was interrupted, one that may pass its rung, a new one; or nobody for now.
 
         One that needs a whole GPU comes when none of these can.
         """
         is_last_call = self._num_trials >= self._num_samples
         if (frozen := self._retries.next_shared()) is not None:
-            trial = self._again(frozen)
-        elif (number := self._next_promoted(is_last_call)) is not None:
-            trial = self._again(self._frozen(number))
-        elif not is_last_call and (self._forks is None or self._forks.prepare(self._study)):
-            trial = self._study.ask()
+            return self._again(frozen, trial_id)
+        if (number := self._next_promoted(is_last_call)) is not None:
+            return self._again(self._frozen(number), trial_id)
+        if not is_last_call and (self._forks is None or self._forks.prepare(self._study)):
             self._num_trials += 1
-        elif (frozen := self._retries.next_alone()) is not None:
-            trial = self._again(frozen)
-        else:
-            return None  # of forks: the population is full, or nobody has come far enough to be copied
-        if PARAMS_ATTR not in trial.user_attrs:
-            self._give_params(trial)
-        return trial
+            return self._started(begin_trial(self._study, self._events, self._space, self._proposer.propose, trial_id))
+        if (frozen := self._retries.next_alone()) is not None:
+            return self._again(frozen, trial_id)
+        return None  # of forks: the population is full, or nobody has come far enough to be copied
 
     def _frozen(self, number: int) -> FrozenTrial:
         return trial_of(self._study, number)
@@ -153,29 +150,24 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         leaving = {self._numbers[trial_id] for trial_id in self._live}
         return self._promotions.next(is_last_call=is_last_call, leaving=leaving)
 
-    def _again(self, frozen: FrozenTrial) -> optuna.trial.Trial:
-        """A trial that goes on."""
-        self._values[frozen.number] = dict(frozen.intermediate_values)
+    def _again(self, frozen: FrozenTrial, trial_id: str) -> FrozenTrial:
+        """A trial that continues."""
+        number = frozen.number
+        self._values[number] = dict(frozen.intermediate_values)
         self._retries.begin(frozen)
-        return handle_of(self._study, frozen.number)
+        trial = begin_again(self._study, self._events, self._space, self._proposer.propose, number, trial_id)
+        return trial if PARAMS_ATTR in frozen.user_attrs else self._started(trial)
 
-    def _give_params(self, trial: optuna.trial.Trial) -> None:
-        """Decides what a new trial runs with, and records it; also of one that was killed while it was given them."""
-        fixed = fixed_params(trial_of(self._study, trial.number))  # of a fork
-        if fixed is not None:
-            params, origin = self._space.from_params(fixed), "fork"
-        else:
-            params, origin = self._proposer.propose(trial.number)
-        trial.set_user_attr(ORIGIN_ATTR, origin)
-        trial.set_user_attr(PARAMS_ATTR, dict(params))
-        record_params(self._study, trial, self._space, params)
-        self._proposer.started(trial.number, params, origin)
+    def _started(self, trial: FrozenTrial) -> FrozenTrial:
+        attrs = trial.user_attrs
+        self._proposer.started(trial.number, attrs[PARAMS_ATTR], attrs[ORIGIN_ATTR])
+        return trial
 
     def _end_waiting(self) -> None:
         """No trial comes any more: those that still wait are told as what they are, stopped at a rung."""
         for number in sorted(self._promotions.waiting if self._promotions else ()):
             frozen = trial_of(self._study, number)  # of an earlier session, maybe
-            tell_end(self._study, number, frozen.intermediate_values, self._objective)
+            end_trial(self._study, self._events, number, frozen.intermediate_values, self._objective)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Takes a report; it is in the study within `storage.FLUSH_S` seconds, or at the trial's end."""
@@ -211,7 +203,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         if self.is_waiting(number):
             return
         values = self._values.get(number, {})
-        tell_end(self._study, number, values, self._objective, finished=report is not None and report.finished)
+        finished = report is not None and report.finished
+        end_trial(self._study, self._events, number, values, self._objective, finished=finished)
 
     def fail(self, trial_id: str, kind: str) -> None:
         """Ends a trial that had an error of a kind of `search.tune.failures`, or queues it to go on."""
@@ -225,7 +218,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             self._retries.out_of_memory(self._frozen(number))
         else:
             self._proposer.ended(number, failed=True)
-            tell_end(self._study, number, values, self._objective, failure=kind)
+            end_trial(self._study, self._events, number, values, self._objective, failure=kind)
 
     def flush_if_due(self) -> None:
         """Writes collected reports to the study when it is time to."""

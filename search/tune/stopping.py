@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
 from ray import tune
 from ray.tune.experiment import Trial
 
 from search.config.tree import SearchSettings
+from search.runs.lives import TrialLife
 from segcore.objective import Objective
 from segcore.spec import TrialReport, number_of
 
@@ -74,14 +74,14 @@ class SearchStopper(tune.Stopper, tune.Callback):  # type: ignore[misc]
 
     Args:
         settings: The config's `search` section.
-        trials: The study's trials, for what earlier sessions found.
+        lives: The run's trials, for what earlier sessions found.
         used_s: Seconds that the search has taken so far, all sessions together.
 
     Attributes:
         stopped_by: The rule that ended the search, once one has.
     """
 
-    def __init__(self, settings: SearchSettings, trials: Iterable[FrozenTrial], used_s: float = 0.0) -> None:
+    def __init__(self, settings: SearchSettings, lives: Iterable[TrialLife], used_s: float = 0.0) -> None:
         self._settings = settings
         self._objective = settings.objective
         self._started = time.monotonic() - used_s
@@ -89,13 +89,13 @@ class SearchStopper(tune.Stopper, tune.Callback):  # type: ignore[misc]
         self._ended: set[int] = set()
         self._gain: float | None = None
         self.stopped_by: Stop | None = None
-        for trial in trials:
-            if trial.state in (TrialState.FAIL, TrialState.WAITING):
+        for life in lives:
+            if life.state in ("failed", "waiting"):
                 continue
-            for value in trial.intermediate_values.values():
-                self._note(trial.number, value)
-            if trial.state.is_finished():
-                self._ended.add(trial.number)
+            for value in life.values(settings.metric).values():
+                self._note(life.number, value)
+            if life.has_ended:
+                self._ended.add(life.number)
         self._estimate()
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:

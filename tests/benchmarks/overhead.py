@@ -155,7 +155,7 @@ def reports_per_s(num_reports: int) -> float:
         log.setLevel(logging.INFO)
         base, objective = config.train_config(), config.search.objective
         study = open_study(paths.storage_url, paths.name, mode="max", sampler=None)
-        space = parse_space(config.space, base)
+        space, events = parse_space(config.space, base), EventLog(paths.events)
 
         def spec_of(number: int, train: TrainConfig) -> TrialSpec:
             return TrialSpec(number, train, paths.root / "cache", objective.metric, paths.root)
@@ -163,9 +163,8 @@ def reports_per_s(num_reports: int) -> float:
         searcher = StudySearcher(
             study, space, spec_of,
             Proposer(space, "random", seed=0, num_samples=num_trials, max_epochs=100, objective=objective),
-            base=base, objective=objective, num_samples=num_trials,
+            base=base, objective=objective, events=events, num_samples=num_trials,
         )  # fmt: skip
-        events = EventLog(paths.events)
         callbacks: list[Any] = [
             JournalCallback(events, searcher),
             ProgressCallback(Console(stderr=True, quiet=True), objective, num_samples=num_trials, num_epochs=1000),

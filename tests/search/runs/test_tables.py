@@ -9,6 +9,7 @@ import pytest
 from optuna.trial import TrialState
 
 from search.runs.events import Epoch, Error, Event
+from search.runs.lives import lives_of
 from search.runs.tables import (
     Tables,
     best_trial,
@@ -17,7 +18,9 @@ from search.runs.tables import (
     write_epochs,
     write_tables,
 )
+from search.study.lives import with_study
 from search.study.observations import COST_ATTR, PARAMS_ATTR, RAY_IDS_ATTR
+from search.study.optuna_internals import set_attr
 from segcore.objective import Mode, Objective
 
 METRIC = "val/iou"
@@ -47,7 +50,8 @@ def new_study(*trials: tuple[TrialState, dict[str, Any]]) -> optuna.Study:
 
 
 def tables_of(study: optuna.Study, events: Sequence[Event], mode: Mode = "max") -> Tables:
-    return build_tables(study.trials, events, Objective(METRIC, mode))
+    lives = with_study(lives_of(events), study.trials)
+    return build_tables(lives.values(), Objective(METRIC, mode))
 
 
 def test_a_trial_is_worth_its_best_epoch_not_its_last() -> None:
@@ -119,7 +123,7 @@ def test_with_a_second_metric_each_trial_has_its_cost_and_a_word_on_the_front() 
     """The cost is the one that the trial was judged by, not that of its best epoch."""
     study = new_study(*[(TrialState.RUNNING, {"optimizer.lr": 0.1})] * 4)
     for number, cost in ((0, 9.0), (1, 3.0), (2, 2.0)):
-        study._storage.set_trial_user_attr(study.trials[number]._trial_id, COST_ATTR, cost)
+        set_attr(study, number, COST_ATTR, cost)
     study.tell(2, state=TrialState.FAIL)
     latency = "cost/latency_ms"
     events = [
@@ -128,7 +132,8 @@ def test_with_a_second_metric_each_trial_has_its_cost_and_a_word_on_the_front() 
         epoch(1, 1, 0.5),
         epoch(2, 1, 0.7),
     ]
-    rows = build_tables(study.trials, events, Objective(METRIC, second=latency)).trials
+    lives = with_study(lives_of(events), study.trials)
+    rows = build_tables(lives.values(), Objective(METRIC, second=latency)).trials
     assert [row[latency] for row in rows] == [9.0, 3.0, 2.0, None]
     assert [row["pareto"] for row in rows] == [True, True, False, False]
 

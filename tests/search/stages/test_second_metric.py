@@ -25,6 +25,7 @@ from search.errors import RunError
 from search.runs.events import Epoch
 from search.runs.folder import create_run
 from search.runs.journal import EventLog, epochs_by_trial, read_events
+from search.runs.lives import lives_of
 from search.runs.paths import RunPaths
 from search.runs.reading import Run
 from search.runs.tables import build_tables, read_table
@@ -35,7 +36,8 @@ from search.show.run import run_details
 from search.space.parse import parse_space
 from search.stages import job
 from search.stages.picking import seal_trial
-from search.study.endings import reconcile
+from search.study.lives import with_study
+from search.study.mirror import catch_up
 from search.study.observations import COST_ATTR, costs_of, observations
 from search.study.storage import open_study
 from search.tune.ray_scheduler import build_scheduler
@@ -83,11 +85,20 @@ def new_config(folder: Path, **search: Any) -> Path:
     return path
 
 
+def journal_of(study: optuna.Study) -> EventLog:
+    return EventLog(Path(study._storage._backend.engine.url.database).with_name("events.jsonl"))  # type: ignore
+
+
+def unfinished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    events = journal_of(study)
+    return catch_up(study, lives_of(read_events(events.path)), OBJECTIVE, events)
+
+
 def new_searcher(study: optuna.Study, proposer: Proposer | None = None, **options: Any) -> StudySearcher:
     return StudySearcher(
         study, SPACE, new_spec,
         proposer or Proposer(SPACE, "random", seed=0, num_samples=9, max_epochs=5, objective=OBJECTIVE),
-        base=BASE, num_samples=9, **{"objective": OBJECTIVE, **options},
+        base=BASE, num_samples=9, events=journal_of(study), **{"objective": OBJECTIVE, **options},
     )  # fmt: skip
 
 
@@ -111,7 +122,7 @@ def test_a_trials_cost_is_in_the_study_with_its_first_report_and_stays(tmp_path:
     assert [(o.number, o.cost) for o in observations(new_study(tmp_path))] == [(0, 120.0), (1, None)]
 
     study = new_study(tmp_path)
-    (requeued,) = reconcile(study, [], OBJECTIVE)
+    (requeued,) = unfinished(study)
     again = new_searcher(study, retries=Retries([requeued]))
     spec = TrialSpec.from_ray(again.suggest("c"))  # type: ignore[arg-type]
     assert (spec.number, spec.strikes, spec.reached) == (1, 0, 0)
@@ -126,7 +137,7 @@ def test_a_trial_that_goes_on_in_another_session_keeps_its_cost(tmp_path: Path) 
     searcher.on_trial_result("a", result(1, 0.5, 120))
     searcher.flush()
     study = new_study(tmp_path)
-    requeued = reconcile(study, [], OBJECTIVE)
+    requeued = unfinished(study)
     again = new_searcher(study, retries=Retries(requeued))
     again.suggest("b")
     again.on_trial_result("b", result(2, 0.6, 999))
@@ -178,10 +189,11 @@ def test_a_cost_that_only_the_journal_knows_is_told_after_a_kill(tmp_path: Path)
         log.epoch(number, epoch, {"val/iou": 0.5, PARAMETERS: cost})
     events = read_events(tmp_path / "events.jsonl")
     study = new_study(tmp_path)
-    requeued = reconcile(study, events, OBJECTIVE)
+    requeued = unfinished(study)
     assert costs_of(study) == {0: 120.0, 1: 70.0}  # each of its first epoch
     assert [trial.user_attrs.get(COST_ATTR) for trial in requeued] == [120.0, 70.0, None]
-    rows = build_tables(study.trials, events, OBJECTIVE).trials
+    lives = with_study(lives_of(events), study.trials)
+    rows = build_tables(lives.values(), OBJECTIVE).trials
     assert [(row[PARAMETERS], row["pareto"]) for row in rows] == [(120.0, False), (70.0, True), (None, False)]
 
 

@@ -29,15 +29,16 @@ class Session:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.log = EventLog(folder / "events.jsonl")
         self.study = open_study(f"sqlite:///{folder / 'study.db'}", "birds", mode="max", sampler=None)
         base = TrainConfig()
         space = parse_space({"optimizer.lr": {"uniform": [0.001, 0.1]}}, base)
         self.searcher = StudySearcher(
             self.study, space, self.spec,
             Proposer(space, "random", seed=0, num_samples=9, max_epochs=5, objective=OBJECTIVE),
-            base=base, objective=OBJECTIVE, num_samples=9,
+            base=base, objective=OBJECTIVE, events=self.log, num_samples=9,
         )  # fmt: skip
-        self.callback = JournalCallback(EventLog(folder / "events.jsonl"), self.searcher)
+        self.callback = JournalCallback(self.log, self.searcher)
         self.trials: list[Any] = []
 
     @staticmethod
@@ -68,7 +69,11 @@ class Session:
 
     def events(self) -> list[dict[str, Any]]:
         lines = map(json.loads, (self.folder / "events.jsonl").read_text().splitlines())
-        return [{key: value for key, value in line.items() if key != "time"} for line in lines]
+        return [
+            {key: value for key, value in line.items() if key != "time"}
+            for line in lines
+            if line["event"] not in ("began", "resumed", "ended")
+        ]
 
     def states(self) -> list[str]:
         return [seen.state.name for seen in observations(self.study)]
@@ -121,7 +126,7 @@ def test_a_trial_whose_share_was_too_little_goes_on_and_fails_only_alone(session
         session.study, parse_space({"optimizer.lr": {"uniform": [0.001, 0.1]}}, TrainConfig()),
         partial(new_spec, gpu_fraction=0.5, may_retry_alone=True),
         Proposer(session.searcher._space, "random", seed=0, num_samples=1, max_epochs=5, objective=OBJECTIVE),
-        base=TrainConfig(), objective=OBJECTIVE, num_samples=1,
+        base=TrainConfig(), objective=OBJECTIVE, events=session.log, num_samples=1,
         retries=Retries(whole_gpu=WholeGpu(1.0)),
     )  # fmt: skip
     trial = session.start()

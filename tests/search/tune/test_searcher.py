@@ -15,11 +15,14 @@ from specs import new_spec
 
 from search.errors import RunError
 from search.runs.journal import INTERRUPTED, OUT_OF_MEMORY, RETRIED_ALONE, EventLog, read_events, retried_trials
+from search.runs.lives import lives_of
 from search.runs.tables import build_tables
 from search.sampling.proposer import Proposer
 from search.schedulers.rungs import Promotions
 from search.space.parse import apply, parse_space
-from search.study.endings import end_running, reconcile
+from search.study.endings import end_running
+from search.study.lives import with_study
+from search.study.mirror import catch_up
 from search.study.observations import (
     FAILURE_ATTR,
     MEMORY_CONSTRAINT,
@@ -65,6 +68,16 @@ def reopen(url: str) -> optuna.Study:
     return open_study(url, "birds", mode="max", sampler=None)
 
 
+def journal_of(study: optuna.Study) -> EventLog:
+    return EventLog(Path(study._storage._backend.engine.url.database).with_name("events.jsonl"))  # type: ignore
+
+
+def unfinished(study: optuna.Study) -> list[FrozenTrial]:
+    """Brings the study up to the journal beside it."""
+    events = journal_of(study)
+    return catch_up(study, lives_of(read_events(events.path)), OBJECTIVE, events)
+
+
 def new_searcher(
     study: optuna.Study,
     *,
@@ -77,7 +90,7 @@ def new_searcher(
     return StudySearcher(
         study, SPACE, new_spec,
         Proposer(SPACE, "random", seed=0, num_samples=10, max_epochs=5, objective=Objective(METRIC, mode)),
-        base=BASE, objective=Objective(METRIC, mode), num_samples=num_samples,
+        base=BASE, objective=Objective(METRIC, mode), events=journal_of(study), num_samples=num_samples,
         retries=Retries(requeue or [], alone, WholeGpu(2.0)), promotions=promotions,
     )  # fmt: skip
 
@@ -403,7 +416,7 @@ def killed_in_the_middle(url: str, journal: Path) -> None:
 def test_after_a_kill_the_study_is_brought_up_to_the_journal(url: str, tmp_path: Path) -> None:
     killed_in_the_middle(url, tmp_path / "events.jsonl")
     study = reopen(url)
-    requeue = reconcile(study, read_events(tmp_path / "events.jsonl"), OBJECTIVE)
+    requeue = unfinished(study)
     assert [trial.number for trial in requeue] == [1, 3, 4]
     assert requeue[0].intermediate_values == {1: 0.3, 2: 0.5, 3: 0.6}
     trials = stored(url)
@@ -427,10 +440,9 @@ def test_after_a_kill_the_study_is_brought_up_to_the_journal(url: str, tmp_path:
 
 def test_to_reconcile_again_changes_nothing(url: str, tmp_path: Path) -> None:
     killed_in_the_middle(url, tmp_path / "events.jsonl")
-    events = read_events(tmp_path / "events.jsonl")
-    reconcile(reopen(url), events, OBJECTIVE)
+    unfinished(reopen(url))
     first = [(t.state, t.value, t.intermediate_values) for t in stored(url)]
-    assert [t.number for t in reconcile(reopen(url), events, OBJECTIVE)] == [1, 3, 4]
+    assert [t.number for t in unfinished(reopen(url))] == [1, 3, 4]
     assert [(t.state, t.value, t.intermediate_values) for t in stored(url)] == first
 
 
@@ -438,8 +450,7 @@ def test_trials_that_go_on_come_first_under_their_number_and_with_what_they_were
     killed_in_the_middle(url, tmp_path / "events.jsonl")
     before = stored(url)
     study = reopen(url)
-    events = read_events(tmp_path / "events.jsonl")
-    requeue = reconcile(study, events, OBJECTIVE)
+    requeue = unfinished(study)
     searcher = new_searcher(study, num_samples=7, requeue=requeue)
     specs = [suggested(searcher, f"again-{i}") for i in range(4)]
     assert [spec["number"] for spec in specs] == [1, 3, 4, 6]
@@ -481,10 +492,10 @@ def test_a_killed_process_leaves_a_study_that_can_go_on(url: str, tmp_path: Path
     arguments = [url, str(tmp_path / "events.jsonl"), str(ROOT), __file__]
     done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, check=False)
     assert done.returncode == -9
-    events = read_events(tmp_path / "events.jsonl")
     study = reopen(url)
-    assert [t.number for t in reconcile(study, events, OBJECTIVE)] == [1, 3, 4]
-    tables = build_tables(stored(url), events, OBJECTIVE)
+    assert [t.number for t in unfinished(study)] == [1, 3, 4]
+    lives = with_study(lives_of(read_events(tmp_path / "events.jsonl")), stored(url))
+    tables = build_tables(lives.values(), OBJECTIVE)
     assert [row["number"] for row in tables.trials] == [0, 1, 2, 3, 4, 5]
     assert len(tables.epochs) == 9
 
@@ -497,9 +508,9 @@ def test_a_time_budget_ends_what_is_running(url: str) -> None:
     searcher.on_trial_complete("a", result(1, 0.5, finished=True))
     searcher.on_trial_result("b", result(1, 0.4))
     searcher.flush()
-    assert end_running(study, OBJECTIVE) == 2
+    assert end_running(study, journal_of(study), OBJECTIVE) == 2
     assert [trial.state.name for trial in stored(url)] == ["COMPLETE", "PRUNED", "FAIL"]
-    assert end_running(study, OBJECTIVE) == 0
+    assert end_running(study, journal_of(study), OBJECTIVE) == 0
 
 
 def test_a_file_that_is_no_study_is_told(tmp_path: Path) -> None:
@@ -569,7 +580,7 @@ def test_a_driver_that_was_killed_knows_from_the_journal_who_goes_on_alone(url: 
     log.close()
 
     study, events = reopen(url), read_events(tmp_path / "events.jsonl")
-    requeue = reconcile(study, events, OBJECTIVE)
+    requeue = unfinished(study)
     assert [trial.number for trial in requeue] == [0, 2]
     assert stored(url)[1].user_attrs[FAILURE_ATTR] == OUT_OF_MEMORY
     again = new_searcher(study, num_samples=3, requeue=requeue, alone=retried_trials(events))

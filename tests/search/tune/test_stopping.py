@@ -6,12 +6,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import optuna
 import pytest
-from optuna.trial import FrozenTrial, TrialState
 from ray.tune import Callback, Stopper
 
 from search.config.tree import PlateauConfig, SearchSettings
+from search.runs.events import Epoch
+from search.runs.lives import LifeState, TrialLife
 from search.tune.stopping import SearchStopper, expected_gain
 from segcore.objective import Mode, Objective
 
@@ -173,32 +173,27 @@ def test_the_time_budget_passes_while_no_trial_reports() -> None:
     assert stopper.stop_all()
 
 
-def stored(*trials: tuple[TrialState, list[float]]) -> list[FrozenTrial]:
+def stored(*trials: tuple[LifeState, list[float]]) -> list[TrialLife]:
     return [
-        optuna.trial.create_trial(
-            state=state, value=max(values) if state == TrialState.COMPLETE else None,
-            intermediate_values=dict(enumerate(values, start=1)),
+        TrialLife(
+            number,
+            state,
+            epochs={epoch: Epoch(number, epoch, 1.0, {"val/iou": v}) for epoch, v in enumerate(values, start=1)},
         )
-        for state, values in trials
-    ]  # fmt: skip
-
-
-def numbered(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    for number, trial in enumerate(trials):
-        trial.number = number
-    return trials
+        for number, (state, values) in enumerate(trials)
+    ]
 
 
 def test_a_rule_that_earlier_sessions_met_is_met_at_once() -> None:
-    history = numbered(stored((TrialState.COMPLETE, [0.2, 0.91, 0.3]), (TrialState.RUNNING, [0.1])))
+    history = stored(("complete", [0.2, 0.91, 0.3]), ("running", [0.1]))
     assert SearchStopper(SearchSettings(target=0.9), history).stop_all()
-    flat = numbered(stored(*[(TrialState.PRUNED, [0.8])] * 20))
+    flat = stored(*[("pruned", [0.8])] * 20)
     assert SearchStopper(SearchSettings(plateau=PLATEAU), flat).stop_all()
     assert not SearchStopper(SearchSettings(plateau=PLATEAU), flat[:19]).stop_all()
 
 
 def test_a_failed_trial_of_an_earlier_session_meets_no_target() -> None:
-    history = numbered(stored((TrialState.FAIL, [0.95]), (TrialState.COMPLETE, [0.5])))
+    history = stored(("failed", [0.95]), ("complete", [0.5]))
     assert not SearchStopper(SearchSettings(target=0.9), history).stop_all()
 
 
