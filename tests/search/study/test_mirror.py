@@ -12,6 +12,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
+from specs import new_spec
 
 from search.errors import RunError
 from search.runs.journal import EventLog, read_events
@@ -53,7 +54,7 @@ class Session:
         self.unfinished = catch_up(self.study, lives, OBJECTIVE, self.events)
         self.unfinished = end_outside(self.study, self.unfinished, OBJECTIVE, self.events)
         self.searcher = StudySearcher(
-            self.study, spaces.present, lambda number, train: {"number": number},
+            self.study, spaces.present, new_spec,
             Proposer(spaces.present, "random", seed=3, num_samples=num_samples, max_epochs=3, objective=OBJECTIVE),
             base=BASE, objective=OBJECTIVE, events=self.events, num_samples=num_samples,
             retries=Retries(self.unfinished),
@@ -65,9 +66,10 @@ class Session:
         return int(spec["number"])
 
     def report(self, ray_id: str, epoch: int, value: float, *, finished: bool = False) -> dict[str, Any]:
-        result = {"epoch": epoch, "val/iou": value, COST: 100.0 * epoch, "finished": finished}
+        number, metrics = self.searcher.number_of(ray_id), {"val/iou": value, COST: 100.0 * epoch, "finished": finished}
+        result = {"number": number, "epoch": epoch, **metrics}
         self.searcher.on_trial_result(ray_id, result)
-        self.events.epoch(self.searcher.number_of(ray_id), epoch, {k: v for k, v in result.items() if k != "epoch"})
+        self.events.epoch(number, epoch, metrics)
         return result
 
     def fail(self, ray_id: str, kind: str) -> None:
