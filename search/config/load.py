@@ -32,38 +32,13 @@ from search.config.problems import (
     value_problem,
 )
 from search.config.scheduler_rules import fitted_scheduler, scheduler_problems
-from search.config.tree import (
-    ExportConfig,
-    Metric,
-    ResourceConfig,
-    SchedulerConfig,
-    SearchConfig,
-    SearchSettings,
-    TargetSpec,
-    TrackingConfig,
-    WandbConfig,
-)
+from search.config.tree import SearchConfig
 from search.space.enqueue import read_points
 from search.space.parse import read_space, space_schema
 from search.space.tree import Space
 from segcore.config import Section
 from segcore.errors import ConfigError
 from segcore.scores.scorer import METRICS
-
-__all__ = [
-    "ExportConfig",
-    "Metric",
-    "ResourceConfig",
-    "SchedulerConfig",
-    "SearchConfig",
-    "SearchSettings",
-    "TargetSpec",
-    "TrackingConfig",
-    "WandbConfig",
-    "dump_config",
-    "json_schema",
-    "load_config",
-]
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> SearchConfig:

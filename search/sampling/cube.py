@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.space.domains import Choice, Node, Range
+from search.space.domains import Choice, Node, Point, Range
 from search.space.tree import Space
 
 Array = NDArray[np.float64]
@@ -41,7 +41,7 @@ class Cube:
         sizes = [_num_cells(node) for node in self.parameters]
         return None if None in sizes else math.prod(size for size in sizes if size)
 
-    def point(self, position: Array) -> dict[str, Any]:
+    def point(self, position: Array) -> Point:
         """The point at a position `(num_axes,)`: flat dotted key -> value, as a trial has it."""
         return self.space.suggest(_At({name: float(position[axis]) for name, axis in self._axis.items()}))  # type: ignore[arg-type]
 

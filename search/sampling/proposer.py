@@ -16,6 +16,7 @@ from search.sampling.past import Past, with_values
 from search.sampling.sampler import Question, Sampler, SamplerRule, Setting
 from search.sampling.scalarization import WEIGHTS, scalarized
 from search.sampling.spread import Spread
+from search.space.domains import Point
 from search.space.tree import Space
 from segcore.errors import ConfigError
 from segcore.objective import Objective
@@ -96,7 +97,7 @@ class Proposer:
             self.trials[number].running = False
             self.trials[number].failed = failed
 
-    def propose(self, number: int) -> tuple[dict[str, Any], str]:
+    def propose(self, number: int) -> tuple[Point, str]:
         """The settings of trial `number`: flat dotted key -> value, and where they come from."""
         tried = {_frozen(trial.flat) for trial in self.trials.values()}
         for flat, origin in self._first:
@@ -128,11 +129,11 @@ class Proposer:
 
     def _pick(
         self,
-        candidates: Iterable[dict[str, Any]],
+        candidates: Iterable[Point],
         tried: Container[Frozen],
         trials: Sequence[Past],
         rng: np.random.Generator,
-    ) -> dict[str, Any] | None:
+    ) -> Point | None:
         """The first candidate that is allowed, new, and not too like those that failed; None if there is none."""
         for flat in candidates:
             if self._space.forbidden(flat) is not None or _frozen(flat) in tried:
@@ -160,7 +161,7 @@ class Proposer:
                 chance = min(chance, (sum(same) + 1) / (len(same) + 2) / overall)
         return chance
 
-    def _candidates(self, name: str, question: Question) -> Iterable[dict[str, Any]]:
+    def _candidates(self, name: str, question: Question) -> Iterable[Point]:
         if name == "start":
             return [self._cube.point(self._spread.position(question.number))]
         if name == "prior":
@@ -186,7 +187,7 @@ class Proposer:
         return 0.5 * min(1.0, merit) * self._num_start / len(known)
 
 
-def _endless(draw: Callable[[], dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _endless(draw: Callable[[], Point]) -> Iterator[Point]:
     while True:
         yield draw()
 

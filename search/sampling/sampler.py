@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from search.space.domains import Point
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +55,7 @@ class Question:
 class Sampler(Protocol):
     """A sampler at work."""
 
-    def propose(self, question: Question) -> Iterable[dict[str, Any]]:
+    def propose(self, question: Question) -> Iterable[Point]:
         """Points of the space, flat dotted key -> value, the one that it likes best first; no end is fine too."""
 
 

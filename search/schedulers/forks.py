@@ -24,6 +24,7 @@ from search.space.domains import (
     Choice,
     Fixed,
     Node,
+    Point,
     Range,
 )
 from search.space.tree import Space
@@ -139,9 +140,7 @@ class Forks:
         return sorted(self.population.best_of(members))
 
 
-def perturb(
-    space: Space, params: Mapping[str, Any], rng: np.random.Generator, resample_probability: float
-) -> dict[str, Any]:
+def perturb(space: Space, params: Mapping[str, Any], rng: np.random.Generator, resample_probability: float) -> Point:
     """A parent's settings, altered: never the same, and never what the space forbids.
 
     Each number is multiplied by 0.8 or 1.2, kept within its range, and put on its range's steps, one step at least;
@@ -157,10 +156,8 @@ def perturb(
     return dict(params)
 
 
-def _altered(
-    nodes: Sequence[Node], params: Mapping[str, Any], rng: np.random.Generator, probability: float
-) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _altered(nodes: Sequence[Node], params: Mapping[str, Any], rng: np.random.Generator, probability: float) -> Point:
+    flat: Point = {}
     for node in nodes:
         domain = node.domain
         if isinstance(domain, Fixed):

@@ -9,6 +9,7 @@ from search.space.domains import (
     Fixed,
     Node,
     Option,
+    Point,
     Range,
     Scalar,
     plain,
@@ -49,7 +50,7 @@ class Space:
     def __bool__(self) -> bool:
         return bool(self.nodes)
 
-    def suggest(self, trial: "optuna.trial.BaseTrial") -> dict[str, Any]:
+    def suggest(self, trial: "optuna.trial.BaseTrial") -> Point:
         """Asks the trial for every parameter that its own choices make reachable.
 
         Returns:
@@ -83,7 +84,7 @@ class Space:
         _walk(self.nodes, pick)
         return params
 
-    def from_params(self, params: Mapping[str, Any]) -> dict[str, Any]:
+    def from_params(self, params: Mapping[str, Any]) -> Point:
         """The study's parameters as flat dotted keys with their real values; the inverse of `to_params`.
 
         Raises:
@@ -118,7 +119,7 @@ class Space:
         """Every node that has a prior, those of branches included."""
         return tuple(node for node, _ in all_nodes(self.nodes) if node.prior is not None)
 
-    def sample_uniform(self, rng: "Generator") -> dict[str, Any]:
+    def sample_uniform(self, rng: "Generator") -> Point:
         """A random point, each parameter even on its own scale; forbid expressions are not asked.
 
         Returns:
@@ -130,7 +131,7 @@ class Space:
 
         return _walk(self.nodes, pick)
 
-    def sample_prior(self, rng: "Generator") -> dict[str, Any]:
+    def sample_prior(self, rng: "Generator") -> Point:
         """Like `sample_uniform`, but a parameter that has a prior is drawn from it."""
 
         def pick(node: Node) -> Any:
@@ -142,14 +143,14 @@ class Space:
         """The forbid expression that is true of a trial, or None; a key that the trial does not set is the config's."""
         return next((rule.text for rule in self.rules if rule.holds(flat)), None)
 
-    def defaults(self, base: TrainConfig) -> dict[str, Any] | None:
+    def defaults(self, base: TrainConfig) -> Point | None:
         """The base config's own values as one point of the space, or None if they lie outside it or are forbidden."""
         try:
             return self.own_point(base)
         except ValueError:
             return None
 
-    def own_point(self, base: TrainConfig) -> dict[str, Any]:
+    def own_point(self, base: TrainConfig) -> Point:
         """Like `defaults`.
 
         Raises:
@@ -167,9 +168,9 @@ class Space:
         return flat
 
 
-def flatten(config: TrainConfig) -> dict[str, Any]:
+def flatten(config: TrainConfig) -> Point:
     """Every leaf of the config under its dotted key."""
-    flat: dict[str, Any] = {}
+    flat: Point = {}
 
     def visit(value: Any, path: tuple[str, ...]) -> None:
         if isinstance(value, dict):
@@ -182,9 +183,9 @@ def flatten(config: TrainConfig) -> dict[str, Any]:
     return flat
 
 
-def _walk(nodes: Sequence[Node], pick: Callable[[Node], Any]) -> dict[str, Any]:
+def _walk(nodes: Sequence[Node], pick: Callable[[Node], Any]) -> Point:
     """Goes down the branches that `pick` chooses and collects every value."""
-    flat: dict[str, Any] = {}
+    flat: Point = {}
     for node in nodes:
         if isinstance(node.domain, Fixed):
             flat[node.key] = node.domain.value

@@ -1,9 +1,9 @@
 """A Gaussian process over settings and epochs."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from search.sampling.sampler import Question, Sampler, SamplerRule, Setting
+from search.space.domains import Point
 from segcore.component import Component
 
 
@@ -22,7 +22,7 @@ class ProcessSampler:
             weight: CurveProcess(setting.cube, setting.rungs, setting.rungs[-1]) for weight in setting.weights
         }
 
-    def propose(self, question: Question) -> Iterator[dict[str, Any]]:
+    def propose(self, question: Question) -> Iterator[Point]:
         """See `Sampler.propose`."""
         process = self._processes[question.weight]
         return map(self._cube.point, process.propose(question.trials, question.rng, question.count))

@@ -1,9 +1,9 @@
 """A Sobol sequence."""
 
 from collections.abc import Iterable
-from typing import Any
 
 from search.sampling.sampler import Question, Sampler, SamplerRule, Setting
+from search.space.domains import Point
 from segcore.component import Component
 
 
@@ -16,7 +16,7 @@ class SpreadSampler:
         self._cube = setting.cube
         self._spread = Spread(setting.cube, setting.seed)
 
-    def propose(self, question: Question) -> Iterable[dict[str, Any]]:
+    def propose(self, question: Question) -> Iterable[Point]:
         """See `Sampler.propose`."""
         return [self._cube.point(self._spread.position(question.number))]
 

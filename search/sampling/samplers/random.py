@@ -1,9 +1,9 @@
 """Independent points."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from search.sampling.sampler import Question, Sampler, SamplerRule, Setting
+from search.space.domains import Point
 from segcore.component import Component
 
 
@@ -13,7 +13,7 @@ class RandomSampler:
     def __init__(self, setting: Setting) -> None:
         self._space = setting.space
 
-    def propose(self, question: Question) -> Iterator[dict[str, Any]]:
+    def propose(self, question: Question) -> Iterator[Point]:
         """See `Sampler.propose`."""
         while True:
             yield self._space.sample_uniform(question.rng)
