@@ -115,7 +115,7 @@ class Architecture:
     """
 
     build: Callable[..., Any]
-    want: Callable[..., Mapping[str, object]]
+    want: Callable[..., Mapping[str, Any]]
 
 
 @dataclass(frozen=True)

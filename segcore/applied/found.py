@@ -7,7 +7,7 @@ whole run, augmentation is drawn for a thousand samples, the moving average is f
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from segcore.training.schedule import LRSchedule
     from segcore.training.step import TrainStep
 
+Fact = bool | int | float | str | Sequence[float | str] | Mapping[str, int] | None
+Facts = dict[str, Fact]
+"""What a run is made of: a dotted key, or a section, and after a comma what of it -> what it is."""
+
 NUM_DRAWS = 2048
 """Samples that augmentation is drawn for; what is rarer than `RAREST` of them cannot be measured so."""
 RAREST = 40
@@ -37,13 +41,14 @@ _MOST_PATIENCE = 10_000
 _PLANNED_HW = (256, 256)
 
 
-def read_model(model: nn.Module) -> dict[str, Any]:
+def read_model(model: nn.Module) -> Facts:
     """Decoder, encoder, dropout and size of a segmentation model."""
-    encoder: Any = model.encoder
-    facts: dict[str, Any] = {
-        **_read_decoder(model.decoder),
-        "model.dropout": model.dropout.p,  # type: ignore[union-attr]
-        "model.num_classes": model.segmentation_head.out_channels,  # type: ignore[union-attr]
+    live: Any = model
+    encoder = live.encoder
+    facts: Facts = {
+        **_read_decoder(live.decoder),
+        "model.dropout": live.dropout.p,
+        "model.num_classes": live.segmentation_head.out_channels,
         "model, parameters": num_parameters(model),
     }
     if encoder.is_timm:
@@ -57,7 +62,7 @@ def read_model(model: nn.Module) -> dict[str, Any]:
     return facts
 
 
-def _read_decoder(decoder: Any) -> dict[str, Any]:
+def _read_decoder(decoder: Any) -> Facts:
     """Blocks, gates and widths of a U-Net's decoder; of another one, its class."""
     if not isinstance(decoder, UNetDecoder):
         return {"model.arch": type(decoder).__name__}
@@ -69,9 +74,9 @@ def _read_decoder(decoder: Any) -> dict[str, Any]:
     }
 
 
-def read_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Any]:
+def read_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> Facts:
     """Class and settings of every group, and what is trained."""
-    facts: dict[str, Any] = {"optimizer.name": type(optimizer).__name__}
+    facts: Facts = {"optimizer.name": type(optimizer).__name__}
     trained = {}
     for index, group in enumerate(optimizer.param_groups):
         name = str(group.get("name", index))
@@ -114,7 +119,7 @@ def _momentum(group: dict[str, Any]) -> Any:
     return list(group.get("betas", ()))
 
 
-def read_schedule(schedule: LRSchedule, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> dict[str, Any]:
+def read_schedule(schedule: LRSchedule, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> Facts:
     """The share of the peak at steps over the whole run, what plateau does, and the learning rates now in force."""
     total = schedule.total_steps
     shares = sorted({float(f"{group['lr'] / (_peak(group) or 1.0):.9g}") for group in optimizer.param_groups})
@@ -163,11 +168,11 @@ def _untouched(schedule: LRSchedule) -> Iterator[None]:
         schedule.load_state_dict(before)
 
 
-def read_loss(loss_fn: nn.Module) -> dict[str, Any]:
+def read_loss(loss_fn: nn.Module) -> Facts:
     """What the loss says of two small images, one of them without foreground, term by term and in all."""
     logits, targets = loss_sample()
     with torch.no_grad():
-        facts: dict[str, Any] = {"loss, in all": float(loss_fn(logits, targets))}
+        facts: Facts = {"loss, in all": float(loss_fn(logits, targets))}
         terms = getattr(loss_fn, "terms", None)
         values: dict[str, Tensor] = terms(logits, targets) if callable(terms) else {}
     weights = getattr(loss_fn, "weights", {})
@@ -185,10 +190,10 @@ def loss_sample() -> tuple[Tensor, Tensor]:
     return logits, targets
 
 
-def read_augmentation(step: TrainStep, loader: Loader) -> dict[str, Any]:
+def read_augmentation(step: TrainStep, loader: Loader) -> Facts:
     """What is done to training samples, where, how often and how far."""
     augmentation, on_device = loader.dataset.augmentation(), loader.dataset.plans_only
-    facts: dict[str, Any] = {"train.augment_on": "device" if on_device else "loader", "augment.policy": "none"}
+    facts: Facts = {"train.augment_on": "device" if on_device else "loader", "augment.policy": "none"}
     if on_device or step.augment is not None:
         facts["augment.policy, on the device"] = "nothing" if step.augment is None else device_steps(step)
     if augmentation is not None:
@@ -215,7 +220,7 @@ def _plan_steps(plan: Any) -> list[str]:
     return steps
 
 
-def _extents(plan: Any) -> dict[str, Any]:
+def _extents(plan: Any) -> Facts:
     """How often a sample is flipped, and the ends of what is drawn."""
     return {
         "augment.probability": float((plan[:, Column.FLIP_X] != 0).mean()),
@@ -247,9 +252,9 @@ def device_steps(step: TrainStep) -> str:
     return ", ".join(name for name, new in zip(asked, changed, strict=True) if not torch.equal(new, image[0]))
 
 
-def read_loop(step: TrainStep, train_loader: Loader, val_loader: Loader | None) -> dict[str, Any]:
+def read_loop(step: TrainStep, train_loader: Loader, val_loader: Loader | None) -> Facts:
     """Batches, precision, clipping, averaging and seeds."""
-    facts: dict[str, Any] = {
+    facts: Facts = {
         "train.batch_size": train_loader.batch_size,
         "train.micro_batch_size": step.micro_batch_size,
         "train.precision": str(step.precision).removeprefix("torch."),

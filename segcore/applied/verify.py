@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from segcore.applied.found import (
+    Facts,
     read_augmentation,
     read_loop,
     read_loss,
@@ -53,7 +54,7 @@ def read_applied(
     val_loader: Loader | None,
     hw: tuple[int, int],
     compile_mode: CompileMode,
-) -> dict[str, Any]:
+) -> Facts:
     """What a run is made of, as flat facts: a dotted key, or a section, and after a comma what of it."""
     return {
         "data.image_size": list(hw),
@@ -74,7 +75,7 @@ def verify_applied(
     val_loader: Loader,
     hw: tuple[int, int],
     compile_mode: CompileMode,
-) -> dict[str, Any]:
+) -> Facts:
     """Reads back what was built, compares it with what the config asks for, and returns what was found.
 
     Raises:
@@ -106,7 +107,7 @@ def verify_applied(
     return found
 
 
-def compact(found: dict[str, Any]) -> dict[str, Any]:
+def compact(found: Facts) -> Facts:
     """The facts as they are kept: without those that are nothing, numbers to six digits."""
 
     def short(value: Any) -> Any:

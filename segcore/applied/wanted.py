@@ -7,7 +7,7 @@ to defaults (decoder widths, `auto`) asks the builders.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from segcore.applied.found import (
     MANY_UPDATES,
     PROBE_LR,
     TINY_FACTOR,
+    Facts,
     is_measurable,
     loss_sample,
     optimizer_sample,
@@ -49,10 +50,10 @@ _DEVICE_STEPS = {
 _counts: dict[str, int] = {}
 
 
-def want_model(config: ModelConfig, model: nn.Module) -> dict[str, Any]:
+def want_model(config: ModelConfig, model: nn.Module) -> Facts:
     """What the architecture wants to be seen of it, and what all models have in common."""
     chosen = ARCHITECTURES[config.arch]
-    facts: dict[str, Any] = {
+    facts: Facts = {
         **chosen.build.want(config, model, **chosen.arguments(config)),
         "model.dropout": config.dropout,
         "model.num_classes": config.num_classes,
@@ -73,7 +74,7 @@ def _num_fresh_parameters(config: ModelConfig) -> int:
     return _counts[key]
 
 
-def want_optimizer(config: OptimizerConfig, model: nn.Module) -> dict[str, Any]:
+def want_optimizer(config: OptimizerConfig, model: nn.Module) -> Facts:
     """Groups by the rule: encoder and decoder, each with and without decay; a factor of 0 freezes timm encoders."""
     factor = config.encoder_lr_factor if model.has_timm_encoder else 1.0
     encoder = {id(p) for p in model.encoder_parameters()}  # type: ignore[operator]
@@ -85,7 +86,7 @@ def want_optimizer(config: OptimizerConfig, model: nn.Module) -> dict[str, Any]:
             trained[name] = trained.get(name, 0) + parameter.numel()
     chosen = OPTIMIZERS[config.name]
     momentum = list(chosen.build.momentum(**chosen.arguments(config)))
-    facts: dict[str, Any] = {
+    facts: Facts = {
         "optimizer.name": chosen.build.class_name,
         "optimizer, parameters by group": trained,
         "optimizer.encoder_lr_factor, encoder frozen": factor == 0,
@@ -98,9 +99,7 @@ def want_optimizer(config: OptimizerConfig, model: nn.Module) -> dict[str, Any]:
     return facts
 
 
-def want_schedule(
-    config: LRSchedulerConfig, epochs: int, steps_per_epoch: int, place: dict[str, int | float]
-) -> dict[str, Any]:
+def want_schedule(config: LRSchedulerConfig, epochs: int, steps_per_epoch: int, place: dict[str, int | float]) -> Facts:
     """The schedule by its twin.
 
     Args:
@@ -136,7 +135,7 @@ def share_at(config: LRSchedulerConfig, step: int, total: int, steps_per_epoch: 
     return chosen.build.twin(min(step, total), Horizon(total, steps_per_epoch), **chosen.arguments(config))
 
 
-def want_loss(config: LossConfig) -> dict[str, Any]:
+def want_loss(config: LossConfig) -> Facts:
     """Every term in float64, by its twin."""
     logits, targets = (tensor.numpy().astype(np.float64)[:, 0] for tensor in loss_sample())
     weights = {term.name: float(getattr(config, term.name)) for term in LOSSES}
@@ -145,23 +144,23 @@ def want_loss(config: LossConfig) -> dict[str, Any]:
         for term in LOSSES
         if weights[term.name] > 0
     }
-    facts: dict[str, Any] = {"loss, in all": sum(weights[name] * value for name, value in values.items())}
+    facts: Facts = {"loss, in all": sum(weights[name] * value for name, value in values.items())}
     for name, value in values.items():
         facts[f"loss.{name}, weight"], facts[f"loss, {name}"] = weights[name], value
     return facts
 
 
-def want_augmentation(config: AugmentConfig, augment_on: str, is_cuda: bool) -> dict[str, Any]:
+def want_augmentation(config: AugmentConfig, augment_on: str, is_cuda: bool) -> Facts:
     """What the policy draws, and where it is done."""
     does = config.policy if config.probability > 0 else "none"
     on_device = does in _DEVICE_STEPS and (augment_on == "device" or (augment_on == "auto" and is_cuda))
-    facts: dict[str, Any] = {"train.augment_on": "device" if on_device else "loader", "augment.policy": does}
+    facts: Facts = {"train.augment_on": "device" if on_device else "loader", "augment.policy": does}
     if on_device:
         facts["augment.policy, on the device"] = _DEVICE_STEPS[does]
     if config.policy == "none":
         return facts
     p, moves = config.probability, does not in ("none", "flip")
-    extents: dict[str, Any] = {
+    extents: Facts = {
         "augment.probability": p,
         "augment.vertical_flip": config.vertical_flip and p > 0,
         "augment.scale": config.scale if moves else 0.0,
@@ -181,7 +180,7 @@ def want_steps(config: OptimizerConfig, weight_decay: float) -> list[float]:
     return [float(weight) for weight in after]
 
 
-def want_loop(config: TrainConfig, model: nn.Module, device: torch.device) -> dict[str, Any]:
+def want_loop(config: TrainConfig, model: nn.Module, device: torch.device) -> Facts:
     """Batches, precision, clipping, averaging and seeds."""
     loop = config.train
     automatic = str(choose_precision(loop, device, model)).removeprefix("torch.")

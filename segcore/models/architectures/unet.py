@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,7 @@ def build_unet(config: Any, load_pretrained: bool, *, is_residual: bool, has_att
     )  # fmt: skip
 
 
-def want_unet(config: Any, model: Any, *, is_residual: bool, has_attention: bool) -> dict[str, object]:
+def want_unet(config: Any, model: Any, *, is_residual: bool, has_attention: bool) -> Mapping[str, object]:
     """What must be seen of a U-Net: its blocks, gates and widths. The encoder's own widths are the live one's."""
     from segcore.models.unet import default_decoder_channels
 
