@@ -1,5 +1,6 @@
 """What a command may do with the terminal. Progress bars are drawn there; in a log they are silent."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,26 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+
+
+class ScreenHandler(logging.Handler):
+    """Prints what is logged above the live tables. It breaks no line, so that a command in it can be copied.
+
+    Args:
+        console: Where the tables are.
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+        self.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%X"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints one record."""
+        try:
+            self._console.print(self.format(record), markup=False, soft_wrap=True)
+        except Exception:
+            self.handleError(record)
 
 
 def has_screen() -> bool:

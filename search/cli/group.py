@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
+from search.terminal import ScreenHandler
 from segcore.errors import SegsearchError
 
 log = logging.getLogger("segsearch")
@@ -70,17 +71,6 @@ class Commands(click.Group):
             ctx.exit(130)
 
 
-class ScreenHandler(logging.Handler):
-    """Prints what is logged above the live tables. It breaks no line, so that a command in it can be copied."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Prints one record."""
-        try:
-            console.print(self.format(record), markup=False, soft_wrap=True)
-        except Exception:
-            self.handleError(record)
-
-
 def say(*parts: RenderableType) -> None:
     """Prints results: text as it is, without breaking its lines, tables as wide as the terminal."""
     for part in parts:
@@ -97,8 +87,7 @@ def main(verbose: bool) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve each other on a busy machine
     handler: logging.Handler
     if console.is_terminal:
-        handler = ScreenHandler()
-        handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%X"))
+        handler = ScreenHandler(console)
     else:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))

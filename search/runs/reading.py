@@ -47,6 +47,10 @@ class Run:
             raise RunError(f"{path} is no run: it has no {paths.run.name}")
         return cls(paths)
 
+    def __fspath__(self) -> str:
+        """Its folder, so that it can be given for a path."""
+        return str(self.paths.root)
+
     @property
     def name(self) -> str:
         """The run's name, which is its folder's."""

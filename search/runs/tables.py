@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
+from search.runs.arrow import arrow_table
 from search.runs.events import Epoch, Event, Metrics
 from search.runs.journal import epochs_by_trial
 from search.runs.lives import TrialLife
@@ -136,21 +136,9 @@ def read_table(path: Path) -> list[dict[str, Any]]:
 
 
 def _write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
-    columns = list(dict.fromkeys(key for row in rows for key in row)) or ["number"]
-    arrays = {name: _column([row.get(name) for row in rows]) for name in columns}
     temporary = path.with_name(f".{path.name}.tmp")
-    pq.write_table(pa.table(arrays), temporary)
+    pq.write_table(arrow_table(rows), temporary)
     os.replace(temporary, path)
-
-
-def _column(values: list[Any]) -> pa.Array:
-    """A typed column; a parameter with values of several types (`auto` or a number) becomes text."""
-    kinds = {type(value) for value in values if value is not None}
-    if len(kinds) > 1:
-        if kinds <= {int, float}:
-            return pa.array([None if value is None else float(value) for value in values])
-        return pa.array([None if value is None else str(value) for value in values])
-    return pa.array(values)
 
 
 def _metric_keys(metrics: Metrics) -> list[str]:

@@ -4,11 +4,14 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from search.runs.lives import TrialLife
 from search.runs.pareto import sorted_fronts
 from segcore.objective import Objective
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _PARAM = "param/"
 _COLUMNS = frozenset(
@@ -177,6 +180,24 @@ class Trials(Sequence[TrialRow]):
             rows = [{**columns, "pareto": columns["number"] in front} for columns in rows]
         names = dict.fromkeys(name for columns in rows for name in columns)
         return [{name: columns.get(name) for name in names} for columns in rows]
+
+    def to_arrow(self) -> "pa.Table":
+        """`table` as a table of Arrow."""
+        from search.runs.arrow import arrow_table
+
+        return arrow_table(self.table())
+
+    def to_pandas(self) -> Any:
+        """`table` as a data frame.
+
+        Raises:
+            ImportError: pandas is not installed; it is no dependency of this package.
+        """
+        table = self.to_arrow()
+        try:
+            return table.to_pandas()
+        except ImportError as error:
+            raise ImportError("pandas is not installed: pip install pandas, or take to_arrow() or table()") from error
 
 
 def _of_life(life: TrialLife, objective: Objective) -> TrialRow:

@@ -199,7 +199,7 @@ def _train(
     threads = int(trial.machine.get("threads", torch.get_num_threads()))
     begin_trial(threads, gpu_fraction=1.0)
     epochs = fit(trial.train, cache, metric=metric, checkpoint=start, num_cpus=threads, device=device)
-    with closing(epochs):  # type: ignore[type-var]
+    with closing(epochs):
         for result in epochs:
             log.info("trial %d, epoch %d/%d: %s %.4f", number, result.epoch, last, metric, result.metrics[metric])
             yield result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -66,7 +66,7 @@ def fit(
     device: torch.device | None = None,
     decided_at: Collection[int] = (),
     on_trained: Callable[[TrainingState], None] | None = None,
-) -> Iterator[EpochResult]:
+) -> Generator[EpochResult, None, None]:
     """Trains one model and yields after each epoch; the caller may save, report or stop there.
 
     Args:

@@ -30,6 +30,7 @@ __all__ = [
     "read_mask",
     "resize_image",
     "resize_mask",
+    "to_rgb",
 ]
 
 IMAGE_SUFFIXES = frozenset(
@@ -62,7 +63,7 @@ def read_image(path: Path, hw: tuple[int, int] | None = None) -> ByteArray:
         UnreadableFileError: The file cannot be opened or decoded, or holds 32-bit floats.
     """
     with _decoded(path) as image:
-        rgb = _to_rgb(image, path)
+        rgb = to_rgb(image, path)
         if hw is not None and rgb.size != (hw[1], hw[0]):
             rgb = rgb.resize((hw[1], hw[0]), Image.Resampling.BILINEAR)
         return np.array(rgb, dtype=np.uint8)
@@ -163,7 +164,8 @@ def _decoded(path: Path) -> Iterator[Image.Image]:
         yield image
 
 
-def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+def to_rgb(image: Image.Image, path: Path | str) -> Image.Image:
+    """The image in 8-bit RGB: 16-bit values keep their high byte; `path` is what messages call it."""
     if image.mode.startswith("I;16") or image.mode == "I":
         return Image.fromarray(_high_byte(np.asarray(image), path)).convert("RGB")
     if image.mode == "F":
@@ -173,7 +175,7 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _high_byte(values: npt.NDArray[np.generic], path: Path) -> ByteArray:
+def _high_byte(values: npt.NDArray[np.generic], path: Path | str) -> ByteArray:
     wide = values.astype(np.int64)
     if wide.size and (wide.min() < 0 or wide.max() > 65535):
         raise UnreadableFileError(
