@@ -19,6 +19,7 @@ from typing import Any
 from search.reruns.estimates import SeedEstimates
 from search.runs.tables import ranked
 from segcore.objective import Objective
+from segcore.params import ParamValue
 from segcore.scores.intervals import CONFIDENCE
 from segcore.scores.scorer import scorer_of
 from segcore.scores.seed_noise import FloatArray
@@ -47,7 +48,7 @@ class Candidate:
     values: Mapping[int, float]
     scores: FloatArray
     costs: Mapping[str, float | None] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, ParamValue] = field(default_factory=dict)
     failed: Mapping[int, str] = field(default_factory=dict)
     reruns: Mapping[int, int] = field(default_factory=dict)
 

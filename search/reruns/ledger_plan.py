@@ -6,7 +6,7 @@ cell, whatever they are needed for. The threshold is applied to what was trained
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from search.space.tree import Space, all_nodes, flatten
 from segcore.config import TrainConfig
 from segcore.errors import ConfigError
 from segcore.objective import Objective
+from segcore.params import Params, ParamValue
 
 GROUPS = ("architecture", "encoder", "loss", "augmentation", "scheduler", "optimizer", "training", "threshold")
 """In the order of the steps. Each comes before those whose settings depend on it."""
@@ -107,7 +108,7 @@ def make_plan(
     base: TrainConfig,
     space: Space,
     winner: int,
-    params: Mapping[int, Mapping[str, Any]],
+    params: Mapping[int, Mapping[str, ParamValue]],
     trials: Sequence[Mapping[str, Any]],
     objective: Objective,
 ) -> Plan:
@@ -172,7 +173,7 @@ class _Cells:
         return found
 
 
-def _trained_with(config: TrainConfig) -> dict[str, Any]:
+def _trained_with(config: TrainConfig) -> Params:
     """The settings that training reads, but for the seed."""
     flat = flatten(config)
     unread = _UNTRAINED | ignored_keys(flat)
@@ -180,16 +181,16 @@ def _trained_with(config: TrainConfig) -> dict[str, Any]:
 
 
 def _steps(
-    base: TrainConfig, own: Mapping[str, Any], space: Space, first: Scored, cells: _Cells, notes: list[str]
+    base: TrainConfig, own: Mapping[str, ParamValue], space: Space, first: Scored, cells: _Cells, notes: list[str]
 ) -> list[Step]:
     start = flatten(base)
-    changed: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
+    changed: dict[str, Params] = {group: {} for group in GROUPS}
     for key, value in own.items():
         if not same_value(value, start[key]):
             changed[group_of(key)][key] = value
     waiting = [group for group in GROUPS[:-1] if changed[group]]
     steps: list[Step] = []
-    taken: dict[str, Any] = {}
+    taken: Params = {}
     here, before = base, first
     while waiting:
         joined = [waiting.pop(0)]
@@ -211,7 +212,7 @@ def _steps(
     return steps
 
 
-def _changes(before: TrainConfig, after: TrainConfig, keys: Mapping[str, Any]) -> tuple[Change, ...]:
+def _changes(before: TrainConfig, after: TrainConfig, keys: Iterable[str]) -> tuple[Change, ...]:
     """Of these keys, those that training reads after the step, with another value than before it."""
     old, new = _trained_with(before), _trained_with(after)
     read = [key for key in keys if key in new]
@@ -221,7 +222,7 @@ def _changes(before: TrainConfig, after: TrainConfig, keys: Mapping[str, Any]) -
 def _alternatives(
     base: TrainConfig,
     winner: int,
-    params: Mapping[int, Mapping[str, Any]],
+    params: Mapping[int, Mapping[str, ParamValue]],
     ranked: Sequence[int],
     space: Space,
     cells: _Cells,
@@ -245,7 +246,7 @@ def _alternatives(
                 refusals.append(f"trial {number}: {why}")
                 continue
             config = apply(base, mixed)
-            keys = {key: None for key in (*own, *params[number]) if key in moved}
+            keys = dict.fromkeys(key for key in (*own, *params[number]) if key in moved)
             scored = Scored(cells.add(f"{group} of trial {number}", config), final.threshold)
             chosen, instead = _difference(final, config, keys), _difference(config, final, keys)
             found.append(Alternative(group, chosen, instead, number, scored))
@@ -262,12 +263,12 @@ def _moved_with(selector: str, space: Space) -> set[str]:
     return {node.key for option in options for node, _ in all_nodes(option.nodes)} - {"threshold"}
 
 
-def _difference(config: TrainConfig, other: TrainConfig, keys: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+def _difference(config: TrainConfig, other: TrainConfig, keys: Iterable[str]) -> tuple[tuple[str, Any], ...]:
     """Of these keys, those that training with `config` reads and `other` has otherwise, with the config's values."""
     return tuple((key, value) for key, _, value in _changes(other, config, keys))
 
 
-def _refusal(base: TrainConfig, flat: Mapping[str, Any], space: Space) -> str | None:
+def _refusal(base: TrainConfig, flat: Mapping[str, ParamValue], space: Space) -> str | None:
     """Why a config with these keys set should not be trained; None if it may be."""
     try:
         config = apply(base, flat)

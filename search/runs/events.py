@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, Literal
 
-Params = dict[str, Any]
-"""Flat dotted config keys, e.g. `optimizer.lr`, and the values that a trial runs with."""
+from segcore.params import Params
+
 Facts = dict[str, Any]
 """What was read back of a training, as JSON; see `segcore.applied`."""
 Metrics = dict[str, float]

@@ -22,12 +22,12 @@ from search.runs.events import (
     Facts,
     Interrupted,
     Metrics,
-    Params,
     Resumed,
     Retried,
     from_line,
     to_line,
 )
+from segcore.params import Params
 
 OUT_OF_MEMORY = "out of memory"
 WORKER_DIED = "worker died"

@@ -18,10 +18,10 @@ from search.runs.events import (
     Error,
     Event,
     Metrics,
-    Params,
     Resumed,
     Retried,
 )
+from segcore.params import Params
 
 LifeState = Literal["waiting", "running", "complete", "pruned", "failed"]
 

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from search.runs.paths import RunPaths, read_json
 from search.runs.records import parse_record
+from segcore.params import Params
 from segcore.record import Record
 
 Interval = tuple[float, float]
@@ -45,7 +46,7 @@ class ConfirmedTrial(Record):
     reruns: list[tuple[int, int]] = Field(default_factory=list)
     parameters: float | None = None
     latency_ms: float | None = None
-    settings: dict[str, Any] = Field(default_factory=dict)
+    settings: Params = Field(default_factory=dict)
     difference: Difference | None = None
 
 

@@ -15,6 +15,7 @@ from search.runs.journal import epochs_by_trial
 from search.runs.lives import TrialLife
 from search.runs.pareto import sorted_fronts
 from segcore.objective import Objective
+from segcore.params import Params
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def ranked(trials: Sequence[dict[str, Any]], objective: Objective) -> list[dict[
     )  # fmt: skip
 
 
-def settings_of(row: Mapping[str, Any]) -> dict[str, Any]:
+def settings_of(row: Mapping[str, Any]) -> Params:
     """What a trial of the table ran with: dotted key -> value, without keys that its branch does not have."""
     prefix = "param/"
     return {key.removeprefix(prefix): v for key, v in row.items() if key.startswith(prefix) and v is not None}

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.space.domains import Choice, Node, Point, Range
+from search.space.domains import Choice, Node, Range
 from search.space.tree import Space
+from segcore.params import Params, ParamValue
 
 Array = NDArray[np.float64]
 
@@ -41,11 +42,11 @@ class Cube:
         sizes = [_num_cells(node) for node in self.parameters]
         return None if None in sizes else math.prod(size for size in sizes if size)
 
-    def point(self, position: Array) -> Point:
+    def point(self, position: Array) -> Params:
         """The point at a position `(num_axes,)`: flat dotted key -> value, as a trial has it."""
         return self.space.suggest(_At({name: float(position[axis]) for name, axis in self._axis.items()}))  # type: ignore[arg-type]
 
-    def position(self, flat: Mapping[str, Any]) -> Array:
+    def position(self, flat: Mapping[str, ParamValue]) -> Array:
         """The position `(num_axes,)` of a point; the inverse of `point`.
 
         Raises:

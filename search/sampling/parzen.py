@@ -23,9 +23,9 @@ from scipy.stats import spearmanr
 
 from search.sampling.past import Past
 from search.sampling.sampler import Question
-from search.space.domains import Point
 from search.space.tree import Space
 from search.study.recording import distribution_of
+from segcore.params import Params
 
 Scores = dict[int, float]
 """Trial number -> score, larger is better; trials without one are left out of the model."""
@@ -112,7 +112,7 @@ class ParzenSampler:
         self._rungs = tuple(rungs)
         self._distributions = {node.name: distribution_of(node.domain) for node in space.parameters()}
 
-    def propose(self, question: Question) -> Iterator[Point]:
+    def propose(self, question: Question) -> Iterator[Params]:
         """Points without end, each as good as the others; see `Sampler.propose`."""
         trials, rng = question.trials, question.rng
         scores = self._score(trials, self._rungs, len(self._distributions))

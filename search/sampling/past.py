@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from search.sampling.cube import Array
+from segcore.params import ParamValue
 
 
 @dataclass
@@ -19,7 +19,7 @@ class Past:
     """
 
     number: int
-    flat: Mapping[str, Any]
+    flat: Mapping[str, ParamValue]
     position: Array
     values: dict[int, float] = field(default_factory=dict)
     running: bool = True

@@ -16,10 +16,10 @@ from search.sampling.past import Past, with_values
 from search.sampling.sampler import Question, Sampler, SamplerRule, Setting
 from search.sampling.scalarization import WEIGHTS, scalarized
 from search.sampling.spread import Spread
-from search.space.domains import Point
 from search.space.tree import Space
 from segcore.errors import ConfigError
 from segcore.objective import Objective
+from segcore.params import Params, ParamValue
 
 Frozen = tuple[tuple[str, Any], ...]
 
@@ -56,7 +56,7 @@ class Proposer:
         max_epochs: int,
         rungs: Sequence[int] = (),
         objective: Objective,
-        first: Iterable[tuple[Mapping[str, Any], str]] = (),
+        first: Iterable[tuple[Mapping[str, ParamValue], str]] = (),
     ) -> None:
         if sampler not in SAMPLERS:
             raise ConfigError(f"search.sampler: unknown sampler {sampler!r}; valid: {', '.join(SAMPLERS.names)}")
@@ -73,7 +73,7 @@ class Proposer:
         setting = Setting(space, self._cube, sorted({*rungs, max_epochs}), weights, self._seed)
         self._samplers = {name: _built(name, setting) for name in self._shares}
 
-    def started(self, number: int, flat: Mapping[str, Any], origin: str = "") -> None:
+    def started(self, number: int, flat: Mapping[str, ParamValue], origin: str = "") -> None:
         """Takes note of a trial that runs with these settings; one outside of the space is none of ours."""
         try:
             position = self._cube.position(flat)
@@ -97,7 +97,7 @@ class Proposer:
             self.trials[number].running = False
             self.trials[number].failed = failed
 
-    def propose(self, number: int) -> tuple[Point, str]:
+    def propose(self, number: int) -> tuple[Params, str]:
         """The settings of trial `number`: flat dotted key -> value, and where they come from."""
         tried = {_frozen(trial.flat) for trial in self.trials.values()}
         for flat, origin in self._first:
@@ -129,11 +129,11 @@ class Proposer:
 
     def _pick(
         self,
-        candidates: Iterable[Point],
+        candidates: Iterable[Params],
         tried: Container[Frozen],
         trials: Sequence[Past],
         rng: np.random.Generator,
-    ) -> Point | None:
+    ) -> Params | None:
         """The first candidate that is allowed, new, and not too like those that failed; None if there is none."""
         for flat in candidates:
             if self._space.forbidden(flat) is not None or _frozen(flat) in tried:
@@ -142,7 +142,7 @@ class Proposer:
                 return flat
         return None
 
-    def _chance_to_work(self, flat: Mapping[str, Any], trials: Sequence[Past]) -> float:
+    def _chance_to_work(self, flat: Mapping[str, ParamValue], trials: Sequence[Past]) -> float:
         """How readily a point is taken, given how often trials with the same values failed.
 
         Models of the metric learn nothing from a trial without one, such as one that ran out of memory. For each value
@@ -161,7 +161,7 @@ class Proposer:
                 chance = min(chance, (sum(same) + 1) / (len(same) + 2) / overall)
         return chance
 
-    def _candidates(self, name: str, question: Question) -> Iterable[Point]:
+    def _candidates(self, name: str, question: Question) -> Iterable[Params]:
         if name == "start":
             return [self._cube.point(self._spread.position(question.number))]
         if name == "prior":
@@ -187,12 +187,12 @@ class Proposer:
         return 0.5 * min(1.0, merit) * self._num_start / len(known)
 
 
-def _endless(draw: Callable[[], Point]) -> Iterator[Point]:
+def _endless(draw: Callable[[], Params]) -> Iterator[Params]:
     while True:
         yield draw()
 
 
-def _frozen(flat: Mapping[str, Any]) -> Frozen:
+def _frozen(flat: Mapping[str, ParamValue]) -> Frozen:
     return tuple(sorted((key, tuple(v) if isinstance(v, list) else v) for key, v in flat.items()))
 
 

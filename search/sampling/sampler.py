@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from search.space.domains import Point
+from segcore.params import Params
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +55,7 @@ class Question:
 class Sampler(Protocol):
     """A sampler at work."""
 
-    def propose(self, question: Question) -> Iterable[Point]:
+    def propose(self, question: Question) -> Iterable[Params]:
         """Points of the space, flat dotted key -> value, the one that it likes best first; no end is fine too."""
 
 

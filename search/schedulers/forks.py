@@ -24,13 +24,13 @@ from search.space.domains import (
     Choice,
     Fixed,
     Node,
-    Point,
     Range,
 )
 from search.space.tree import Space
 from search.study.observations import PARAMS_ATTR, PARENT_ATTR
 from segcore.checkpoint.files import link_file
 from segcore.objective import Objective
+from segcore.params import Params, ParamValue
 
 FACTORS = (0.8, 1.2)
 _MOST_DRAWS = 100
@@ -140,7 +140,9 @@ class Forks:
         return sorted(self.population.best_of(members))
 
 
-def perturb(space: Space, params: Mapping[str, Any], rng: np.random.Generator, resample_probability: float) -> Point:
+def perturb(
+    space: Space, params: Mapping[str, ParamValue], rng: np.random.Generator, resample_probability: float
+) -> Params:
     """A parent's settings, altered: never the same, and never what the space forbids.
 
     Each number is multiplied by 0.8 or 1.2, kept within its range, and put on its range's steps, one step at least;
@@ -156,21 +158,24 @@ def perturb(space: Space, params: Mapping[str, Any], rng: np.random.Generator, r
     return dict(params)
 
 
-def _altered(nodes: Sequence[Node], params: Mapping[str, Any], rng: np.random.Generator, probability: float) -> Point:
-    flat: Point = {}
+def _altered(
+    nodes: Sequence[Node], params: Mapping[str, ParamValue], rng: np.random.Generator, probability: float
+) -> Params:
+    flat: Params = {}
     for node in nodes:
         domain = node.domain
         if isinstance(domain, Fixed):
             flat[node.key] = domain.value
             continue
-        known = domain.holds(params.get(node.key))
+        value: Any = params.get(node.key)
+        known = domain.holds(value)
         resample = rng.random() < probability
         if resample or not known:
             flat[node.key] = domain.draw(rng)
         elif isinstance(domain, Range):
-            flat[node.key] = _moved(domain, params[node.key], float(rng.choice(FACTORS)))
+            flat[node.key] = _moved(domain, value, float(rng.choice(FACTORS)))
         else:
-            flat[node.key] = params[node.key]
+            flat[node.key] = value
         if isinstance(domain, Choice):
             option = domain.option(flat[node.key])
             flat |= _altered(option.nodes if option else (), params, rng, probability)

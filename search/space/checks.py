@@ -14,6 +14,7 @@ from search.space.domains import (
     Node,
     Range,
 )
+from segcore.params import Params
 
 _MAX_COMBINATIONS = 2048
 
@@ -73,7 +74,7 @@ def within(nodes: Sequence[Node], is_wanted: Callable[[str], bool]) -> tuple[Nod
     return tuple(kept)
 
 
-def combinations(nodes: Sequence[Node]) -> Iterator[dict[str, Any]]:
+def combinations(nodes: Sequence[Node]) -> Iterator[Params]:
     """Every combination of choices and fixed values, or a seeded sample where there are too many.
 
     A range stands for its ends where a trial can hit them (stepped ones), else for its middle.
@@ -101,8 +102,8 @@ def _count(nodes: Sequence[Node]) -> int:
     )
 
 
-def _every(nodes: Sequence[Node]) -> Iterator[dict[str, Any]]:
-    def alternatives(node: Node) -> list[dict[str, Any]]:
+def _every(nodes: Sequence[Node]) -> Iterator[Params]:
+    def alternatives(node: Node) -> list[Params]:
         if isinstance(node.domain, Choice):
             return [{node.key: o.value, **rest} for o in node.domain.options for rest in _every(o.nodes)]
         return [{node.key: value} for value in _points(node.domain)]
@@ -111,8 +112,8 @@ def _every(nodes: Sequence[Node]) -> Iterator[dict[str, Any]]:
         yield {key: value for part in parts for key, value in part.items()}
 
 
-def _one(nodes: Sequence[Node], rng: random.Random) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _one(nodes: Sequence[Node], rng: random.Random) -> Params:
+    flat: Params = {}
     for node in nodes:
         if isinstance(node.domain, Choice):
             option = rng.choice(node.domain.options)

@@ -13,8 +13,6 @@ KINDS = ("uniform", "loguniform", "quniform", "int", "choice")
 DOMAINS = (*KINDS, "step", "prior")
 """The words that make a map in `space:` a domain rather than a section."""
 Scalar: TypeAlias = bool | int | float | str | None
-Point: TypeAlias = dict[str, Any]
-"""A point of a space: the value of each config key that it sets, by its dotted name."""
 _NARROWEST_SHARE = 1e-15
 
 

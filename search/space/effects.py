@@ -13,6 +13,7 @@ from search.space.domains import (
 from search.space.tree import flatten
 from segcore.component import Registry
 from segcore.config import AugmentConfig, TrainConfig
+from segcore.params import ParamValue
 from segcore.registries import ARCHITECTURES, LOSSES, OPTIMIZERS, SCHEDULES
 
 _AUGMENT = tuple(f"augment.{key}" for key in AugmentConfig.model_fields if key != "policy")
@@ -76,7 +77,7 @@ def idle_nodes(nodes: Sequence[Node], base: TrainConfig) -> list[Idle]:
     return list(_idle(nodes, {selector: frozenset({own[selector]}) for selector in IGNORED_BY}))
 
 
-def ignored_keys(flat: Mapping[str, Any]) -> frozenset[str]:
+def ignored_keys(flat: Mapping[str, ParamValue]) -> frozenset[str]:
     """The keys that training does not read with these settings, which hold every dotted key of a config."""
     return frozenset(key for selector, table in IGNORED_BY.items() for key in table.get(_row(flat[selector]), ()))
 

@@ -23,12 +23,13 @@ from search.space.reader import SECTIONS, SELECTORS, Reader
 from search.space.tree import Space, all_nodes, flatten
 from segcore.config import TrainConfig
 from segcore.errors import ConfigError
+from segcore.params import Params, ParamValue
 
 if TYPE_CHECKING:
     from search.config.tree import SearchConfig
 
 
-def enqueued_points(config: "SearchConfig", space: Space) -> list[dict[str, Any]]:
+def enqueued_points(config: "SearchConfig", space: Space) -> list[Params]:
     """The points of `search.enqueue` in their order, each with a value for every key that its branches search or set.
 
     Raises:
@@ -42,9 +43,9 @@ def enqueued_points(config: "SearchConfig", space: Space) -> list[dict[str, Any]
 
 def read_points(
     raw: Sequence[Mapping[str, Any]], space: Space, base: TrainConfig
-) -> tuple[list[dict[str, Any]], list[Problem]]:
+) -> tuple[list[Params], list[Problem]]:
     """The points that are sound, and the problems of the others."""
-    points: list[dict[str, Any]] = []
+    points: list[Params] = []
     problems: list[Problem] = []
     places: list[str] = []
     for index, given in enumerate(raw):
@@ -77,7 +78,7 @@ class _Point:
         spelled = self._spelled.get(key, key)
         self.problems.append(Problem(f"{self._path}.{spelled}" if spelled else self._path, message))
 
-    def complete(self, raw: Mapping[str, Any]) -> dict[str, Any]:
+    def complete(self, raw: Mapping[str, Any]) -> Params:
         """The point with every key that it needs; not to be used if there are problems."""
         given = self._values(raw)
         flat = self._follow(self._space.nodes, given)
@@ -90,9 +91,9 @@ class _Point:
                 self.refuse("", f"is ruled out by space.forbid: `{forbidden}`")
         return flat
 
-    def _values(self, raw: Mapping[str, Any]) -> dict[str, Any]:
+    def _values(self, raw: Mapping[str, Any]) -> Params:
         """Dotted key -> value as its field takes it."""
-        flat: dict[str, Any] = {}
+        flat: Params = {}
         for name, value in raw.items():
             nested = name in SECTIONS and isinstance(value, Mapping)
             for spelled, part in ((f"{name}.{leaf}", v) for leaf, v in value.items()) if nested else ((name, value),):
@@ -114,9 +115,9 @@ class _Point:
                     flat[key] = taken[0]
         return flat
 
-    def _follow(self, nodes: Sequence[Node], given: Mapping[str, Any]) -> dict[str, Any]:
+    def _follow(self, nodes: Sequence[Node], given: Mapping[str, ParamValue]) -> Params:
         """Goes down the branches that the point chooses."""
-        flat: dict[str, Any] = {}
+        flat: Params = {}
         for node in nodes:
             if node.key in self._undecided and node.key not in given:
                 continue
@@ -153,7 +154,7 @@ class _Point:
         """What lies below a choice without an answer is neither needed nor wrong."""
         self._undecided |= {node.key for node, _ in all_nodes(tuple(nodes))}
 
-    def _refuse_left_over(self, key: str, value: Any, flat: Mapping[str, Any]) -> None:
+    def _refuse_left_over(self, key: str, value: Any, flat: Mapping[str, ParamValue]) -> None:
         branches = [when[-1] for node, when in all_nodes(self._space.nodes) if node.key == key and when]
         if branches:
             chosen = {branch.partition(" = ")[0] for branch in branches} & set(flat)

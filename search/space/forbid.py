@@ -24,6 +24,7 @@ from search.space.reader import SELECTORS, Reader
 from search.space.rules import ARITHMETIC, ORDER, Rule
 from search.space.tree import Space, flatten
 from segcore.config import TrainConfig
+from segcore.params import Params
 
 NUM_POINTS = 2000
 _LONGEST = 1000
@@ -77,14 +78,14 @@ def check_rules(space: Space, reader: Reader) -> None:
         reader.refuse("space.forbid", f"the {len(space.rules)} expressions together rule out every trial")
 
 
-def telling_points(space: Space) -> list[dict[str, Any]]:
+def telling_points(space: Space) -> list[Params]:
     """Random points and every combination of choices, where not too many, as far as the rules ask for their keys."""
     mentioned = frozenset(key for rule in space.rules for key, _ in rule.own)
     part = replace(space, nodes=within(space.nodes, mentioned.__contains__))
     return [*uniform_points(part, NUM_POINTS), *combinations(part.nodes)]
 
 
-def uniform_points(space: Space, count: int, seed: int = 0) -> list[dict[str, Any]]:
+def uniform_points(space: Space, count: int, seed: int = 0) -> list[Params]:
     """Random points of the space, forbidden ones among them; the same ones for the same seed."""
     import numpy as np
 

@@ -52,6 +52,7 @@ from search.space.reader import (
 from search.space.tree import Space, SpaceRow, flatten
 from segcore.config import TrainConfig
 from segcore.errors import ConfigError
+from segcore.params import ParamValue
 
 __all__ = [
     "Choice", "Fixed", "Node", "Option", "Range", "Scalar", "Space", "SpaceRow",
@@ -93,7 +94,7 @@ def read_space(raw: Mapping[str, Any] | None, base: TrainConfig) -> tuple[Space,
     return space, reader.problems
 
 
-def apply(base: TrainConfig, flat: Mapping[str, Any]) -> TrainConfig:
+def apply(base: TrainConfig, flat: Mapping[str, ParamValue]) -> TrainConfig:
     """The base config with the flat dotted keys set, validated as a whole.
 
     Raises:

@@ -25,6 +25,7 @@ from search.space.parse import apply
 from search.space.tree import Space, all_nodes
 from segcore.config import ModelConfig, TrainConfig
 from segcore.errors import ConfigError
+from segcore.params import Params
 
 if TYPE_CHECKING:
     from segcore.data.pixels.cache_file import SampleCache
@@ -80,9 +81,7 @@ def idle_keys(space: Space, base: TrainConfig) -> Iterator[tuple[str, str]]:
                 yield nodes[0].key, "; ".join(sorted(tried))
 
 
-def _pairs(
-    node: Node, points: list[dict[str, Any]], base: TrainConfig
-) -> Iterator[tuple[TrainConfig, TrainConfig, str]]:
+def _pairs(node: Node, points: list[Params], base: TrainConfig) -> Iterator[tuple[TrainConfig, TrainConfig, str]]:
     """Two configs that differ in one key alone, for points in which that key is set; invalid ones are passed over."""
     domain = node.domain
     for point in points:

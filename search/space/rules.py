@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search.space.domains import same_value
+from segcore.params import ParamValue
 
 ARITHMETIC: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,
@@ -36,14 +37,14 @@ class Rule:
     own: tuple[tuple[str, Any], ...]
     tree: ast.expr = field(compare=False, repr=False)
 
-    def holds(self, flat: Mapping[str, Any]) -> bool:
+    def holds(self, flat: Mapping[str, ParamValue]) -> bool:
         """Whether the expression is true of a trial; one that divides by zero is not."""
         try:
             return self.value(flat)
         except ArithmeticError:
             return False
 
-    def value(self, flat: Mapping[str, Any]) -> bool:
+    def value(self, flat: Mapping[str, ParamValue]) -> bool:
         """Like `holds`.
 
         Raises:
@@ -52,7 +53,7 @@ class Rule:
         return bool(_value(self.tree, {**dict(self.own), **flat}))
 
 
-def _value(tree: ast.expr, values: Mapping[str, Any]) -> Any:
+def _value(tree: ast.expr, values: Mapping[str, ParamValue]) -> Any:
     match tree:
         case ast.Constant():
             return tree.value

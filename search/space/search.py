@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from search.config.tree import SearchConfig
 from search.space.enqueue import enqueued_points
@@ -10,6 +9,7 @@ from search.space.parse import apply, parse_space
 from search.space.tree import Space
 from segcore.config import TrainConfig
 from segcore.objective import Objective
+from segcore.params import Params, ParamValue
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Search:
         base = config.train_config()
         return cls(config, base, parse_space(config.space, base), config.search.objective)
 
-    def enqueued_points(self) -> list[dict[str, Any]]:
+    def enqueued_points(self) -> list[Params]:
         """The points of `search.enqueue`, each with a value for every key that its branches search or set.
 
         Raises:
@@ -46,7 +46,7 @@ class Search:
         """
         return enqueued_points(self.config, self.space)
 
-    def trained_with(self, params: Mapping[str, Any]) -> TrainConfig:
+    def trained_with(self, params: Mapping[str, ParamValue]) -> TrainConfig:
         """What a trial trains with.
 
         Args:

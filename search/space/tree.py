@@ -9,7 +9,6 @@ from search.space.domains import (
     Fixed,
     Node,
     Option,
-    Point,
     Range,
     Scalar,
     plain,
@@ -17,6 +16,7 @@ from search.space.domains import (
 )
 from search.space.rules import Rule
 from segcore.config import TrainConfig
+from segcore.params import Params, ParamValue
 
 if TYPE_CHECKING:
     import optuna
@@ -50,7 +50,7 @@ class Space:
     def __bool__(self) -> bool:
         return bool(self.nodes)
 
-    def suggest(self, trial: "optuna.trial.BaseTrial") -> Point:
+    def suggest(self, trial: "optuna.trial.BaseTrial") -> Params:
         """Asks the trial for every parameter that its own choices make reachable.
 
         Returns:
@@ -58,7 +58,7 @@ class Space:
         """
         return _walk(self.nodes, lambda node: _suggest(node, trial))
 
-    def to_params(self, flat: Mapping[str, Any]) -> dict[str, Scalar]:
+    def to_params(self, flat: Mapping[str, ParamValue]) -> dict[str, Scalar]:
         """Flat dotted keys as the study's parameters, e.g. for `study.enqueue_trial`.
 
         Raises:
@@ -68,7 +68,7 @@ class Space:
         params: dict[str, Scalar] = {}
 
         def pick(node: Node) -> Any:
-            value = flat[node.key]
+            value: Any = flat[node.key]
             if isinstance(node.domain, Choice):
                 option = node.domain.option(value)
                 if option is None:
@@ -84,7 +84,7 @@ class Space:
         _walk(self.nodes, pick)
         return params
 
-    def from_params(self, params: Mapping[str, Any]) -> Point:
+    def from_params(self, params: Mapping[str, ParamValue]) -> Params:
         """The study's parameters as flat dotted keys with their real values; the inverse of `to_params`.
 
         Raises:
@@ -119,7 +119,7 @@ class Space:
         """Every node that has a prior, those of branches included."""
         return tuple(node for node, _ in all_nodes(self.nodes) if node.prior is not None)
 
-    def sample_uniform(self, rng: "Generator") -> Point:
+    def sample_uniform(self, rng: "Generator") -> Params:
         """A random point, each parameter even on its own scale; forbid expressions are not asked.
 
         Returns:
@@ -131,7 +131,7 @@ class Space:
 
         return _walk(self.nodes, pick)
 
-    def sample_prior(self, rng: "Generator") -> Point:
+    def sample_prior(self, rng: "Generator") -> Params:
         """Like `sample_uniform`, but a parameter that has a prior is drawn from it."""
 
         def pick(node: Node) -> Any:
@@ -139,18 +139,18 @@ class Space:
 
         return _walk(self.nodes, pick)
 
-    def forbidden(self, flat: Mapping[str, Any]) -> str | None:
+    def forbidden(self, flat: Mapping[str, ParamValue]) -> str | None:
         """The forbid expression that is true of a trial, or None; a key that the trial does not set is the config's."""
         return next((rule.text for rule in self.rules if rule.holds(flat)), None)
 
-    def defaults(self, base: TrainConfig) -> Point | None:
+    def defaults(self, base: TrainConfig) -> Params | None:
         """The base config's own values as one point of the space, or None if they lie outside it or are forbidden."""
         try:
             return self.own_point(base)
         except ValueError:
             return None
 
-    def own_point(self, base: TrainConfig) -> Point:
+    def own_point(self, base: TrainConfig) -> Params:
         """Like `defaults`.
 
         Raises:
@@ -168,9 +168,9 @@ class Space:
         return flat
 
 
-def flatten(config: TrainConfig) -> Point:
+def flatten(config: TrainConfig) -> Params:
     """Every leaf of the config under its dotted key."""
-    flat: Point = {}
+    flat: Params = {}
 
     def visit(value: Any, path: tuple[str, ...]) -> None:
         if isinstance(value, dict):
@@ -183,9 +183,9 @@ def flatten(config: TrainConfig) -> Point:
     return flat
 
 
-def _walk(nodes: Sequence[Node], pick: Callable[[Node], Any]) -> Point:
+def _walk(nodes: Sequence[Node], pick: Callable[[Node], Any]) -> Params:
     """Goes down the branches that `pick` chooses and collects every value."""
-    flat: Point = {}
+    flat: Params = {}
     for node in nodes:
         if isinstance(node.domain, Fixed):
             flat[node.key] = node.domain.value

@@ -9,13 +9,13 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search.runs.events import Params
 from search.runs.journal import EventLog
 from search.space.tree import Space
 from search.study.adoption import parent_of
 from search.study.observations import ORIGIN_ATTR, PARAMS_ATTR, RAY_IDS_ATTR
 from search.study.optuna_internals import fixed_params, handle_of, set_attr, trial_of
 from search.study.recording import record_params, recordable
+from segcore.params import Params
 
 Propose = Callable[[int], tuple[Mapping[str, Any], str]]
 """From a trial's number to what it runs with, and who proposed it."""

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from search.sampling.sampler import Question, Sampler, SamplerRule, Setting
-from search.space.domains import Point
 from segcore.component import Component
+from segcore.params import Params
 
 
 class ProcessSampler:
@@ -22,7 +22,7 @@ class ProcessSampler:
             weight: CurveProcess(setting.cube, setting.rungs, setting.rungs[-1]) for weight in setting.weights
         }
 
-    def propose(self, question: Question) -> Iterator[Point]:
+    def propose(self, question: Question) -> Iterator[Params]:
         """See `Sampler.propose`."""
         process = self._processes[question.weight]
         return map(self._cube.point, process.propose(question.trials, question.rng, question.count))

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 
 from search.sampling.sampler import Question, Sampler, SamplerRule, Setting
-from search.space.domains import Point
 from segcore.component import Component
+from segcore.params import Params
 
 
 class SpreadSampler:
@@ -16,7 +16,7 @@ class SpreadSampler:
         self._cube = setting.cube
         self._spread = Spread(setting.cube, setting.seed)
 
-    def propose(self, question: Question) -> Iterable[Point]:
+    def propose(self, question: Question) -> Iterable[Params]:
         """See `Sampler.propose`."""
         return [self._cube.point(self._spread.position(question.number))]
 

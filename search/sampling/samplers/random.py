@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from search.sampling.sampler import Question, Sampler, SamplerRule, Setting
-from search.space.domains import Point
 from segcore.component import Component
+from segcore.params import Params
 
 
 class RandomSampler:
@@ -13,7 +13,7 @@ class RandomSampler:
     def __init__(self, setting: Setting) -> None:
         self._space = setting.space
 
-    def propose(self, question: Question) -> Iterator[Point]:
+    def propose(self, question: Question) -> Iterator[Params]:
         """See `Sampler.propose`."""
         while True:
             yield self._space.sample_uniform(question.rng)

@@ -16,6 +16,7 @@ from search.space.domains import (
 from search.space.search import Search
 from search.space.tree import Space, flatten
 from segcore.config import TrainConfig
+from segcore.params import Params, ParamValue
 
 MOST_CORNERS = 4096
 NUM_DRAWN = 64
@@ -65,7 +66,7 @@ def settings(config: TrainConfig, space: Space) -> str:
     return ", ".join(named if any(part.startswith("train.batch_size") for part in named) else [*named, batch])
 
 
-def _allowed_corners(space: Space, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+def _allowed_corners(space: Space, rng: np.random.Generator) -> Iterator[Params]:
     for flat in itertools.islice(_corners(space.nodes), MOST_CORNERS):
         for attempt in range(_REDRAWS):
             tried = flat if attempt == 0 else _redrawn(space.nodes, flat, rng)
@@ -74,14 +75,14 @@ def _allowed_corners(space: Space, rng: np.random.Generator) -> Iterator[dict[st
                 break
 
 
-def _corners(nodes: Sequence[Node]) -> Iterator[dict[str, Any]]:
+def _corners(nodes: Sequence[Node]) -> Iterator[Params]:
     """Every way to put these nodes at an end, the upper ones first."""
     ways = [list(itertools.islice(_ends(node), MOST_CORNERS)) for node in nodes]
     for parts in itertools.product(*ways):
         yield {key: value for part in parts for key, value in part.items()}
 
 
-def _ends(node: Node) -> Iterator[dict[str, Any]]:
+def _ends(node: Node) -> Iterator[Params]:
     domain = node.domain
     if isinstance(domain, Fixed):
         yield {node.key: domain.value}
@@ -107,9 +108,9 @@ def _largest(domain: Choice) -> Any:
     return max(numbers, key=lambda option: option.value) if numbers else domain.options[-1]
 
 
-def _redrawn(nodes: Sequence[Node], flat: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+def _redrawn(nodes: Sequence[Node], flat: Mapping[str, ParamValue], rng: np.random.Generator) -> Params:
     """The same corner with everything that is of no account for the memory drawn anew."""
-    found: dict[str, Any] = {}
+    found: Params = {}
     for node in nodes:
         domain = node.domain
         if isinstance(domain, Fixed):
