@@ -81,7 +81,7 @@ def report(run_name: str, out: Path | None, opened: str, results: Path, as_json:
         click.echo(json.dumps(report_record(paths)))
         return
     page = write_report(paths, out)
-    output.print(str(page), highlight=False, soft_wrap=True)
+    say(str(page))
     if opened == "yes" and has_screen():
         click.launch(str(page))
 

@@ -1,8 +1,12 @@
+import ast
+import re
 import shlex
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
+from search.cli import main
 from search.commands import config_command, first_command, quoted, results_option, run_command
 
 
@@ -62,3 +66,23 @@ def test_a_first_run_is_of_a_config_that_is_there(here: Path) -> None:
 def test_no_option_for_the_folder_where_runs_are_looked_for() -> None:
     assert results_option(Path("results")) == []
     assert quoted("optuna-dashboard", "sqlite:////a b/study.db") == "optuna-dashboard 'sqlite:////a b/study.db'"
+
+
+def test_messages_name_no_command_but_by_these_functions() -> None:
+    """A command that is written out in a message would not know where the runs are."""
+    verbs = "|".join(main.commands)
+    written = {}
+    for path in (ROOT / "search").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        prose = {
+            id(node.body[0].value)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node)
+            if isinstance(node.body[0], ast.Expr)
+        }
+        for node in ast.walk(tree):
+            is_text = isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose
+            if is_text and re.search(rf"segsearch ({verbs})\b", str(node.value)):
+                written[path.relative_to(ROOT).as_posix()] = str(node.value)
+    assert set(written) == {"search/commands.py", "search/report/page.py"}, written
+    assert "segsearch report . in its folder" in written["search/report/page.py"]
