@@ -34,7 +34,6 @@ def evaluate(model: str, data: str, split: str | None, layout: str, results: Pat
     from search.show.scores import scores_table
     from search.stages.predicting import evaluate_data, load_model
     from segcore.config import DataConfig
-    from segcore.sealed.card import SplitScores
 
     with transfer_bars(console) as progress:
         bundle = load_model(model, results, progress)
@@ -42,13 +41,13 @@ def evaluate(model: str, data: str, split: str | None, layout: str, results: Pat
     with counting_bar(console, "scoring") as advance:
         report = evaluate_data(bundle, DataConfig(**section), split, advance)
     if as_json:
-        click.echo(json.dumps(report))
+        click.echo(json.dumps(report.tree()))
         return
-    low, high = report["iou_interval"]
-    title = f"{report['num_images']} {report['split']} images of {data}"
-    say(f"{model} on {title}, at threshold {report['threshold']:.4f}")
-    say(f"IoU, mean per image: {report['iou']:.4f}  (95% interval {low:.4f} - {high:.4f})")
-    output.print(scores_table(SplitScores.model_validate(report), report["split"]))
+    low, high = report.scores.iou_interval
+    title = f"{report.scores.num_images} {report.split} images of {data}"
+    say(f"{model} on {title}, at threshold {report.threshold:.4f}")
+    say(f"IoU, mean per image: {report.scores.iou:.4f}  (95% interval {low:.4f} - {high:.4f})")
+    output.print(scores_table(report.scores, report.split))
 
 
 @click.command(cls=Command)

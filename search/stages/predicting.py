@@ -23,7 +23,7 @@ from segcore.data.pixels.decode import IMAGE_SUFFIXES
 from segcore.errors import BundleError, DataError
 from segcore.scores.scoring import score_images, summarize
 from segcore.sealed.bundle import Bundle, load_bundle
-from segcore.sealed.card import CARD_FILE
+from segcore.sealed.card import CARD_FILE, Scores, SplitScores
 
 _FATAL_FOR_ALL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """What a disk says when it takes no file at all."""
@@ -164,9 +164,31 @@ def require_writable(out: Path) -> None:
                 folder.rmdir()
 
 
+@dataclass(frozen=True)
+class DataScores:
+    """What a model scores on a data set.
+
+    Attributes:
+        split: Which images: a split's name, or `all`.
+        threshold: The model's.
+        scores: Of all of them together.
+        images: Of each.
+    """
+
+    split: str
+    threshold: float
+    scores: SplitScores
+    images: list[Scores]
+
+    def tree(self) -> dict[str, Any]:
+        """As `evaluate --json` prints it."""
+        images = [image.tree() for image in self.images]
+        return {"split": self.split, "threshold": self.threshold, **self.scores.tree(), "images": images}
+
+
 def evaluate_data(
     bundle: Bundle, data: DataConfig, split: str | None, progress: Callable[[int, int], None] | None = None
-) -> dict[str, Any]:
+) -> DataScores:
     """Scores the model on a data set at the model's image size.
 
     Args:
@@ -188,8 +210,7 @@ def evaluate_data(
         have = ", ".join(f"{name} ({count})" for name, count in counts.items() if count)
         raise DataError(f"{index.root} has no images in the split {split!r}; it has {have}")
     rows = score_images(bundle, samples, None if progress is None else lambda done: progress(done, len(samples)))
-    images = [row.record() for row in rows]
-    return {"split": split, "threshold": bundle.threshold, **summarize(rows), "images": images}
+    return DataScores(split, bundle.threshold, summarize(rows), [row.record() for row in rows])
 
 
 def load_model(text: str, results: Path, progress: Callable[[str, int, int], None] | None = None) -> Bundle:

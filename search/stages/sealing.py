@@ -268,13 +268,13 @@ def score_splits(
     val, test = index.split("val"), index.split("test")
     halves = CrossFit(val, bundle.config.data.seed, bundle.task) if "threshold" in chose and not test else None
     rows = score_images(bundle, val, on_probs=halves.update if halves else None)
-    own = SplitScores.model_validate({**summarize(rows), "chose": chose})
+    own = summarize(rows).but(chose=chose)
     if test:
         test_rows = score_images(bundle, test)
-        scores = {"val": own, "test": SplitScores.model_validate({**summarize(test_rows), "chose": []})}
-        return scores, Optimism.model_validate(optimism_on_test(rows, test_rows))
+        scores = {"val": own, "test": summarize(test_rows).but(chose=[])}
+        return scores, optimism_on_test(rows, test_rows)
     fitted = halves.result() if halves else None
     if fitted is None:
         return {"val": own}, None
     summary, ious = fitted
-    return {"val": own.but(cross_fitted=summary)}, Optimism.model_validate(optimism_of_threshold(rows, ious))
+    return {"val": own.but(cross_fitted=summary)}, optimism_of_threshold(rows, ious)

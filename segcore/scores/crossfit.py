@@ -10,7 +10,6 @@ References:
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +17,10 @@ import torch
 from segcore.data.pairs.samples import Sample
 from segcore.data.pairs.splits import halves
 from segcore.scores.intervals import CONFIDENCE, difference_interval, mean_interval
+from segcore.scores.scorer import IOU
 from segcore.scores.scoring import ImageScore
 from segcore.scores.threshold_curve import curve_of
+from segcore.sealed.card import Optimism, SplitScores
 from segcore.task import BINARY, Task
 
 
@@ -42,7 +43,7 @@ class CrossFit:
         images = torch.from_numpy(np.ascontiguousarray(probs))[None]
         self._curves[self._half_of[place]].update(images, torch.from_numpy(np.ascontiguousarray(mask))[None, None])
 
-    def result(self) -> tuple[dict[str, Any], list[float]] | None:
+    def result(self) -> tuple[SplitScores, list[float]] | None:
         """The score for the card, and each image's IoU at the threshold of the other half.
 
         None where the samples cannot be halved, since they are one image or one group.
@@ -59,22 +60,22 @@ class CrossFit:
         score = {
             "num_images": len(iou),
             "iou": float(iou.mean()),
-            "iou_interval": list(mean_interval(iou, [sample.group for sample in self._samples])),
+            "iou_interval": mean_interval(iou, [sample.group for sample in self._samples]),
             "confidence": CONFIDENCE,
             "dice": float(dice.mean()),
             "thresholds": thresholds,
         }
-        return score, iou.tolist()
+        return SplitScores.model_validate(score), iou.tolist()
 
 
-def optimism_on_test(val: Sequence[ImageScore], test: Sequence[ImageScore]) -> dict[str, Any]:
+def optimism_on_test(val: Sequence[ImageScore], test: Sequence[ImageScore]) -> Optimism:
     """The mean IoU on val, which chose, less that on test, which did not; both are resampled independently."""
     first, second = [score.iou for score in val], [score.iou for score in test]
     groups = ([score.group for score in val], [score.group for score in test])
     return _record("test", first, second, difference_interval(first, second, groups))
 
 
-def optimism_of_threshold(val: Sequence[ImageScore], cross_fitted: Sequence[float]) -> dict[str, Any]:
+def optimism_of_threshold(val: Sequence[ImageScore], cross_fitted: Sequence[float]) -> Optimism:
     """The mean IoU on val less the cross-fitted one of the same images, image by image."""
     first = [score.iou for score in val]
     differences = np.array(first) - np.array(cross_fitted)
@@ -82,14 +83,15 @@ def optimism_of_threshold(val: Sequence[ImageScore], cross_fitted: Sequence[floa
     return _record("val, cross-fitted", first, cross_fitted, interval)
 
 
-def _record(against: str, first: Sequence[float], second: Sequence[float], interval: Sequence[float]) -> dict[str, Any]:
+def _record(against: str, first: Sequence[float], second: Sequence[float], interval: Sequence[float]) -> Optimism:
     val, honest = float(np.mean(first)), float(np.mean(second))
-    return {
-        "metric": "iou",
+    record = {
+        "metric": IOU.name,
         "val": val,
         "against": against,
         "honest": honest,
         "gap": val - honest,
-        "interval": list(interval),
+        "interval": interval,
         "confidence": CONFIDENCE,
     }
+    return Optimism.model_validate(record)

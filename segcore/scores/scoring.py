@@ -16,7 +16,7 @@ References:
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -27,6 +27,7 @@ from segcore.data.pixels.decode import read_mask
 from segcore.errors import BundleError
 from segcore.scores.intervals import CONFIDENCE, DRAWS, mean_interval
 from segcore.scores.scorer import CARD_SCORERS, IOU, Scorer
+from segcore.sealed.card import Scores, SplitScores
 from segcore.task import Task
 
 if TYPE_CHECKING:
@@ -79,14 +80,10 @@ class ImageScore:
         assert scorer.value is not None, f"a card lists no {scorer.name}"
         return scorer.value(self)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Scores:
         """Name, class, size and scores, for JSON."""
-        return {
-            "name": self.name,
-            "class": self.class_name,
-            "size": self.size,
-            **{scorer.name: self.of(scorer) for scorer in CARD_SCORERS},
-        }
+        about = {"name": self.name, "class": self.class_name, "size": self.size}
+        return Scores.model_validate({**about, **{scorer.name: self.of(scorer) for scorer in CARD_SCORERS}})
 
 
 def score_images(
@@ -190,8 +187,14 @@ def calibration_counts(probs: np.ndarray, target: BoolArray) -> npt.NDArray[np.f
 
 def summarize(
     scores: Sequence[ImageScore], *, seed: int = 0, draws: int = DRAWS, confidence: float = CONFIDENCE
-) -> dict[str, Any]:
+) -> SplitScores:
     """Everything that the card says of a split, but what the split chose.
+
+    Args:
+        scores: Of its images.
+        seed: Of the interval.
+        draws: Resampled means that the interval is made of.
+        confidence: The share of data sets whose interval is to hold the true mean.
 
     Returns:
         `num_images`; each metric's mean over images and its pooled value; `iou_interval` with its `confidence`, a
@@ -202,19 +205,20 @@ def summarize(
     ious = [score.iou for score in scores]
     interval = mean_interval(ious, groups, confidence=confidence, draws=draws, seed=seed)
     classes = {score.class_name for score in scores}
-    return {
+    summary = {
         "num_images": len(scores),
         **_means(scores),
-        "iou_interval": list(interval),
+        "iou_interval": interval,
         "confidence": confidence,
         **{f"{metric}_pooled": value for metric, value in _pooled(scores).items()},
         "by_class": dict(_parts(scores, lambda score: score.class_name, sorted(classes))) if len(classes) > 1 else {},
         "by_size": dict(_parts(scores, lambda score: score.size, ["empty", *SIZES])),
         "worst_images": worst(scores),
     }
+    return SplitScores.model_validate(summary)
 
 
-def worst(scores: Sequence[ImageScore], count: int = NUM_WORST) -> list[dict[str, Any]]:
+def worst(scores: Sequence[ImageScore], count: int = NUM_WORST) -> list[Scores]:
     """The images with the lowest IoU, each with all its scores."""
     return [score.record() for score in sorted(scores, key=lambda score: score.iou)[:count]]
 
@@ -232,10 +236,10 @@ def _pooled(scores: Sequence[ImageScore]) -> Mapping[str, float]:
 
 def _parts(
     scores: Sequence[ImageScore], key: Callable[[ImageScore], str], names: Iterable[str]
-) -> Iterator[tuple[str, dict[str, Any]]]:
+) -> Iterator[tuple[str, Scores]]:
     parts: dict[str, list[ImageScore]] = defaultdict(list)
     for score in scores:
         parts[key(score)].append(score)
     for name in names:
         if parts[name]:
-            yield name, {"num_images": len(parts[name]), **_means(parts[name])}
+            yield name, Scores.model_validate({"num_images": len(parts[name]), **_means(parts[name])})

@@ -42,6 +42,14 @@ class Origin(Record):
     rerun: int | None = None
 
 
+class TaskNote(Record):
+    """What a model predicts: the kind of task, its classes, and how its output is read, in words."""
+
+    kind: str = ""
+    classes: tuple[str, ...] = ()
+    output: str = ""
+
+
 class Threshold(Record):
     """The threshold in [0, 1] that masks are cut at, how it was chosen, and what the exact curve of val says."""
 
@@ -169,7 +177,7 @@ class Card(Record):
     config: dict[str, Any] = Field(default_factory=dict)
     created: str = ""
     origin: Origin = Field(default_factory=Origin)
-    task: dict[str, Any] = Field(default_factory=dict)
+    task: TaskNote = Field(default_factory=TaskNote)
     threshold: Threshold | None = None
     input: InputNote = Field(default_factory=InputNote)
     data: DataNote = Field(default_factory=DataNote)

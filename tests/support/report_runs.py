@@ -118,7 +118,7 @@ def full_card() -> dict[str, Any]:
         for i, size in enumerate(["small", "medium", "large", "empty"] * 3 + ["small"] * 2)
     ]  # fmt: skip
     cross_fitted = {"iou": 0.4, "iou_interval": [0.3, 0.5], "dice": 0.5, "num_images": 14, "thresholds": [0.2, 0.3]}
-    val = {**summarize(images), "chose": ["epoch", "threshold"], "cross_fitted": cross_fitted}
+    val = {**summarize(images).tree(), "chose": ["epoch", "threshold"], "cross_fitted": cross_fitted}
     optimism = {"val": 0.45, "against": "val, cross-fitted", "honest": 0.4, "gap": 0.05, "interval": [0.01, 0.09]}
     return {**card(0, val=val), "optimism": optimism}
 

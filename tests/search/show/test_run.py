@@ -236,7 +236,7 @@ def test_the_score_to_quote_is_that_of_test_where_there_is_one(tmp_path: Path) -
 def test_all_scores_of_the_quoted_split_are_shown_and_how_much_val_flatters(tmp_path: Path) -> None:
     paths = new_run(tmp_path)
     images = [ImageScore("[red]", 5, 10, 10, 1, 4, "small", "a"), ImageScore("fine", 9, 10, 10, 3, 4, "large", "b")]
-    val, test = ({**summarize(images), "chose": chose} for chose in (["epoch"], []))
+    val, test = ({**summarize(images).tree(), "chose": chose} for chose in (["epoch"], []))
     write_card(paths, {"run": "birds", "trial": 3, "epoch": 7}, val=val, test=test)
     optimism = {"val": 0.8, "against": "test", "honest": 0.7, "gap": 0.1, "interval": [0.0, 0.2]}
     sealed = read_card(paths.best).but(optimism=Optimism.model_validate(optimism))

@@ -242,7 +242,7 @@ def independent_iou(mask: Path, written: Path) -> float:
 
 
 def test_the_reported_score_is_that_of_the_written_masks(bundle: Bundle, data: Path, tmp_path: Path) -> None:
-    report = evaluate_data(bundle, DataConfig(root=str(data), image_size=32), "all")
+    report = evaluate_data(bundle, DataConfig(root=str(data), image_size=32), "all").tree()
     assert (report["split"], report["num_images"], report["threshold"]) == ("all", 12, bundle.threshold)
     expected = {}
     for split in ("train", "val", "test"):
@@ -263,17 +263,17 @@ def test_the_reported_score_is_that_of_the_written_masks(bundle: Bundle, data: P
 def test_the_split_is_test_where_there_is_one(bundle: Bundle, data: Path) -> None:
     config = DataConfig(root=str(data))
     done: list[tuple[int, int]] = []
-    report = evaluate_data(bundle, config, None, lambda now, total: done.append((now, total)))
+    report = evaluate_data(bundle, config, None, lambda now, total: done.append((now, total))).tree()
     assert (report["split"], report["num_images"]) == ("test", 2)
     assert done == [(1, 2), (2, 2)]
-    assert evaluate_data(bundle, config, "val")["num_images"] == 2
-    assert evaluate_data(bundle, config, "train")["num_images"] == 8
+    assert evaluate_data(bundle, config, "val").scores.num_images == 2
+    assert evaluate_data(bundle, config, "train").scores.num_images == 8
 
 
 def test_data_without_splits_is_scored_as_a_whole(bundle: Bundle, data: Path, tmp_path: Path) -> None:
     (tmp_path / "images").symlink_to(data / "train" / "images")
     (tmp_path / "masks").symlink_to(data / "train" / "gt")
-    report = evaluate_data(bundle, DataConfig(root=str(tmp_path)), None)
+    report = evaluate_data(bundle, DataConfig(root=str(tmp_path)), None).tree()
     assert (report["split"], report["num_images"]) == ("test", 8)
 
 
@@ -282,5 +282,5 @@ def test_an_empty_split_is_told_with_those_there_are(bundle: Bundle, data: Path,
         (tmp_path / split).symlink_to(data / split)
     with pytest.raises(DataError, match=r"has no images in the split 'test'; it has train \(8\), val \(2\)"):
         evaluate_data(bundle, DataConfig(root=str(tmp_path)), "test")
-    report = evaluate_data(bundle, DataConfig(root=str(tmp_path)), None)
+    report = evaluate_data(bundle, DataConfig(root=str(tmp_path)), None).tree()
     assert (report["split"], report["num_images"]) == ("val", 2)

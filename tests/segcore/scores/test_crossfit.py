@@ -52,7 +52,7 @@ def test_each_half_is_scored_at_the_threshold_of_the_other() -> None:
         fit.update(place, (probs * (4 if half[place] else 1) * np.float32(0.999))[None], mask)
     result = fit.result()
     assert result is not None
-    score, ious = result
+    score, ious = result[0].tree(), result[1]
     low, high = score["thresholds"]
     assert 0.125 < low <= 0.25
     assert 0.4995 < high <= 0.999
@@ -93,7 +93,7 @@ def test_on_noise_the_best_threshold_flatters_and_the_cross_fitted_score_does_no
             fit.update(place, probs[None], mask)
         result = fit.result()
         assert result is not None
-        fitted.append(result[0]["iou"])
+        fitted.append(result[0].iou)
         plain.append(best_iou(images))
     error = 3 * np.std(fitted) / np.sqrt(300)
     assert np.mean(fitted) <= 0.5 + error
@@ -115,7 +115,7 @@ def scores(ious: list[float]) -> list[ImageScore]:
 def test_the_gap_to_test_by_hand() -> None:
     rng = np.random.default_rng(0)
     val, test = rng.normal(0.8, 0.05, 100).round(2).tolist(), rng.normal(0.7, 0.05, 64).round(2).tolist()
-    record = optimism_on_test(scores(val), scores(test))
+    record = optimism_on_test(scores(val), scores(test)).tree()
     assert (record["against"], record["val"], record["honest"]) == (
         "test", pytest.approx(np.mean(val)), pytest.approx(np.mean(test)),
     )  # fmt: skip
@@ -129,7 +129,7 @@ def test_the_gap_of_the_threshold_is_taken_image_by_image() -> None:
     """Images differ much and all lose 0.01 to 0.03: the interval is that of the loss."""
     val = np.linspace(0.2, 0.9, 50).round(2)
     lost = np.resize([0.01, 0.02, 0.03], 50)
-    record = optimism_of_threshold(scores(val.tolist()), (val - lost).tolist())
+    record = optimism_of_threshold(scores(val.tolist()), (val - lost).tolist()).tree()
     assert record["gap"] == pytest.approx(lost.mean())
     low, high = record["interval"]
     assert 0.015 < low < record["gap"] < high < 0.025

@@ -138,7 +138,7 @@ def test_errors_of_opposite_sign_in_two_images_cancel_only_in_the_pooled_value()
     scores = [
         score_image(BINARY, sample(n), half[None], np.full((10, 10), m, np.uint8), 0.5) for n, m in (("a", 0), ("b", 1))
     ]
-    summary = summarize(scores)
+    summary = summarize(scores).tree()
     assert summary["ece"] == 0.5
     assert summary["ece_pooled"] == 0.0
 
@@ -185,7 +185,7 @@ def two_images() -> list[ImageScore]:
 
 
 def test_the_summary_by_hand() -> None:
-    summary = summarize(two_images())
+    summary = summarize(two_images()).tree()
     assert summary["num_images"] == 2
     assert (summary["iou"], summary["iou_pooled"]) == (0.375, 0.4)
     assert summary["dice"] == pytest.approx((60 / 90 + 20 / 50) / 2)
@@ -203,7 +203,7 @@ def test_the_summary_by_hand() -> None:
 
 
 def test_one_class_is_not_listed_beside_itself() -> None:
-    assert summarize([scored(square(2, 2, 6), square(2, 2, 6), class_name="cat")])["by_class"] == {}
+    assert summarize([scored(square(2, 2, 6), square(2, 2, 6), class_name="cat")]).tree()["by_class"] == {}
 
 
 def test_groups_widen_the_interval() -> None:
@@ -211,13 +211,13 @@ def test_groups_widen_the_interval() -> None:
     values = [int(100 * v) for v in np.repeat(rng.uniform(0.2, 0.9, 6), 10)]
     alone = [ImageScore(str(i), v, v, 100, group=str(i)) for i, v in enumerate(values)]
     films = [ImageScore(str(i), v, v, 100, group=str(i // 10)) for i, v in enumerate(values)]
-    (low, high), (wide_low, wide_high) = (summarize(scores)["iou_interval"] for scores in (alone, films))
+    (low, high), (wide_low, wide_high) = (summarize(scores).tree()["iou_interval"] for scores in (alone, films))
     assert wide_high - wide_low > 2 * (high - low)
 
 
 def test_the_worst_images_are_those_of_the_lowest_iou() -> None:
     scores = [ImageScore(f"{i}", hits, 10, 10) for i, hits in enumerate([9, 1, 5, 1, 0])]
-    assert [row["name"] for row in worst(scores, 3)] == ["4", "1", "3"]
+    assert [row.name for row in worst(scores, 3)] == ["4", "1", "3"]
     assert len(worst(scores[:2])) == 2
 
 
