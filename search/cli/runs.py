@@ -146,11 +146,11 @@ def space(config: Path, overrides: tuple[str, ...], samples: int, seed: int, pro
     from search.show.space import render_space
     from search.show.survey import survey
 
-    record = survey(loaded, samples, seed)
+    found = survey(loaded, samples, seed)
     if as_json:
-        click.echo(json.dumps(record))
+        click.echo(json.dumps(found.tree()))
         return
-    for part in render_space(record, output.width, config_command("train", config, overrides=overrides)):
+    for part in render_space(found, output.width, config_command("train", config, overrides=overrides)):
         say(part)
 
 

@@ -29,6 +29,7 @@ from search.runs.records import (
     FORMAT,
     RESUMABLE,
     ExtensionNote,
+    Packing,
     RunRecord,
     Stage,
     Status,
@@ -236,7 +237,7 @@ class RunChanges(TypedDict, total=False):
     trials: int
     data_fingerprint: str
     gate: dict[str, Any]
-    packing: dict[str, Any]
+    packing: Packing
     stopped_by: StoppedBy | None
     extensions: list[ExtensionNote]
     error: str | None

@@ -45,6 +45,38 @@ class StoppedBy(Record):
     detail: str
 
 
+class Packing(Record):
+    """How many trials share a GPU, and what that was decided from.
+
+    Attributes:
+        key: Tells whether the measurement still holds.
+        limit: The most that may, whatever their memory.
+        largest: Settings of the largest configuration.
+        estimate_bytes: What it was estimated to take.
+        peak_bytes: What it was measured to take.
+        overhead_bytes: What its process holds beside that.
+        free_bytes: What was free of the GPU.
+        total_bytes: The GPU's memory.
+        mps: Pipe directory of a running NVIDIA MPS.
+        images_per_s: By number of trials on a GPU, what they get through together.
+        error: Why it could not be measured.
+        trials_per_gpu: The answer.
+    """
+
+    key: str
+    limit: int = 0
+    largest: str | None = None
+    estimate_bytes: int | None = None
+    peak_bytes: int | None = None
+    overhead_bytes: int | None = None
+    free_bytes: int | None = None
+    total_bytes: int | None = None
+    mps: str | None = None
+    images_per_s: dict[str, float] | None = None
+    error: str | None = None
+    trials_per_gpu: int
+
+
 class ExtensionNote(Record):
     """One `extend`.
 
@@ -101,7 +133,7 @@ class RunRecord(Record):
     stage: Stage | None = None
     data_fingerprint: str | None = None
     gate: dict[str, Any] | None = None
-    packing: dict[str, Any] | None = None
+    packing: Packing | None = None
     stopped_by: StoppedBy | None = None
     extensions: list[ExtensionNote] = Field(default_factory=list)
     error: str | None = None

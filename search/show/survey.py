@@ -1,7 +1,7 @@
 """What there is to say about a config's space before anything runs: its tree, its size, and what points look like."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from search.space.domains import (
     Choice,
     Fixed,
     Node,
+    Option,
     Prior,
     Range,
     plain,
@@ -19,11 +20,13 @@ from search.space.effects import idle_nodes
 from search.space.forbid import NUM_POINTS, telling_points, uniform_points
 from search.space.search import Search
 from search.space.tree import Space, all_nodes
+from segcore.params import Params, ParamValue
 
 _TRIES_PER_SAMPLE = 500
 
 
-class Size(NamedTuple):
+@dataclass(frozen=True)
+class Size:
     """How large a space is: combinations of its discrete values, and the continuous dimensions beside them.
 
     How many continuous dimensions a trial has depends on its branches: from `min_continuous` to `max_continuous`.
@@ -34,12 +37,88 @@ class Size(NamedTuple):
     max_continuous: int
 
 
+@dataclass(frozen=True)
+class PriorShown:
+    """What is believed of a parameter; `text` says it in words."""
+
+    center: ParamValue
+    width: float
+    text: str
+
+
+@dataclass(frozen=True)
+class ParameterShown:
+    """A node of the space; `options` are those of a choice, None of anything else."""
+
+    key: str
+    name: str
+    values: str
+    prior: PriorShown | None
+    options: "list[OptionShown] | None" = None
+
+
+@dataclass(frozen=True)
+class OptionShown:
+    """An option of a choice, and the parameters of its branch."""
+
+    value: ParamValue
+    size: Size
+    parameters: list[ParameterShown]
+
+
+@dataclass(frozen=True)
+class RuleShown:
+    """A forbid expression, and the share of random points, from 0 to 1, that it rules out."""
+
+    expression: str
+    share: float
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Everything that `segsearch space` prints.
+
+    Attributes:
+        name: The config's.
+        keys: Dotted keys that some trial may set, in the file's order.
+        parameters: The tree.
+        size: Of the whole space.
+        forbid: The expressions.
+        forbidden_share: Of random points, from 0 to 1, by all expressions together.
+        first: The config's own values as a point; None where they are none.
+        why_no_first: Why they are none.
+        enqueued: The points of `search.enqueue`.
+        samples: Random points.
+        warnings: What deserves a word.
+    """
+
+    name: str
+    keys: list[str]
+    parameters: list[ParameterShown]
+    size: Size
+    forbid: list[RuleShown]
+    forbidden_share: float
+    first: Params | None
+    why_no_first: str | None
+    enqueued: list[Params]
+    samples: list[Params]
+    warnings: list[str]
+
+    def tree(self) -> dict[str, object]:
+        """The JSON object of `segsearch space --json`; only a choice has `options`."""
+        return asdict(self, dict_factory=lambda pairs: {k: v for k, v in pairs if (k, v) != ("options", None)})
+
+
 def size_of(nodes: Sequence[Node]) -> Size:
     """The size of a space or of a branch: parameters multiply, the branches of a choice add up."""
     size = Size(1, 0, 0)
     for node in nodes:
         part = _size(node)
-        size = Size(size[0] * part[0], size[1] + part[1], size[2] + part[2])
+        size = Size(
+            size.combinations * part.combinations,
+            size.min_continuous + part.min_continuous,
+            size.max_continuous + part.max_continuous,
+        )
     return size
 
 
@@ -57,17 +136,13 @@ def _size(node: Node) -> Size:
     return Size((domain.size or 1) if isinstance(domain, Range) else 1, 0, 0)
 
 
-def survey(config: SearchConfig, num_samples: int, seed: int) -> dict[str, Any]:
-    """Everything that `segsearch space` prints, as plain values.
+def survey(config: SearchConfig, num_samples: int, seed: int) -> Survey:
+    """Looks at a config's space from all sides.
 
     Args:
         config: A checked config.
         num_samples: How many random points to show: drawn from the priors where there are any, forbidden ones left out.
         seed: Of those points.
-
-    Returns:
-        `keys` in the file's order, `parameters` (the tree), `size`, `forbid` (with the share of random points that each
-        expression rules out), `first` and `enqueued` (flat points), `samples`, and `warnings`.
     """
     search = Search.of(config)
     base, space = search.base, search.space
@@ -85,28 +160,25 @@ def survey(config: SearchConfig, num_samples: int, seed: int) -> dict[str, Any]:
     size = size_of(space.nodes)
     if space and not size.max_continuous and size.combinations < config.search.num_samples:
         warnings.append(f"search.num_samples is {config.search.num_samples}, but there are {size.combinations} points")
-    return {
-        "name": config.name,
-        "keys": list(space.keys()),
-        "parameters": [_parameter(node) for node in space.nodes],
-        "size": size._asdict(),
-        "forbid": [
-            {"expression": rule.text, "share": float(np.mean([rule.holds(point) for point in points]))}
-            for rule in space.rules
-        ],
-        "forbidden_share": float(np.mean([space.forbidden(point) is not None for point in points])),
-        "first": first,
-        "why_no_first": why,
-        "enqueued": search.enqueued_points(),
-        "samples": samples,
-        "warnings": warnings,
-    }
+    return Survey(
+        name=config.name,
+        keys=list(space.keys()),
+        parameters=[_parameter(node) for node in space.nodes],
+        size=size,
+        forbid=[RuleShown(rule.text, float(np.mean([rule.holds(point) for point in points]))) for rule in space.rules],
+        forbidden_share=float(np.mean([space.forbidden(point) is not None for point in points])),
+        first=first,
+        why_no_first=why,
+        enqueued=search.enqueued_points(),
+        samples=samples,
+        warnings=warnings,
+    )
 
 
-def _allowed(space: Space, count: int, seed: int) -> list[dict[str, Any]]:
+def _allowed(space: Space, count: int, seed: int) -> list[Params]:
     """Random points that no expression forbids; fewer than asked for where they are too rare."""
     rng = np.random.default_rng(seed)
-    found: list[dict[str, Any]] = []
+    found: list[Params] = []
     for _ in range(_TRIES_PER_SAMPLE * count if space else 0):
         point = space.sample_prior(rng)
         if space.forbidden(point) is None:
@@ -139,31 +211,27 @@ def _rule_warnings(space: Space) -> list[str]:
     return list(dict.fromkeys(warnings))
 
 
-def _parameter(node: Node) -> dict[str, Any]:
+def _parameter(node: Node) -> ParameterShown:
     domain = node.domain
-    record: dict[str, Any] = {
-        "key": node.key,
-        "name": node.name,
-        "values": domain.describe(),
-        "prior": _prior(domain, node.prior) if node.prior else None,
-    }
-    if isinstance(domain, Choice):
-        record["options"] = [
-            {
-                "value": option.value,
-                "size": size_of(option.nodes)._asdict(),
-                "parameters": [_parameter(below) for below in option.nodes],
-            }
-            for option in domain.options
-        ]
-    return record
+    options = domain.options if isinstance(domain, Choice) else None
+    return ParameterShown(
+        key=node.key,
+        name=node.name,
+        values=domain.describe(),
+        prior=_prior(domain, node.prior) if node.prior else None,
+        options=options if options is None else [_option(option) for option in options],
+    )
 
 
-def _prior(domain: Range | Choice | Fixed, prior: Prior) -> dict[str, Any]:
+def _option(option: Option) -> OptionShown:
+    return OptionShown(option.value, size_of(option.nodes), [_parameter(below) for below in option.nodes])
+
+
+def _prior(domain: Range | Choice | Fixed, prior: Prior) -> PriorShown:
     if isinstance(domain, Choice):
         text = f"{plain(prior.center)} {1 - prior.width:.0%}, the others {prior.width:.0%}"
     elif isinstance(domain, Range) and domain.log:
         text = f"around {prior.center:g}, width {prior.width:.3g} decades"
     else:
         text = f"around {prior.center:g}, width {prior.width:.3g}"
-    return {"center": prior.center, "width": prior.width, "text": text}
+    return PriorShown(prior.center, prior.width, text)

@@ -1,7 +1,7 @@
 """Measures what the largest configuration of a space takes of a GPU, in a Ray task that has one for itself."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -72,11 +72,11 @@ def probe_memory(candidates: Sequence[TrainConfig], nodes: Sequence[GpuNode]) ->
     node = nodes[0]
     if found and len(found) == len(nodes):
         node = min(zip(nodes, found, strict=True), key=lambda pair: pair[1][0])[0]
-    dumped = [config.model_dump(mode="json") for config in candidates]
-    result = ProbeResult(**_get([_ask(_probe, node, min(1.0, node.gpus), dumped)])[0])
+    dumped = [config.model_dump_json() for config in candidates]
+    result: ProbeResult = _get([_ask(_probe, node, min(1.0, node.gpus), dumped)])[0]
     if found and result.free_bytes is not None:
         free, total = min(found)
-        return ProbeResult(**{**asdict(result), "free_bytes": min(free, result.free_bytes), "total_bytes": total})
+        return replace(result, free_bytes=min(free, result.free_bytes), total_bytes=total)
     return result
 
 
@@ -103,7 +103,7 @@ def _gpu_memory() -> tuple[int, int] | None:
     return min(torch.cuda.mem_get_info(index) for index in range(torch.cuda.device_count()))
 
 
-def _probe(dumped: list[dict[str, Any]]) -> dict[str, Any]:
+def _probe(dumped: list[str]) -> ProbeResult:
     """The task: estimates all candidates, and measures the largest ones where there is a GPU."""
     import torch
 
@@ -111,20 +111,16 @@ def _probe(dumped: list[dict[str, Any]]) -> dict[str, Any]:
     from segcore.training.step_probe import measure_memory
 
     device = choose_device()
-    configs = [TrainConfig.model_validate(tree) for tree in dumped]
+    configs = [TrainConfig.model_validate_json(text) for text in dumped]
     estimates, num_models = estimate(configs, device)
     order = sorted(estimates, key=lambda index: -estimates[index])
-    found: dict[str, Any] = {
-        "largest": order[0],
-        "estimate_bytes": estimates[order[0]],
-        "num_models": num_models,
-        "num_estimated": min(num_models, MOST_MODELS),
-    }
+    num_estimated = min(num_models, MOST_MODELS)
+    found = ProbeResult(order[0], estimates[order[0]], num_models=num_models, num_estimated=num_estimated)
     if device.type != "cuda":
         return found
     mps = mps_directory()
-    found["mps"] = str(mps) if mps is not None else None
-    found["free_bytes"], found["total_bytes"] = torch.cuda.mem_get_info(device)
+    free, total = torch.cuda.mem_get_info(device)
+    found = replace(found, free_bytes=free, total_bytes=total, mps=str(mps) if mps is not None else None)
     peak = -1
     for index in order[:NUM_MEASURED]:
         try:
@@ -132,11 +128,13 @@ def _probe(dumped: list[dict[str, Any]]) -> dict[str, Any]:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            return {**found, "largest": index, "estimate_bytes": estimates[index], "fits": False}
+            return replace(found, largest=index, estimate_bytes=estimates[index], fits=False)
         if seen.peak_bytes > peak:
             peak = seen.peak_bytes
-            found |= {"largest": index, "estimate_bytes": estimates[index], "peak_bytes": peak}
-            found["overhead_bytes"] = max(seen.overhead_bytes, found.get("overhead_bytes", 0))
+            overhead = max(seen.overhead_bytes, found.overhead_bytes)
+            found = replace(
+                found, largest=index, estimate_bytes=estimates[index], peak_bytes=peak, overhead_bytes=overhead
+            )
     return found
 
 

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
@@ -67,7 +66,7 @@ def measured_rate(config: TrainConfig, cache_path: Path, num_trials: int, cpus: 
         runners = [
             ray.remote(_Runner)
             .options(num_cpus=cpus, num_gpus=share, scheduling_strategy=place)
-            .remote(config.model_dump(mode="json"), str(cache_path), cpus, share)
+            .remote(config.model_dump_json(), str(cache_path), cpus, share)
             for _ in range(num_trials)
         ]
         ray.get([runner.ready.remote() for runner in runners], timeout=READY_TIMEOUT_S)
@@ -80,12 +79,12 @@ def measured_rate(config: TrainConfig, cache_path: Path, num_trials: int, cpus: 
 class _Runner:
     """One training run in a process of its own."""
 
-    def __init__(self, train: dict[str, Any], cache: str, cpus: float, share: float) -> None:
+    def __init__(self, train: str, cache: str, cpus: float, share: float) -> None:
         from segcore.training.device import begin_trial, choose_device
         from segcore.training.step_probe import RateProbe, endless_batches
 
         begin_trial(cpus, share)
-        config, device = TrainConfig.model_validate(train), choose_device()
+        config, device = TrainConfig.model_validate_json(train), choose_device()
         self._open = endless_batches(config, Path(cache), max(1, int(cpus)), device)
         self._probe = RateProbe(config, self._open.__enter__(), device)
 

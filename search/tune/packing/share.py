@@ -7,14 +7,12 @@ import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from search.config.tree import SearchConfig
 from search.runs.folder import update_run
 from search.runs.paths import RunPaths
-from search.runs.records import read_run
+from search.runs.records import Packing, read_run
 from search.space.search import Search
-from search.space.tree import Space
 from search.tune.packing.gpu_probe import (
     GpuNode,
     ProbeResult,
@@ -72,23 +70,27 @@ def gpu_share(
         return 0.0
     key = _key(config, nodes)
     known = read_run(paths).packing
-    if known is not None and known["key"] == key:
-        log.info("packing: %d trials a GPU, as measured when this run began", known["trials_per_gpu"])
-        return share_of(known["trials_per_gpu"])
+    if known is not None and known.key == key:
+        log.info("packing: %d trials a GPU, as measured when this run began", known.trials_per_gpu)
+        return share_of(known.trials_per_gpu)
     most = most_trials(config, nodes)
-    record: dict[str, Any] = {"key": key, "limit": most}
+    record = Packing(key=key, limit=most, trials_per_gpu=1)
     try:
         among = candidates(search)
-        found = _by_memory(among, search.space, probe(among, nodes), most, record)
+        seen = probe(among, nodes)
+        largest = settings(among[seen.largest], search.space)
+        record = _seen(record, seen, largest)
+        found = _by_memory(len(among), seen, most, largest)
         if found > 1:
             cpus = partial(cpus_of_each, config, nodes)
-            found = _by_rate(found, lambda count: measure(among[0], cache_path, count, cpus(count)), record)
+            found, rates = _by_rate(found, lambda count: measure(among[0], cache_path, count, cpus(count)))
+            record = record.model_copy(update={"images_per_s": rates})
     except Exception as error:  # whatever breaks a measurement must not lose the run
         reason = str(error).strip().splitlines()[-1:] or [""]
         log.warning("packing: could not be measured (%s: %s); one trial a GPU", type(error).__name__, reason[0])
-        record |= {"error": f"{type(error).__name__}: {reason[0]}"}
+        record = record.model_copy(update={"error": f"{type(error).__name__}: {reason[0]}"})
         found = 1
-    update_run(paths, packing={**record, "trials_per_gpu": found})
+    update_run(paths, packing=record.model_copy(update={"trials_per_gpu": found}))
     return share_of(found)
 
 
@@ -117,19 +119,32 @@ def trials_that_fit(found: ProbeResult, most: int) -> int:
     return 1 if found.peak_bytes + found.overhead_bytes <= found.free_bytes else 0
 
 
-def _by_memory(among: list[TrainConfig], space: Space, found: ProbeResult, most: int, record: dict[str, Any]) -> int:
-    """How many fit, with one line that says what was probed, what was picked and why."""
-    what = settings(among[found.largest], space)
-    record |= {
-        "largest": what,
-        "estimate_bytes": found.estimate_bytes,
-        "peak_bytes": found.peak_bytes,
-        "overhead_bytes": found.overhead_bytes,
-        "free_bytes": found.free_bytes,
-        "total_bytes": found.total_bytes,
-        "mps": found.mps,
-    }
-    looked = f"{len(among)} configurations"
+def _seen(record: Packing, found: ProbeResult, largest: str) -> Packing:
+    """The record with what the probe found."""
+    return Packing(
+        key=record.key,
+        limit=record.limit,
+        largest=largest,
+        estimate_bytes=found.estimate_bytes,
+        peak_bytes=found.peak_bytes,
+        overhead_bytes=found.overhead_bytes,
+        free_bytes=found.free_bytes,
+        total_bytes=found.total_bytes,
+        mps=found.mps,
+        trials_per_gpu=record.trials_per_gpu,
+    )
+
+
+def _by_memory(num_configs: int, found: ProbeResult, most: int, what: str) -> int:
+    """How many fit, with one line that says what was probed, what was picked and why.
+
+    Args:
+        num_configs: That were probed.
+        found: What the probe found.
+        most: The limit, whatever the memory.
+        what: Settings of the largest configuration, for the line.
+    """
+    looked = f"{num_configs} configurations"
     if found.num_estimated < found.num_models:
         looked += f" ({found.num_estimated} of their {found.num_models} models estimated)"
     if found.free_bytes is None:
@@ -162,17 +177,16 @@ def _by_memory(among: list[TrainConfig], space: Space, found: ProbeResult, most:
     return count
 
 
-def _by_rate(fitting: int, measure: Measure, record: dict[str, Any]) -> int:
-    """How many are no slower together than one alone, with the figures."""
+def _by_rate(fitting: int, measure: Measure) -> tuple[int, dict[str, float]]:
+    """How many are no slower together than one alone, and images a second by number of trials, as text."""
     count, rates = settle(fitting, measure)
-    record["images_per_s"] = {str(number): round(value, 2) for number, value in sorted(rates.items())}
     figures = ", ".join(f"{number}: {value:.1f}" for number, value in sorted(rates.items()))
     verdict = "kept" if count == fitting else f"slower than one alone, so {count} a GPU"
     log.info(
         "packing: %d trials a GPU %s; images/s in total by trials a GPU: %s (tolerance %.0f%%)",
         fitting, verdict, figures, 100 * TOLERANCE,
     )  # fmt: skip
-    return count
+    return count, {str(number): round(value, 2) for number, value in sorted(rates.items())}
 
 
 def cpus_of_each(config: SearchConfig, nodes: list[GpuNode], count: int) -> float:

@@ -18,7 +18,7 @@ from search.cli import runs
 from search.cli.group import main
 from search.config.load import load_config
 from search.show.space import render_space
-from search.show.survey import Size, size_of, survey
+from search.show.survey import Size, Survey, size_of, survey
 from search.space.parse import parse_space
 from segcore.config import TrainConfig
 
@@ -40,8 +40,8 @@ search:
 
 
 @pytest.fixture
-def record(tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    def of(text: str = TEXT, num_samples: int = 5, seed: int = 0) -> dict[str, Any]:
+def record(tmp_path: Path) -> Callable[..., Survey]:
+    def of(text: str = TEXT, num_samples: int = 5, seed: int = 0) -> Survey:
         (tmp_path / "c.yaml").write_text(text)
         return survey(load_config(tmp_path / "c.yaml"), num_samples, seed)
 
@@ -79,32 +79,34 @@ def test_parameters_multiply_and_branches_add_up(raw: dict[str, Any], size: Size
     assert size_of(parse_space(raw, TrainConfig()).nodes) == size
 
 
-def test_the_record_says_what_there_is(record: Callable[..., dict[str, Any]]) -> None:
+def test_the_record_says_what_there_is(record: Callable[..., Survey]) -> None:
     found = record()
-    assert found["size"] == {"combinations": 30, "min_continuous": 1, "max_continuous": 2}
-    assert found["keys"][:3] == ["optimizer.lr", "train.batch_size", "lr_scheduler.name"]
-    assert [rule["share"] for rule in found["forbid"]] == pytest.approx([1 / 9, 1 / 3], abs=0.03)
-    assert found["forbidden_share"] == pytest.approx(4 / 9, abs=0.03)
-    assert found["first"]["train.batch_size"] == 16
-    assert found["why_no_first"] is None
-    assert found["enqueued"] == [{**found["first"], "optimizer.lr": 3e-3}]
-    assert found["warnings"] == ["train.batch_size = 8 is ruled out by forbid; take it out of the choice"]
-    assert len(found["samples"]) == 5
-    plateau = found["parameters"][2]["options"][0]
-    assert plateau["value"] == "plateau"
-    assert plateau["size"] == {"combinations": 5, "min_continuous": 1, "max_continuous": 1}
-    assert [below["values"] for below in plateau["parameters"]] == ["1 to 5, whole numbers", "0.1 to 0.7", "= 0.1"]
-    assert json.loads(json.dumps(found)) == found
+    assert found.size == Size(combinations=30, min_continuous=1, max_continuous=2)
+    assert found.keys[:3] == ["optimizer.lr", "train.batch_size", "lr_scheduler.name"]
+    assert [rule.share for rule in found.forbid] == pytest.approx([1 / 9, 1 / 3], abs=0.03)
+    assert found.forbidden_share == pytest.approx(4 / 9, abs=0.03)
+    assert found.first is not None
+    assert found.first["train.batch_size"] == 16
+    assert found.why_no_first is None
+    assert found.enqueued == [{**found.first, "optimizer.lr": 3e-3}]
+    assert found.warnings == ["train.batch_size = 8 is ruled out by forbid; take it out of the choice"]
+    assert len(found.samples) == 5
+    assert found.parameters[0].options is None
+    (plateau, *_) = found.parameters[2].options or ()
+    assert plateau.value == "plateau"
+    assert plateau.size == Size(combinations=5, min_continuous=1, max_continuous=1)
+    assert [below.values for below in plateau.parameters] == ["1 to 5, whole numbers", "0.1 to 0.7", "= 0.1"]
+    assert json.loads(json.dumps(found.tree())) == found.tree()
 
 
-def test_samples_follow_the_priors_and_are_never_forbidden(record: Callable[..., dict[str, Any]]) -> None:
-    samples = record(num_samples=300)["samples"]
+def test_samples_follow_the_priors_and_are_never_forbidden(record: Callable[..., Survey]) -> None:
+    samples = record(num_samples=300).samples
     assert not any(point["train.batch_size"] == 8 for point in samples)
     assert not any(p["train.batch_size"] == 32 and p["lr_scheduler.name"] == "plateau" for p in samples)
     close = [point for point in samples if 10**-3.5 < point["optimizer.lr"] < 10**-2.5]
     assert len(close) / len(samples) == pytest.approx(0.954, abs=0.04)  # two standard deviations
-    assert record(num_samples=3)["samples"] == samples[:3]
-    assert record(num_samples=3, seed=1)["samples"] != samples[:3]
+    assert record(num_samples=3).samples == samples[:3]
+    assert record(num_samples=3, seed=1).samples != samples[:3]
 
 
 @pytest.mark.parametrize(
@@ -128,17 +130,17 @@ def test_samples_follow_the_priors_and_are_never_forbidden(record: Callable[...,
         ),
     ],
 )  # fmt: skip
-def test_what_deserves_a_word_gets_one(record: Callable[..., dict[str, Any]], text: str, warning: str) -> None:
-    (found,) = record(text)["warnings"]
+def test_what_deserves_a_word_gets_one(record: Callable[..., Survey], text: str, warning: str) -> None:
+    (found,) = record(text).warnings
     assert warning in found
 
 
-def test_a_config_outside_its_own_space_is_told_why(record: Callable[..., dict[str, Any]]) -> None:
+def test_a_config_outside_its_own_space_is_told_why(record: Callable[..., Survey]) -> None:
     found = record("space: {optimizer.lr: {uniform: [0.1, 1]}}\n")
-    assert found["first"] is None
-    assert found["why_no_first"] == "optimizer.lr=0.001 is not in 0.1 to 1"
+    assert found.first is None
+    assert found.why_no_first == "optimizer.lr=0.001 is not in 0.1 to 1"
     forbidden = record("space: {train.batch_size: {choice: [8, 16]}, forbid: [train.batch_size > 8]}\n")
-    assert forbidden["why_no_first"] == "they are forbidden by `train.batch_size > 8`"
+    assert forbidden.why_no_first == "they are forbidden by `train.batch_size > 8`"
 
 
 @pytest.fixture
@@ -188,7 +190,7 @@ def test_the_page_shows_branches_priors_and_what_is_forbidden(shown: Callable[..
 def test_json_is_the_record(shown: Callable[..., Result], tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(TEXT)
     found = json.loads(shown(80, str(tmp_path / "c.yaml"), "--json", "--samples", "2", "--seed", "4").output)
-    assert found == survey(load_config(tmp_path / "c.yaml"), 2, 4)
+    assert found == survey(load_config(tmp_path / "c.yaml"), 2, 4).tree()
     changed = shown(80, str(tmp_path / "c.yaml"), "--json", "--set", "space.optimizer.lr.prior.width=1").output
     assert json.loads(changed)["parameters"][0]["prior"]["width"] == 1
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from search.tune.packing import gpu_probe
-from search.tune.packing.gpu_probe import ProbeResult, _probe, estimate
+from search.tune.packing.gpu_probe import _probe, estimate
 from segcore.config import TrainConfig
 from segcore.training.memory_estimate import estimate_training_bytes, trace_model
 
@@ -18,7 +18,7 @@ def config_of(width: int, **train: Any) -> TrainConfig:
 def test_the_largest_is_found_by_the_estimate_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("segcore.training.device.choose_device", lambda: torch.device("cpu"))
     configs = [config_of(4), config_of(8, batch_size=64, micro_batch_size=2), config_of(8, batch_size=32), config_of(6)]
-    found = ProbeResult(**_probe([config.model_dump(mode="json") for config in configs]))
+    found = _probe([config.model_dump_json() for config in configs])
     assert found.largest == 2
     assert found.estimate_bytes == estimate_training_bytes(configs[2], trace_model(configs[2], torch.device("cpu")))
     assert (found.peak_bytes, found.free_bytes, found.fits) == (None, None, True)
@@ -46,7 +46,7 @@ def test_a_model_is_gone_through_once_and_no_more_than_there_is_time_for(monkeyp
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_the_peak_is_measured() -> None:
     configs = [config_of(8), config_of(32, batch_size=32)]
-    found = ProbeResult(**_probe([config.model_dump(mode="json") for config in configs]))
+    found = _probe([config.model_dump_json() for config in configs])
     assert found.largest == 1
     assert found.fits
     assert found.free_bytes is not None
