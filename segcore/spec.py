@@ -8,18 +8,23 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from segcore.config import TrainConfig
 
 _NUMBER, _WAITING = "number", "waiting"
 
+RaySpec: TypeAlias = dict[str, Any]
+"""A trial's config as Ray holds it, which is what `TrialSpec.to_ray` made."""
+RayResult: TypeAlias = dict[str, Any]
+"""A result as Ray hands it on: what `TrialReport.to_ray` made, among keys of Ray's own."""
+
 
 class RayTrial(Protocol):
     """Ray's own record of a trial, as far as it is read here: the dicts that came of a spec and of a report."""
 
-    config: dict[str, Any]
-    last_result: dict[str, Any] | None
+    config: RaySpec
+    last_result: RayResult | None
 
 
 def number_of(trial: RayTrial) -> int:
@@ -68,7 +73,7 @@ class TrialSpec:
     may_retry_alone: bool = False
     label: str | None = None
 
-    def to_ray(self) -> dict[str, Any]:
+    def to_ray(self) -> RaySpec:
         """The spec as Ray's config of a trial: plain values, which Ray copies, sends and writes down."""
         return {
             **vars(self),
@@ -136,7 +141,7 @@ class TrialReport:
     machine: Mapping[str, Any] | None = field(default=None, repr=False)
     waiting: bool = False
 
-    def to_ray(self) -> dict[str, Any]:
+    def to_ray(self) -> RayResult:
         """The report as Ray's result, flat."""
         return {
             **self.metrics,

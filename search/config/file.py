@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
@@ -17,6 +17,9 @@ from search.config.problems import Problem, dotted, shown
 from search.space.domains import DOMAINS
 from search.space.reader import flatten_space, is_space_key
 from segcore.errors import ConfigError
+
+YamlMap: TypeAlias = dict[str, Any]
+"""A map as YAML gives it, before anything is known of its keys and values."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -55,7 +58,7 @@ def write_yaml(values: Mapping[str, Any]) -> str:
 class RawConfig:
     """The file's values, and where each dotted key was set."""
 
-    values: dict[str, Any]
+    values: YamlMap
     lines: dict[str, int] = field(default_factory=dict)
     overridden: set[str] = field(default_factory=set)
 
@@ -217,7 +220,7 @@ def _value(text: str) -> Any:
     return text.strip() if verbatim else value
 
 
-def _set(values: dict[str, Any], key: str, value: Any) -> str | None:
+def _set(values: YamlMap, key: str, value: Any) -> str | None:
     head, _, rest = key.partition(".")
     if head == "space" and rest:
         if values.get("space") is None:

@@ -16,13 +16,14 @@ from pydantic import ValidationError
 
 from search.config.file import (
     RawConfig,
+    YamlMap,
     apply_overrides,
     flatten_file_space,
     read_config,
     write_yaml,
 )
-from search.config.problems import Path as KeyPath
 from search.config.problems import (
+    JsonSchema,
     Problem,
     dotted,
     node_at,
@@ -31,6 +32,7 @@ from search.config.problems import (
     take_secrets,
     value_problem,
 )
+from search.config.problems import Path as KeyPath
 from search.config.scheduler_rules import fitted_scheduler, scheduler_problems
 from search.config.tree import SearchConfig
 from search.space.enqueue import read_points
@@ -80,7 +82,7 @@ def dump_config(config: SearchConfig) -> str:
     return write_yaml(config.model_dump())
 
 
-def json_schema() -> dict[str, Any]:
+def json_schema() -> JsonSchema:
     """The JSON schema of a config file."""
     schema = SearchConfig.model_json_schema()
     space, definitions = space_schema()
@@ -94,11 +96,11 @@ def _folder_safe(stem: str) -> str:
     return re.sub(r"[^A-Za-z0-9._\-]+", "-", stem).strip("-._")[:100] or "search"
 
 
-def _prepared(raw: Mapping[str, Any]) -> dict[str, Any]:
+def _prepared(raw: Mapping[str, Any]) -> YamlMap:
     """A copy in which sections left empty in the file are as good as absent."""
-    values: dict[str, Any] = copy.deepcopy(dict(raw))
+    values: YamlMap = copy.deepcopy(dict(raw))
 
-    def drop_empty(level: dict[str, Any], path: KeyPath) -> None:
+    def drop_empty(level: YamlMap, path: KeyPath) -> None:
         for key in list(level):
             kind = (node_at(SearchConfig, (*path, key)) or {}).get("type") if isinstance(key, str) else None
             if level[key] is None and kind in ("object", "array"):
@@ -127,7 +129,7 @@ def _take_odd_keys(values: dict[Any, Any], path: KeyPath = ()) -> list[Problem]:
     return problems
 
 
-def _validated(values: dict[str, Any]) -> tuple[SearchConfig, list[Problem]]:
+def _validated(values: YamlMap) -> tuple[SearchConfig, list[Problem]]:
     """The config and its problems; with problems, the config is what remains when the wrong keys are left out."""
     try:
         config = SearchConfig.model_validate(values)

@@ -8,11 +8,12 @@ import re
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import BaseModel, ValidationError
 
-Schema = Mapping[str, Any]
+JsonSchema: TypeAlias = Mapping[str, Any]
+"""A JSON schema, or a node of one."""
 Path = tuple[str | int, ...]
 
 _SECRET_KEY = re.compile(
@@ -73,24 +74,24 @@ def nearest(name: str, valid: Sequence[str]) -> str | None:
 
 
 @cache
-def schema_of(model: type[BaseModel]) -> Schema:
+def schema_of(model: type[BaseModel]) -> JsonSchema:
     """The model's JSON schema, computed once."""
     return model.model_json_schema()
 
 
-def _resolved(model: type[BaseModel], node: Schema) -> Schema:
+def _resolved(model: type[BaseModel], node: JsonSchema) -> JsonSchema:
     while "$ref" in node:
         node = schema_of(model)["$defs"][str(node["$ref"]).rsplit("/", 1)[-1]]
     return node
 
 
-def _properties(model: type[BaseModel], node: Schema) -> Schema:
+def _properties(model: type[BaseModel], node: JsonSchema) -> JsonSchema:
     """The keys of a section, also of one that may be null."""
     options = (_resolved(model, option) for option in (node, *node.get("anyOf", ())))
     return next((option["properties"] for option in options if "properties" in option), {})
 
 
-def node_at(model: type[BaseModel], path: Sequence[str | int]) -> Schema | None:
+def node_at(model: type[BaseModel], path: Sequence[str | int]) -> JsonSchema | None:
     """The schema of a key of the model, with references resolved; None if there is no such key."""
     node = schema_of(model)
     for part in path:
@@ -110,7 +111,7 @@ def leaf_keys(model: type[BaseModel]) -> tuple[str, ...]:
     return tuple(dotted(path) for path, node in _keys(model) if "properties" not in node)
 
 
-def _keys(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Schema]]:
+def _keys(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], JsonSchema]]:
     node = node_at(model, path) or {}
     if path:
         yield path, node
@@ -118,7 +119,7 @@ def _keys(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[
         yield from _keys(model, (*path, name))
 
 
-def rule_of(model: type[BaseModel], node: Schema) -> str:
+def rule_of(model: type[BaseModel], node: JsonSchema) -> str:
     """What a value must be, in words: `a number above 0`, `one of adamw, sgd, nadam`."""
     node = _resolved(model, node)
     if "anyOf" in node:
@@ -143,7 +144,7 @@ def rule_of(model: type[BaseModel], node: Schema) -> str:
     return words[kind] if kind in words else _number_rule(kind, node)
 
 
-def _text_rule(node: Schema) -> str:
+def _text_rule(node: JsonSchema) -> str:
     if "pattern" in node:
         rule = str(node.get("description", f"text that matches {node['pattern']}")).rstrip(".")
     else:
@@ -151,7 +152,7 @@ def _text_rule(node: Schema) -> str:
     return f"{rule}; at most {node['maxLength']} characters" if "maxLength" in node else rule
 
 
-def _number_rule(kind: str | None, node: Schema) -> str:
+def _number_rule(kind: str | None, node: JsonSchema) -> str:
     parts = ["a whole number" if kind == "integer" else "a number"]
     if "minimum" in node and "maximum" in node:
         parts.append(f"from {node['minimum']:g} to {node['maximum']:g}")
@@ -175,7 +176,7 @@ def value_problem(model: type[BaseModel], path: Sequence[str | int], value: obje
     return f"{found}; valid: {rule_of(model, node)}{_value_hint(node, path, value)}"
 
 
-def _value_hint(node: Schema, path: Sequence[str | int], value: object) -> str:
+def _value_hint(node: JsonSchema, path: Sequence[str | int], value: object) -> str:
     from search.space.domains import DOMAINS  # its package needs this module
 
     if isinstance(value, Mapping) and set(value) & set(DOMAINS) and "properties" not in node:
@@ -189,7 +190,7 @@ def _value_hint(node: Schema, path: Sequence[str | int], value: object) -> str:
     return f"; did you mean {guess}?" if guess else ""
 
 
-def _wants_text(node: Schema) -> bool:
+def _wants_text(node: JsonSchema) -> bool:
     parts = (node, *node.get("anyOf", ()))
     names = {name for part in parts for name in ("enum", "const") if name in part}
     kinds = {part.get("type") for part in parts}

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from ray.tune.search import Searcher
 
@@ -11,7 +10,7 @@ from search.runs.journal import INTERRUPTED, RETRIED_ALONE
 from search.tune.retries import Retries, WholeGpu
 from segcore.config import TrainConfig
 from segcore.objective import Objective
-from segcore.spec import TrialReport, TrialSpec
+from segcore.spec import RayResult, RaySpec, TrialReport, TrialSpec
 
 
 @dataclass
@@ -71,7 +70,7 @@ class RerunSearcher(Searcher):  # type: ignore[misc]
         self._max_concurrent = max_concurrent
         return True
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> RaySpec | str | None:
         """The spec of the next training; None while a live one may come back, `FINISHED` when nothing is left."""
         if len(self._live) >= self._max_concurrent:
             return None
@@ -83,13 +82,13 @@ class RerunSearcher(Searcher):  # type: ignore[misc]
         spec = replace(self._spec_of(rerun.number, rerun.train), label=rerun.label)
         return self._queue.told(spec).to_ray()
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+    def on_trial_result(self, trial_id: str, result: RayResult) -> None:
         """Notes how far a training has come."""
         report = TrialReport.from_ray(result)
         if report is not None:
             self._live[trial_id].intermediate_values[report.epoch] = float(report.metrics[self.metric])
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(self, trial_id: str, result: RayResult | None = None, error: bool = False) -> None:
         """A training left its worker; of an error, `fail` tells what it was."""
         if not error:
             self._live.pop(trial_id, None)

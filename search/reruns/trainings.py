@@ -6,7 +6,7 @@ run's folder `reruns/`, with a journal and checkpoints like the search's, so one
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,9 +27,9 @@ from search.runs.journal import (
 )
 from search.runs.paths import (
     RunPaths,
-    read_json,
     write_json,
 )
+from search.runs.rerun_records import KnownTraining, read_trainings
 from search.space.search import Search
 from search.tracking.wandb import WandbCallback
 from search.tracking.wandb_run import Destination
@@ -50,7 +50,7 @@ from segcore.objective import Objective
 from segcore.scores.image_counts import ImageCounts
 from segcore.scores.scorer import scorer_of
 from segcore.scores.seed_noise import FloatArray
-from segcore.spec import TrialReport, TrialSpec, number_of
+from segcore.spec import RaySpec, TrialReport, TrialSpec, number_of
 from segcore.trainable import train_trial
 from segcore.training.cost import LATENCY
 
@@ -70,18 +70,18 @@ class Outcome:
 def want(paths: RunPaths, trainings: Iterable[tuple[str, TrainConfig]]) -> list[Rerun]:
     """Numbers trainings, each with its label, and keeps the list; those that are known keep their number and label."""
     reruns = paths.reruns
-    known: list[dict[str, Any]] = read_json(reruns.trainings)["trainings"] if reruns.trainings.exists() else []
+    known = read_trainings(reruns)
     before, found = len(known), []
     for label, train in trainings:
         dumped = train.model_dump(mode="json")
-        entry = next((entry for entry in known if entry["train"] == dumped), None)
+        entry = next((entry for entry in known if entry.train == dumped), None)
         if entry is None:
-            entry = {"number": len(known), "label": label, "train": dumped}
+            entry = KnownTraining(number=len(known), label=label, train=dumped)
             known.append(entry)
-        found.append(Rerun(entry["number"], entry["label"], train))
+        found.append(Rerun(entry.number, entry.label, train))
     if len(known) > before:
         reruns.root.mkdir(parents=True, exist_ok=True)
-        write_json(reruns.trainings, {"trainings": known})
+        write_json(reruns.trainings, {"trainings": [entry.tree() for entry in known]})
     return found
 
 
@@ -106,7 +106,7 @@ def run_again(
     console: Console,
     *,
     keep_weights: bool,
-    trainable: Callable[[dict[str, Any]], None] = train_trial,
+    trainable: Callable[[RaySpec], None] = train_trial,
 ) -> bool:
     """Makes those trainings of `wanted` that are not there yet; Ray must be up.
 
@@ -268,7 +268,7 @@ def _tracking(search: Search, paths: RunPaths) -> list[tune.Callback]:
     return [callback]
 
 
-def _wandb_config(trial: Trial) -> dict[str, Any]:
+def _wandb_config(trial: Trial) -> Mapping[str, object]:
     spec = TrialSpec.from_ray(trial.config)
     return {"training": spec.label, **spec.train.model_dump(mode="json")}
 

@@ -1,5 +1,7 @@
-"""What `confirm.json` and `ledger.json` hold: what came of trainings that were made again with other seeds."""
+"""What `trainings.json`, `confirm.json` and `ledger.json` hold: trainings made again with other seeds, and what came of
+them."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field
@@ -10,6 +12,14 @@ from segcore.params import Params
 from segcore.record import Record
 
 Interval = tuple[float, float]
+
+
+class KnownTraining(Record):
+    """A training of `reruns/`: its number there, what it is for people, and the config that it trains with."""
+
+    number: int
+    label: str
+    train: Mapping[str, object]
 
 
 class Difference(Record):
@@ -155,6 +165,20 @@ class Ledger(Record):
     failed: list[str]
     notes: list[str]
     begin: list[str] = Field(default_factory=list)
+
+
+def read_trainings(reruns: RunPaths) -> list[KnownTraining]:
+    """Reads the list of trainings that were numbered so far.
+
+    Args:
+        reruns: The folder `reruns/` of a run.
+
+    Raises:
+        RunError: It is damaged.
+    """
+    path = reruns.trainings
+    entries = read_json(path)["trainings"] if path.exists() else []
+    return [parse_record(KnownTraining, entry, path) for entry in entries]
 
 
 def read_confirmation(paths: RunPaths) -> Confirmation | None:

@@ -8,11 +8,11 @@ Comparisons (chained ones too, and `in` a list), and/or/not, + - * /, numbers, '
 """
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from search.config.problems import (
+    JsonSchema,
     leaf_keys,
     node_at,
     shown,
@@ -204,7 +204,7 @@ class _Parser:
                     raise _RefusedError(f"{side.id}: {value_problem(TrainConfig, tuple(side.id.split('.')), value)}")
 
 
-def _kinds_of(node: Mapping[str, Any]) -> Kinds:
+def _kinds_of(node: JsonSchema) -> Kinds:
     if "anyOf" in node:
         return frozenset().union(*map(_kinds_of, node["anyOf"]))
     values = [node["const"]] if "const" in node else node.get("enum", ())

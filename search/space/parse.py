@@ -21,6 +21,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from search.config.problems import (
+    JsonSchema,
     Problem,
     leaf_keys,
     node_at,
@@ -131,7 +132,7 @@ def _check_combinations(nodes: Sequence[Node], base: TrainConfig) -> list[Proble
     return list(problems.values())
 
 
-def space_schema() -> tuple[dict[str, Any], dict[str, Any]]:
+def space_schema() -> tuple[JsonSchema, JsonSchema]:
     """JSON schema of the `space:` section, for editors.
 
     Returns:
@@ -155,7 +156,7 @@ def space_schema() -> tuple[dict[str, Any], dict[str, Any]]:
     }
     domain = {"$ref": "#/$defs/SpaceDomain"}
     keys = [key for key in leaf_keys(TrainConfig) if not any(key == no or key.startswith(f"{no}.") for no in REFUSED)]
-    properties: dict[str, Any] = {
+    properties: dict[str, JsonSchema] = {
         "forbid": {
             "description": "Expressions over dotted keys; a trial of which one is true is not proposed.",
             "type": "array",
@@ -174,12 +175,12 @@ def space_schema() -> tuple[dict[str, Any], dict[str, Any]]:
     return {"type": "object", "properties": properties, "additionalProperties": False}, definitions
 
 
-def _form(**keys: Any) -> dict[str, Any]:
+def _form(**keys: Any) -> JsonSchema:
     first = next(iter(keys))
     return {"type": "object", "properties": keys, "required": [first], "additionalProperties": False}
 
 
-def _prior_schema(center: dict[str, Any], width: dict[str, Any]) -> dict[str, Any]:
+def _prior_schema(center: JsonSchema, width: JsonSchema) -> JsonSchema:
     return {
         "description": "Where good values are believed to lie.",
         "type": "object",
@@ -189,5 +190,5 @@ def _prior_schema(center: dict[str, Any], width: dict[str, Any]) -> dict[str, An
     }
 
 
-def _numbers(kind: str, size: int) -> dict[str, Any]:
+def _numbers(kind: str, size: int) -> JsonSchema:
     return {"type": "array", "items": {"type": kind}, "minItems": size, "maxItems": size}

@@ -9,7 +9,7 @@ does nothing, whatever the reason.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from segcore.errors import ConfigError
 from segcore.params import Params
 
 if TYPE_CHECKING:
+    from segcore.applied.found import Facts
     from segcore.data.pixels.cache_file import SampleCache
 
 NUM_POINTS = 200
@@ -59,7 +60,7 @@ def idle_keys(space: Space, base: TrainConfig) -> Iterator[tuple[str, str]]:
     """`(key, the values that were tried)` of each searched key for which no two values differ in what is built."""
     rng = np.random.default_rng(0)
     points = [space.sample_uniform(rng) for _ in range(NUM_POINTS)]
-    known: dict[str, dict[str, Any]] = {}
+    known: dict[str, Facts] = {}
     names = dict.fromkeys(node.name for node, _ in all_nodes(space.nodes) if isinstance(node.domain, Range | Choice))
     for name in names:
         nodes = [node for node, _ in all_nodes(space.nodes) if node.name == name]
@@ -104,7 +105,7 @@ def _values(node: Node) -> list[Any]:
     return [domain.low, domain.high] if isinstance(domain, Range) else []
 
 
-def _described(config: TrainConfig, key: str, known: dict[str, dict[str, Any]]) -> Mapping[str, Any]:
+def _described(config: TrainConfig, key: str, known: dict[str, Facts]) -> Facts:
     """What a run of a config would be made of; with a small model where the key is no matter of the model."""
     if not key.startswith("model.") and key != "optimizer.encoder_lr_factor":
         small = ModelConfig.model_validate({**config.model.model_dump(), **_SMALL_MODEL})
@@ -115,7 +116,7 @@ def _described(config: TrainConfig, key: str, known: dict[str, dict[str, Any]]) 
     return known[text]
 
 
-def describe(config: TrainConfig) -> dict[str, Any]:
+def describe(config: TrainConfig) -> Facts:
     """The facts of `segcore.applied.verify` of a config, built on the meta device, for samples that are not there."""
     import torch
 

@@ -23,7 +23,7 @@ from search.tracking.wandb_log import RunLog
 from search.tracking.wandb_run import Destination, Ending
 from search.tune.failures import describe_failure
 from segcore.objective import Objective
-from segcore.spec import TrialReport, TrialSpec, number_of
+from segcore.spec import RayResult, TrialReport, TrialSpec, number_of
 
 log = logging.getLogger("segsearch")
 
@@ -37,7 +37,7 @@ STATE_COMPLETE, STATE_PRUNED, STATE_FAIL, STATE_INTERRUPTED = "COMPLETE", "PRUNE
 EXIT_CODES = {STATE_COMPLETE: 0, STATE_PRUNED: 0, STATE_FAIL: 1, STATE_INTERRUPTED: 130}
 
 
-def trial_config(trial: Trial) -> dict[str, Any]:
+def trial_config(trial: Trial) -> Mapping[str, object]:
     """What the run page shows as config: the trial's number and the whole `TrainConfig`."""
     spec = TrialSpec.from_ray(trial.config)
     return {"trial": spec.number, **spec.train.model_dump(mode="json")}
@@ -79,7 +79,7 @@ class WandbCallback(Callback):  # type: ignore[misc]
         to: Destination,
         objective: Objective,
         *,
-        config_of: Callable[[Trial], dict[str, Any]] = trial_config,
+        config_of: Callable[[Trial], Mapping[str, object]] = trial_config,
         run_id_of: Callable[[Trial], str] = trial_key,
         checkpoints: RunPaths | None = None,
     ) -> None:
@@ -93,7 +93,7 @@ class WandbCallback(Callback):  # type: ignore[misc]
         self._best_of_run = -math.inf
         self._log: RunLog | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Ray pickles its callbacks; threads stay here."""
         return {**self.__dict__, "_log": None, "_open": {}, "_waiting": {}}
 
@@ -110,7 +110,7 @@ class WandbCallback(Callback):  # type: ignore[misc]
 
     @never_raises
     def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+        self, iteration: int, trials: list[Trial], trial: Trial, result: RayResult, **info: Any
     ) -> None:
         """Logs one epoch."""
         report = TrialReport.from_ray(result)
@@ -183,12 +183,12 @@ class WandbCallback(Callback):  # type: ignore[misc]
         found = self._checkpoints.trial_checkpoints(number_of(trial))
         return found[0] if found else None
 
-    def _summary(self, key: str, state: str) -> dict[str, Any]:
+    def _summary(self, key: str, state: str) -> dict[str, object]:
         _, best = self._best.get(key, (0.0, {}))
         return {"state": state, **{f"best/{name}": value for name, value in best.items()}}
 
 
-def log_run_summary(to: Destination, scores: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> None:
+def log_run_summary(to: Destination, scores: Mapping[str, object], config: Mapping[str, object] | None = None) -> None:
     """Logs the sealed model's scores as one run of job type `summary` in the search's group; waits at most 55 s.
 
     A server that does not answer means offline, as for trials; the search has warned of it already, so this does not.
@@ -206,7 +206,7 @@ def log_run_summary(to: Destination, scores: Mapping[str, Any], config: Mapping[
     run_log.close()
 
 
-def metrics_of(result: Mapping[str, Any]) -> dict[str, float]:
+def metrics_of(result: Mapping[str, object]) -> dict[str, float]:
     """The finite numbers of a report that are metrics: keys with a slash, and the learning rate."""
     return {
         key: float(value)
@@ -235,8 +235,8 @@ def redact(text: str) -> str:
     return secrets.redact(text, secret_variables(), instead="[secret]")
 
 
-def _flat(scores: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flat(scores: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
     for key, value in scores.items():
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{key}/")

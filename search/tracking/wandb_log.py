@@ -63,7 +63,7 @@ class RunLog:
         self._worker = threading.Thread(target=self._work, name="segsearch-wandb", daemon=True)
         self._worker.start()
 
-    def open(self, key: str, *, name: str, config: Mapping[str, Any], job_type: str | None = None) -> None:
+    def open(self, key: str, *, name: str, config: Mapping[str, object], job_type: str | None = None) -> None:
         """Begins the run `key` of this folder, or goes on with it; its id is the same in every session."""
         self._queue.put(lambda: self._open(key, name, dict(config), job_type))
 
@@ -160,7 +160,7 @@ class RunLog:
             self._has_warned = True
         log.log(level, "%s", message)
 
-    def _open(self, key: str, name: str, config: dict[str, Any], job_type: str | None) -> None:
+    def _open(self, key: str, name: str, config: Mapping[str, object], job_type: str | None) -> None:
         if key in self._runs:
             return
         run_id = f"{self._id_prefix()}-{safe_id(key)}"

@@ -64,7 +64,7 @@ class Ending:
     """How a run ended: its exit code, what goes into its summary, and the checkpoint with its pictures."""
 
     exit_code: int
-    summary: Mapping[str, Any]
+    summary: Mapping[str, object]
     checkpoint: Path | None = None
     with_overlays: bool = False
 
@@ -82,7 +82,14 @@ class OpenRun:
     """
 
     def __init__(
-        self, to: Destination, run_id: str, name: str, config: dict[str, Any], job_type: str | None, *, online: bool
+        self,
+        to: Destination,
+        run_id: str,
+        name: str,
+        config: Mapping[str, object],
+        job_type: str | None,
+        *,
+        online: bool,
     ) -> None:
         import wandb
 
@@ -111,7 +118,7 @@ class OpenRun:
             id=run_id,
             job_type=job_type,
             tags=list(to.tags) or None,
-            config=config,
+            config=dict(config),
             dir=to.run_dir,
             mode="online" if online else "offline",
             reinit="create_new",
@@ -188,7 +195,7 @@ class OpenRun:
         for row in curve.rows() if curve is not None else ():
             self._log(row, self._last_step + 1)
 
-    def _log(self, values: Mapping[str, Any], step: int) -> None:
+    def _log(self, values: Mapping[str, object], step: int) -> None:
         self._run.log(dict(values), step=step, commit=True)
         self._num_rows += 1
         self._last_step = max(self._last_step, step)

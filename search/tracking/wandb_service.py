@@ -12,7 +12,7 @@ import ssl
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,7 +62,7 @@ class Service:
         except (KeyError, TypeError, ValueError):
             return None
 
-    def _ask(self, query: str, variables: dict[str, Any], timeout_s: float) -> dict[str, Any] | str:
+    def _ask(self, query: str, variables: Mapping[str, str], timeout_s: float) -> dict[str, Any] | str:
         """The answer's `data`, or what is wrong."""
         request = urllib.request.Request(
             f"{self.base_url.rstrip('/')}/graphql",

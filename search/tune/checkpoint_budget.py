@@ -23,7 +23,7 @@ from search.study.observations import COST_ATTR
 from search.study.optuna_internals import trial_of
 from segcore.checkpoint.files import delete_checkpoint, drop_state, folder_bytes
 from segcore.objective import Objective
-from segcore.spec import TrialReport, number_of
+from segcore.spec import RayResult, TrialReport, number_of
 
 log = logging.getLogger("segsearch")
 
@@ -96,7 +96,7 @@ class CheckpointBudget(tune.Callback):  # type: ignore[misc]
         return sum(self._sizes.values()) + self._kept_for_forks
 
     def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+        self, iteration: int, trials: list[Trial], trial: Trial, result: RayResult, **info: Any
     ) -> None:
         """Takes the size of a trial's newest checkpoint from its report."""
         number, report = number_of(trial), TrialReport.from_ray(result)

@@ -9,7 +9,7 @@ from ray.tune.experiment import Trial
 
 from search.runs.journal import INTERRUPTED, RETRIED_ALONE, EventLog
 from search.tune.failures import describe_failure
-from segcore.spec import TrialReport, mark_waiting, number_of
+from segcore.spec import RayResult, TrialReport, mark_waiting, number_of
 
 log = logging.getLogger("segsearch")
 
@@ -41,7 +41,7 @@ class JournalCallback(Callback):  # type: ignore[misc]
         self._swept = time.monotonic()
 
     def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+        self, iteration: int, trials: list[Trial], trial: Trial, result: RayResult, **info: Any
     ) -> None:
         """Records an epoch: what the trainable reported, without Ray's own bookkeeping; first, what was read back."""
         report = TrialReport.from_ray(result)

@@ -16,7 +16,7 @@ from rich.text import Text
 from search.runs.journal import GOES_ON, RETRIED_ALONE
 from search.tune.failures import describe_failure
 from segcore.objective import Objective
-from segcore.spec import TrialReport, TrialSpec, number_of
+from segcore.spec import RayResult, TrialReport, TrialSpec, number_of
 
 log = logging.getLogger("segsearch")
 
@@ -59,7 +59,7 @@ class ProgressCallback(Callback):  # type: ignore[misc]
         self._shown = 0.0
         self._live: Live | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Ray pickles its callbacks into the experiment's state; a console cannot go along and is not needed there."""
         return {key: value for key, value in self.__dict__.items() if key not in ("_console", "_live")}
 
@@ -87,7 +87,7 @@ class ProgressCallback(Callback):  # type: ignore[misc]
         self._running[number_of(trial)] = None
 
     def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+        self, iteration: int, trials: list[Trial], trial: Trial, result: RayResult, **info: Any
     ) -> None:
         """A trial reported an epoch."""
         report = TrialReport.from_ray(result)

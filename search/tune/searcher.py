@@ -9,7 +9,6 @@ killed is resumed from that file and the journal.
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -29,7 +28,7 @@ from search.study.storage import ReportBuffer
 from search.tune.retries import Retries
 from segcore.config import TrainConfig
 from segcore.objective import Objective
-from segcore.spec import TrialReport, TrialSpec
+from segcore.spec import RayResult, RaySpec, TrialReport, TrialSpec
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]
@@ -98,7 +97,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._max_concurrent = max_concurrent
         return True
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> RaySpec | str | None:
         """The spec of the next trial; None while all may yet go on, `FINISHED` when nothing is left to do."""
         if len(self._live) >= self._max_concurrent:
             return None
@@ -169,7 +168,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             frozen = trial_of(self._study, number)  # of an earlier session, maybe
             end_trial(self._study, self._events, number, frozen.intermediate_values, self._objective)
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+    def on_trial_result(self, trial_id: str, result: RayResult) -> None:
         """Takes a report; it is in the study within `storage.FLUSH_S` seconds, or at the trial's end."""
         report = TrialReport.from_ray(result)
         if report is not None:
@@ -188,7 +187,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._reports.add_cost(number, cost)
         self._proposer.cost(number, cost)
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(self, trial_id: str, result: RayResult | None = None, error: bool = False) -> None:
         """Tells the study that a trial is COMPLETE, or was PRUNED by the scheduler.
 
         Of an error, Ray says no more here than that there was one: `fail` tells what it was.

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
@@ -11,10 +10,10 @@ from search.runs.paths import RunPaths, trial_dirname
 from search.tune.cluster import TrialResources
 from search.tune.retries import WholeGpu
 from segcore.config import TrainConfig
-from segcore.spec import TrialSpec
+from segcore.spec import RaySpec, TrialSpec
 
 
-def resources_of(ray_spec: dict[str, Any]) -> tune.PlacementGroupFactory:
+def resources_of(ray_spec: RaySpec) -> tune.PlacementGroupFactory:
     """What Ray reserves for a trial: the CPUs and the share of a GPU that its spec names."""
     spec = TrialSpec.from_ray(ray_spec)
     bundle = {"CPU": spec.num_cpus, "GPU": spec.gpu_fraction}

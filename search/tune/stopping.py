@@ -15,7 +15,7 @@ from ray.tune.experiment import Trial
 from search.config.tree import SearchSettings
 from search.runs.lives import TrialLife
 from segcore.objective import Objective
-from segcore.spec import TrialReport, number_of
+from segcore.spec import RayResult, TrialReport, number_of
 
 MIN_EXCESSES = 5
 
@@ -98,7 +98,7 @@ class SearchStopper(tune.Stopper, tune.Callback):  # type: ignore[misc]
                 self._ended.add(life.number)
         self._estimate()
 
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+    def __call__(self, trial_id: str, result: RayResult) -> bool:
         """Notes a report; no single trial is stopped."""
         report = TrialReport.from_ray(result)
         if report is not None:
