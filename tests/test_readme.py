@@ -15,7 +15,7 @@ data: {root: synthetic, image_size: 32, synthetic: {num_images: 24}}
 model: {base_channels: 4, depth: 2}
 train: {epochs: 2, batch_size: 8}
 space: {optimizer.lr: {loguniform: [1.0e-3, 1.0e-2]}}
-search: {gate: false, confirm: null, scheduler: none}
+search: {gate: false, confirm: null, scheduler: {name: none}}
 tracking: {wandb: {mode: disabled}}
 """
 
