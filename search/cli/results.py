@@ -111,7 +111,6 @@ def explain(run_name: str, num_seeds: int | None, begin: tuple[str, ...], result
     from search.runs.paths import find_run
 
     paths = find_run(run_name, results)
-    from search.runs.rerun_records import Ledger
     from search.show.ledger import render_ledger
     from search.stages.explaining import explain as train_and_compare
     from search.stages.job import make_report
@@ -121,9 +120,9 @@ def explain(run_name: str, num_seeds: int | None, begin: tuple[str, ...], result
         sys.exit(130)
     make_report(paths)
     if as_json:
-        click.echo(json.dumps(record))
+        click.echo(json.dumps(record.tree()))
         return
-    for part in render_ledger(Ledger.model_validate(record), paths.name):
+    for part in render_ledger(record, paths.name):
         say(part)
 
 

@@ -14,18 +14,17 @@ References:
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from search.reruns.estimates import SeedEstimates
-from search.runs.tables import ranked
+from search.reruns.estimates import SeedEstimates, pair_of
+from search.runs.rerun_records import Confirmation, ConfirmedTrial, Difference
 from segcore.objective import Objective
 from segcore.params import ParamValue
 from segcore.scores.intervals import CONFIDENCE
 from segcore.scores.scorer import scorer_of
 from segcore.scores.seed_noise import FloatArray
 
-COSTS = {"cost/parameters": "parameters", "cost/latency_ms": "latency_ms"}
-"""What may be kept low, and its key in the record."""
+COSTS = ("cost/parameters", "cost/latency_ms")
+"""What may be kept low."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +43,7 @@ class Candidate:
     """
 
     trial: int
-    searched: float
+    searched: float | None
     values: Mapping[int, float]
     scores: FloatArray
     costs: Mapping[str, float | None] = field(default_factory=dict)
@@ -53,17 +52,12 @@ class Candidate:
     reruns: Mapping[int, int] = field(default_factory=dict)
 
 
-def top_trials(trials: Sequence[dict[str, Any]], objective: Objective, top_k: int) -> list[dict[str, Any]]:
-    """The rows of the best trials, best first; those that failed are none, and of equal ones the earlier is better."""
-    return [row for row in ranked(trials, objective) if row["value"] is not None and row["state"] != "failed"][:top_k]
-
-
 def decide(
     candidates: Sequence[Candidate],
     groups: Sequence[str] | None,
     objective: Objective,
     seeds: Sequence[int],
-) -> dict[str, Any]:
+) -> Confirmation:
     """Ranks the candidates, finds those that are tied with the first, and takes one.
 
     Args:
@@ -74,7 +68,7 @@ def decide(
         seeds: Those that were asked for.
 
     Returns:
-        A record for `confirm.json`: the candidates, best mean first, `tied`, `winner` and `reason`.
+        What `confirm.json` is to hold.
 
     Raises:
         ValueError: No candidate has two seeds, so that nothing is known of the noise.
@@ -89,74 +83,81 @@ def decide(
         raise ValueError("no candidate has two seeds that came to their end, so nothing is known of their noise")
     variance, degrees = estimates.noise
     first = ranked[0]
-    rows: list[dict[str, Any]] = []
+    rows = []
     for candidate in (*ranked, *(candidate for candidate in candidates if candidate not in done)):
         mean, interval = estimates.mean(candidate.scores) if candidate in done else (None, None)
-        row: dict[str, Any] = {
-            "trial": candidate.trial,
-            "searched": candidate.searched,
-            "mean": mean,
-            "interval": interval,
-            "values": [[seed, value] for seed, value in candidate.values.items()],
-            "failed": [[seed, message] for seed, message in candidate.failed.items()],
-            "reruns": [[seed, number] for seed, number in candidate.reruns.items()],
-            **{key: candidate.costs.get(name) for name, key in COSTS.items()},
-            "settings": dict(candidate.settings),
-            "difference": None,
-        }
+        difference = None
         if candidate in done and candidate is not first:
-            value, interval = estimates.difference(candidate.scores, first.scores)
-            is_tied = interval is None or interval[0] <= 0.0 <= interval[1]
-            row["difference"] = {"value": value, "interval": interval, "tied": is_tied}
-        rows.append(row)
-    tied = [rows[0], *(row for row in rows if row["difference"] and row["difference"]["tied"])]
+            value, between = estimates.difference(candidate.scores, first.scores)
+            is_tied = between is None or between[0] <= 0.0 <= between[1]
+            difference = Difference(value=value, interval=pair_of(between), tied=is_tied)
+        rows.append(
+            ConfirmedTrial(
+                trial=candidate.trial,
+                searched=candidate.searched,
+                mean=mean,
+                interval=pair_of(interval),
+                values=list(candidate.values.items()),
+                failed=list(candidate.failed.items()),
+                reruns=list(candidate.reruns.items()),
+                parameters=candidate.costs.get("cost/parameters"),
+                latency_ms=candidate.costs.get("cost/latency_ms"),
+                settings=dict(candidate.settings),
+                difference=difference,
+            )
+        )
+    tied = [rows[0], *(row for row in rows if row.difference and row.difference.tied)]
     winner = min(tied, key=lambda row: _price(row, cost, sign))
-    return {
-        "metric": objective.metric,
-        "mode": objective.mode,
-        "seeds": list(seeds),
-        "num_images": first.scores.shape[1] if groups is not None else None,
-        "confidence": CONFIDENCE,
-        "seed_sd": math.sqrt(variance),
-        "seed_df": degrees,
-        "candidates": rows,
-        "tied": [row["trial"] for row in tied],
-        "winner": winner["trial"],
-        "reason": _reason(winner, tied, rows, cost),
-    }
+    return Confirmation(
+        metric=objective.metric,
+        mode=objective.mode,
+        seeds=list(seeds),
+        num_images=first.scores.shape[1] if groups is not None else None,
+        confidence=CONFIDENCE,
+        seed_sd=math.sqrt(variance),
+        seed_df=degrees,
+        candidates=rows,
+        tied=[row.trial for row in tied],
+        winner=winner.trial,
+        reason=_reason(winner, tied, rows, cost),
+    )
 
 
-def _price(row: Mapping[str, Any], cost: str, sign: float) -> tuple[float, ...]:
-    """Cheapest first; a cost that is not known is the highest."""
-    costs = (row[COSTS[name]] for name in dict.fromkeys((cost, *COSTS)))
-    return (*(float("inf") if value is None else float(value) for value in costs), -sign * row["mean"], row["trial"])
+def _cost(row: ConfirmedTrial, name: str) -> float:
+    """What a model costs; one that is not known is the highest."""
+    value = row.parameters if name == "cost/parameters" else row.latency_ms
+    return math.inf if value is None else value
 
 
-def _reason(
-    winner: Mapping[str, Any], tied: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], cost: str
-) -> str:
+def _price(row: ConfirmedTrial, cost: str, sign: float) -> tuple[float, ...]:
+    """Cheapest first; the candidates that may win have a mean."""
+    costs = (_cost(row, name) for name in dict.fromkeys((cost, *COSTS)))
+    return (*costs, -sign * (row.mean or 0.0), row.trial)
+
+
+def _reason(winner: ConfirmedTrial, tied: Sequence[ConfirmedTrial], rows: Sequence[ConfirmedTrial], cost: str) -> str:
     first = rows[0]
-    if sum(row["mean"] is not None for row in rows) == 1:
-        return f"trial {winner['trial']} alone was trained again"
+    if sum(row.mean is not None for row in rows) == 1:
+        return f"trial {winner.trial} alone was trained again"
     if len(tied) == 1:
-        return f"trial {winner['trial']} is better than the others by more than the noise of seeds and images"
+        return f"trial {winner.trial} is better than the others by more than the noise of seeds and images"
     others = [row for row in tied if row is not winner]
-    names = _names([row["trial"] for row in tied])
+    names = _names([row.trial for row in tied])
     for name in dict.fromkeys((cost, *COSTS)):
-        own, least = winner[COSTS[name]], min(row[COSTS[name]] or float("inf") for row in others)
-        if own is not None and own < least < float("inf"):
+        own, least = _cost(winner, name), min(_cost(row, name) for row in others)
+        if own < least < math.inf:
             what = "parameters" if name == "cost/parameters" else "ms an image"
             shown = "{:,.0f}" if name == "cost/parameters" else "{:.2f}"
             kind = "smallest" if name == "cost/parameters" else "fastest"
             kind = kind if len(tied) > 2 else {"smallest": "smaller", "fastest": "faster"}[kind]
             return (
-                f"{names} are a tie; {winner['trial']} is the {kind} "
-                f"({shown.format(own)} {what}; {_names([r['trial'] for r in others], 'or')}: {shown.format(least)}"
+                f"{names} are a tie; {winner.trial} is the {kind} "
+                f"({shown.format(own)} {what}; {_names([row.trial for row in others], 'or')}: {shown.format(least)}"
                 f"{' at least' if len(others) > 1 else ''})"
             )
     if winner is first:
-        return f"{names} are a tie, and none is cheaper than {winner['trial']}, which has the best mean"
-    return f"{names} are a tie; of the cheapest, {winner['trial']} has the best mean"
+        return f"{names} are a tie, and none is cheaper than {winner.trial}, which has the best mean"
+    return f"{names} are a tie; of the cheapest, {winner.trial} has the best mean"
 
 
 def _names(numbers: Sequence[int], word: str = "and") -> str:

@@ -91,3 +91,8 @@ class SeedEstimates:
 
 def _parts(estimate: Estimate) -> tuple[float, Interval]:
     return estimate.value, [estimate.low, estimate.high]
+
+
+def pair_of(interval: Interval | None) -> tuple[float, float] | None:
+    """The two ends of an interval, where there is one."""
+    return None if interval is None else (interval[0], interval[1])

@@ -11,12 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from search.reruns.estimates import Interval, SeedEstimates
+from search.reruns.estimates import Interval, SeedEstimates, pair_of
 from search.reruns.ledger_plan import (
     Plan,
     Scored,
     Threshold,
     group_of,
+)
+from search.runs.rerun_records import (
+    GainAlternative,
+    GainNoise,
+    GainStep,
+    GainThreshold,
+    ImportanceShare,
+    Ledger,
+    Level,
+    Worth,
 )
 from segcore.objective import Objective
 from segcore.scores.intervals import CONFIDENCE
@@ -39,10 +49,10 @@ def build_ledger(
     seeds: Sequence[int],
     groups: Sequence[str] | None,
     half_of: Sequence[int] | None,
-    shares: Sequence[Mapping[str, Any]] = (),
+    shares: Sequence[ImportanceShare] = (),
     num_trials: int = 0,
-) -> dict[str, Any]:
-    """The record of `ledger.json`.
+) -> Ledger:
+    """What `ledger.json` is to hold.
 
     Args:
         plan: What was to be trained.
@@ -54,7 +64,7 @@ def build_ledger(
         groups: Each validation image's group; None: each image is one.
         half_of: Each validation image's half, for thresholds that are `auto`; None, or all in one half: they are
             chosen on the images that they are scored on.
-        shares: Optuna's parameter importances, `name` and `share` each.
+        shares: Optuna's parameter importances.
         num_trials: How many trials these were computed from.
     """
     split = None if half_of is None or len(set(half_of)) < 2 else np.asarray(half_of)
@@ -72,49 +82,49 @@ def build_ledger(
     notes = list(plan.notes)
     if not has_images:
         notes.append(f"{metric} has no values of single images: intervals are over seeds alone, not over other images")
-    return {
-        "metric": metric,
-        "mode": objective.mode,
-        "trial": plan.trial,
-        "seeds": list(seeds),
-        "num_images": scores.num_images,
-        "confidence": CONFIDENCE,
-        "cross_fitted": has_images and is_auto and split is not None,
-        "baseline": compare.level(plan.baseline),
-        "winner": compare.level(plan.winner),
-        "steps": [
-            {
-                "group": step.name,
-                "changes": [list(change) for change in step.changes],
-                "mean": compare.level(step.after)["mean"],
-                **compare.worth(step.after, step.before),
-                "importance": _importance(step.groups, shares),
-            }
+    return Ledger(
+        metric=metric,
+        mode=objective.mode,
+        trial=plan.trial,
+        seeds=list(seeds),
+        num_images=scores.num_images,
+        confidence=CONFIDENCE,
+        cross_fitted=has_images and is_auto and split is not None,
+        baseline=compare.level(plan.baseline),
+        winner=compare.level(plan.winner),
+        steps=[
+            GainStep(
+                group=step.name,
+                changes=list(step.changes),
+                mean=compare.level(step.after).mean,
+                importance=_importance(step.groups, shares),
+                **vars(compare.worth(step.after, step.before)),
+            )
             for step in plan.steps
         ],
-        "total": compare.worth(plan.winner, plan.baseline),
-        "alternatives": [
-            {
-                "group": row.group,
-                "chosen": [list(pair) for pair in row.chosen],
-                "instead": [list(pair) for pair in row.instead],
-                "of_trial": row.of_trial,
-                **compare.worth(plan.winner, row.scored),
-                "importance": _importance((row.group,), shares),
-            }
+        total=compare.worth(plan.winner, plan.baseline),
+        alternatives=[
+            GainAlternative(
+                group=row.group,
+                chosen=list(row.chosen),
+                instead=list(row.instead),
+                of_trial=row.of_trial,
+                importance=_importance((row.group,), shares),
+                **vars(compare.worth(plan.winner, row.scored)),
+            )
             for row in plan.alternatives
         ],
-        "threshold": _threshold(plan, compare) if has_images else None,
-        "seed_noise": _seed_noise(estimates),
-        "importances": [dict(share) for share in shares],
-        "importance_trials": num_trials,
-        "failed": [
+        threshold=_threshold(plan, compare) if has_images else None,
+        seed_noise=_seed_noise(estimates),
+        importances=list(shares),
+        importance_trials=num_trials,
+        failed=[
             f"{cell} with seed {seed}: {message}"
             for cell, by_seed in failed.items()
             for seed, message in by_seed.items()
         ],
-        "notes": notes,
-    }
+        notes=notes,
+    )
 
 
 class _Scores:
@@ -155,17 +165,17 @@ class _Comparison:
         self._groups = groups
         self._sign = sign
 
-    def level(self, scored: Scored) -> dict[str, Any]:
+    def level(self, scored: Scored) -> Level:
         """`mean` and `interval` of a cell, both None where there is none."""
         found = self._scores.of(scored)
         mean, interval = (None, None) if found is None else self._estimates.mean(found)
-        return {"mean": mean, "interval": interval}
+        return Level(mean=mean, interval=pair_of(interval))
 
-    def worth(self, better: Scored, than: Scored) -> dict[str, Any]:
-        """How much better one is than the other: `worth`, `interval` and `clear`, which is that 0 lies outside."""
+    def worth(self, better: Scored, than: Scored) -> Worth:
+        """How much better one is than the other."""
         first, second = self._scores.of(better), self._scores.of(than)
         if first is None or second is None:
-            return {"worth": None, "interval": None, "clear": False}
+            return Worth(worth=None, interval=None, clear=False)
         if better.cell == than.cell:
             value, interval = self._of_thresholds(first, second, better.threshold, than.threshold)
         else:
@@ -173,7 +183,7 @@ class _Comparison:
         if self._sign < 0:
             value, interval = -value, None if interval is None else [-interval[1], -interval[0]]
         is_clear = interval is not None and not interval[0] <= 0.0 <= interval[1]
-        return {"worth": value + 0.0, "interval": interval, "clear": is_clear}
+        return Worth(worth=value + 0.0, interval=pair_of(interval), clear=is_clear)
 
     def _of_thresholds(
         self, first: FloatArray, second: FloatArray, threshold: Threshold, other: Threshold
@@ -192,27 +202,27 @@ class _Comparison:
         return estimates.mean(first - second)
 
 
-def _threshold(plan: Plan, compare: _Comparison) -> dict[str, Any] | None:
+def _threshold(plan: Plan, compare: _Comparison) -> GainThreshold | None:
     """What `auto` is worth at the winner, where no step says it."""
     if plan.baseline.threshold != "auto" or plan.winner.threshold != "auto":
         return None
     worth = compare.worth(plan.winner, Scored(plan.winner.cell, PLAIN_THRESHOLD))
-    return {"chosen": "auto", "instead": PLAIN_THRESHOLD, **worth}
+    return GainThreshold(chosen="auto", instead=PLAIN_THRESHOLD, **vars(worth))
 
 
-def _seed_noise(estimates: SeedEstimates) -> dict[str, Any]:
+def _seed_noise(estimates: SeedEstimates) -> GainNoise:
     """How much trainings of one config differ; `two_trainings`: what two of them seldom differ by more than."""
     variance, degrees = estimates.noise or (None, 0)
     deviation = None if variance is None else math.sqrt(variance)
-    return {
-        "sd": deviation,
-        "df": degrees,
-        "num_configs": estimates.num_configs,
-        "two_trainings": None if deviation is None else 1.96 * math.sqrt(2) * deviation,
-    }
+    return GainNoise(
+        sd=deviation,
+        df=degrees,
+        num_configs=estimates.num_configs,
+        two_trainings=None if deviation is None else 1.96 * math.sqrt(2) * deviation,
+    )
 
 
-def _importance(groups: Sequence[str], shares: Sequence[Mapping[str, Any]]) -> float | None:
+def _importance(groups: Sequence[str], shares: Sequence[ImportanceShare]) -> float | None:
     """The sum over the parameters of these groups; None where none of them has a share."""
-    found = [share["share"] for share in shares if group_of(share["name"].partition("@")[0]) in groups]
+    found = [share.share for share in shares if group_of(share.name.partition("@")[0]) in groups]
     return float(sum(found)) if found else None

@@ -5,18 +5,17 @@ cell, whatever they are needed for. The threshold is applied to what was trained
 """
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from search.runs.trials import Trials
 from search.space.domains import Choice, same_value
 from search.space.effects import ignored_keys
 from search.space.parse import apply
 from search.space.tree import Space, all_nodes, flatten
 from segcore.config import TrainConfig
 from segcore.errors import ConfigError
-from segcore.objective import Objective
 from segcore.params import Params, ParamValue
 
 GROUPS = ("architecture", "encoder", "loss", "augmentation", "scheduler", "optimizer", "training", "threshold")
@@ -109,8 +108,7 @@ def make_plan(
     space: Space,
     winner: int,
     params: Mapping[int, Mapping[str, ParamValue]],
-    trials: Sequence[Mapping[str, Any]],
-    objective: Objective,
+    trials: Trials,
 ) -> Plan:
     """Plans the ledger of a search.
 
@@ -123,8 +121,7 @@ def make_plan(
         space: The run's space.
         winner: Number of the trial that won.
         params: Of each trial by number, the searched dotted keys and their values; the winner's among them.
-        trials: A row a trial with `number`, `state`, `value` and `epochs`, as in `trials.parquet`.
-        objective: What trials are compared by.
+        trials: What came of them.
     """
     final = apply(base, params[winner])
     cells = _Cells()
@@ -135,28 +132,9 @@ def make_plan(
     if not same_value(base.threshold, final.threshold):
         change = ("threshold", base.threshold, final.threshold)
         steps.append(Step(("threshold",), (change,), Scored(last.cell, base.threshold), last))
-    ranked = [number for number in rank_trials(trials, objective) if number in params]
+    ranked = [row.number for row in trials.furthest_first() if row.number in params]
     alternatives = _alternatives(base, winner, params, ranked, space, cells, notes)
     return Plan(winner, cells.configs, first, last, tuple(steps), tuple(alternatives), tuple(notes))
-
-
-def rank_trials(trials: Sequence[Mapping[str, Any]], objective: Objective) -> list[int]:
-    """Numbers of the trials that have a value, best first; those that failed are left out.
-
-    Complete trials come before stopped ones, and of those the ones that came further first: values of different
-    epochs cannot be compared.
-    """
-
-    def place(row: Mapping[str, Any]) -> tuple[float, ...]:
-        is_complete = row["state"] == "complete"
-        return (not is_complete, 0 if is_complete else -row["epochs"], -objective.sign * row["value"], row["number"])
-
-    ended = [row for row in trials if row["state"] in ("complete", "pruned")]
-    return [row["number"] for row in sorted(_with_value(ended), key=place)]
-
-
-def _with_value(trials: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [row for row in trials if row["value"] is not None and not math.isnan(row["value"])]
 
 
 class _Cells:

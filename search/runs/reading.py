@@ -11,8 +11,9 @@ from search.runs.lives import TrialLife, lives_of
 from search.runs.paths import RunPaths
 from search.runs.records import ExportRecord, RunRecord, read_exports, read_run
 from search.runs.rerun_records import Confirmation, Ledger, read_confirmation, read_ledger
+from search.runs.rows import EpochRow, TrialRow, epoch_rows
 from search.runs.sealed_training import SealedTraining, sealed_training
-from search.runs.trials import EpochRow, TrialRow, Trials, epoch_rows
+from search.runs.trials import Trials
 from segcore.objective import Objective
 from segcore.sealed.card import CARD_FILE, Card, read_card
 
@@ -90,6 +91,8 @@ class Run:
     def objective(self) -> Objective:
         """What its trials are judged by."""
         search = self.config_tree["search"]
+        if "metric" not in search or "mode" not in search:
+            return self.config.search.objective
         return Objective(search["metric"], search["mode"], search.get("second_metric"))
 
     @cached_property
@@ -112,8 +115,8 @@ class Run:
     @cached_property
     def told(self) -> Trials:
         """The trials by the journal alone: quick to read, but of a run of format 1 without what they ran with."""
-        lives = lives_of(read_events(self.paths.events)) if self.record.kind == "search" else {}
-        return Trials.of_lives(lives.values(), self.objective)
+        lives = self._journal.values() if self.record.kind == "search" else ()
+        return Trials.of_lives(lives, self.objective)
 
     @cached_property
     def epochs(self) -> list[EpochRow]:
@@ -186,23 +189,26 @@ class Run:
         return [] if number is None else self.paths.trial_checkpoints(number)
 
     @cached_property
+    def _journal(self) -> dict[int, TrialLife]:
+        return lives_of(read_events(self.paths.events))
+
+    @cached_property
     def _tables(self) -> tuple[Trials, list[EpochRow]]:
         """The journal's word, where it says what trials ran with; else that of the tables, or of the study."""
-        lives = lives_of(read_events(self.paths.events)) if self.record.kind == "search" else {}
-        if lives and all(life.params is not None or life.state == "waiting" for life in lives.values()):
-            return self.told, epoch_rows(lives.values())
-        from search.runs.tables import build_tables, read_table
+        if self.record.kind == "search":
+            lives = self._journal
+            if lives and all(life.params is not None or life.state == "waiting" for life in lives.values()):
+                return self.told, epoch_rows(lives.values())
+            if self._is_ahead_of_tables and self.lives:
+                return Trials.of_lives(self.lives.values(), self.objective), epoch_rows(self.lives.values())
+        from search.runs.tables import read_table
 
-        if self.record.kind == "search" and self._is_ahead_of_tables and self.lives:
-            tables = build_tables(self.lives.values(), self.objective)
-            trials, epochs = tables.trials, tables.epochs
-        else:
-            try:
-                trials, epochs = (
-                    read_table(path) if path.exists() else [] for path in (self.paths.trials, self.paths.epochs)
-                )
-            except (OSError, ValueError) as error:
-                raise RunError(f"the tables of {self.paths.root} cannot be read: {error}") from error
+        try:
+            trials, epochs = (
+                read_table(path) if path.exists() else [] for path in (self.paths.trials, self.paths.epochs)
+            )
+        except (OSError, ValueError) as error:
+            raise RunError(f"the tables of {self.paths.root} cannot be read: {error}") from error
         return Trials.from_table(trials, self.objective), [_epoch(row) for row in epochs if "epoch" in row]
 
     @property

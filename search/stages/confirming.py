@@ -2,14 +2,12 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from search.config.tree import SearchConfig
 from search.reruns.decision import (
     COSTS,
     Candidate,
     decide,
-    top_trials,
 )
 from search.reruns.searcher import Rerun
 from search.reruns.trainings import (
@@ -22,8 +20,9 @@ from search.reruns.trainings import (
     want,
 )
 from search.runs.paths import RunPaths, write_json
-from search.runs.rerun_records import Confirmation, read_confirmation
-from search.runs.tables import settings_of
+from search.runs.rerun_records import Confirmation, ConfirmedTrial, read_confirmation
+from search.runs.rows import TrialRow
+from search.runs.trials import Trials
 from search.stages.work import Work
 from segcore.config import TrainConfig
 from segcore.objective import Objective
@@ -39,12 +38,12 @@ def is_wanted(config: SearchConfig) -> bool:
     return config.search.confirm is not None and not config.search.scheduler.makes_forks
 
 
-def confirm(work: Work, trials: Sequence[dict[str, Any]], configs: Mapping[int, TrainConfig]) -> bool:
+def confirm(work: Work, trials: Trials, configs: Mapping[int, TrainConfig]) -> bool:
     """Trains the best trials again as far as that is not done yet, and writes `confirm.json`; Ray must be up.
 
     Args:
         work: The run.
-        trials: The table of its trials.
+        trials: Its trials.
         configs: What each ran with.
 
     Returns:
@@ -53,18 +52,18 @@ def confirm(work: Work, trials: Sequence[dict[str, Any]], configs: Mapping[int, 
     config, paths, objective = work.config, work.paths, work.search.objective
     settings = config.search.confirm
     assert settings is not None
-    top = top_trials(trials, objective, settings.top_k)
+    top = trials.top(settings.top_k)
     if not top:
         return True
     seeds = other_seeds(config, settings.seeds)
-    wanted = {row["number"]: _trainings(paths, row["number"], configs, seeds) for row in top}
+    wanted = {row.number: _trainings(paths, row.number, configs, seeds) for row in top}
     everything = [rerun for by_seed in wanted.values() for rerun in by_seed.values()]
-    numbers = ", ".join(str(row["number"]) for row in top)
+    numbers = ", ".join(str(row.number) for row in top)
     log.info("confirming: the best trials, %s, each with %d other seeds", numbers, len(seeds))
     if not run_again(work.search, paths, work.cache_path, everything, work.console, keep_weights=True):
         return False
     found = outcomes(paths, everything, objective)
-    candidates = [_candidate(work, row, configs[row["number"]], wanted[row["number"]], found) for row in top]
+    candidates = [_candidate(work, row, configs[row.number], wanted[row.number], found) for row in top]
     if all(len(candidate.values) < 2 for candidate in candidates):
         errors = {outcome.error for outcome in found.values() if outcome.error}
         log.warning("nothing could be confirmed, so the best value of the search wins: %s", "; ".join(sorted(errors)))
@@ -72,9 +71,9 @@ def confirm(work: Work, trials: Sequence[dict[str, Any]], configs: Mapping[int, 
         return True
     groups = image_groups(objective.metric, work.val)
     record = decide(candidates, groups, objective, seeds)
-    write_json(paths.confirmation, record)
-    log.info("confirmed: %s", record["reason"])
-    tidy(paths, [_best_rerun(row, objective) for row in record["candidates"]])
+    write_json(paths.confirmation, record.tree())
+    log.info("confirmed: %s", record.reason)
+    tidy(paths, [_best_rerun(row, objective) for row in record.candidates])
     return True
 
 
@@ -101,7 +100,7 @@ def _trainings(
 
 
 def _candidate(
-    work: Work, row: Mapping[str, Any], train: TrainConfig, reruns: Mapping[int, Rerun], found: Mapping[int, Outcome]
+    work: Work, row: TrialRow, train: TrainConfig, reruns: Mapping[int, Rerun], found: Mapping[int, Outcome]
 ) -> Candidate:
     by_seed = {seed: found[rerun.number] for seed, rerun in reruns.items()}
     done = {seed: outcome for seed, outcome in by_seed.items() if outcome.error is None}
@@ -110,18 +109,18 @@ def _candidate(
     )
     first = next((outcome.metrics for outcome in done.values()), {})
     return Candidate(
-        trial=row["number"],
-        searched=row["value"],
+        trial=row.number,
+        searched=row.value,
         values=dict(zip(done, scores.mean(1).tolist() if done else (), strict=True)),
         scores=scores,
-        costs={name: first.get(name, row.get(name)) for name in COSTS},
-        settings=settings_of(row),
+        costs={name: first.get(name, row.metrics.get(name)) for name in COSTS},
+        settings=row.params,
         failed={seed: outcome.error for seed, outcome in by_seed.items() if outcome.error is not None},
         reruns={seed: rerun.number for seed, rerun in reruns.items() if seed in done},
     )
 
 
-def _best_rerun(row: Mapping[str, Any], objective: Objective) -> int:
+def _best_rerun(row: ConfirmedTrial, objective: Objective) -> int:
     """The number of a candidate's best training."""
-    numbers = dict(row["reruns"])
-    return int(numbers[max(row["values"], key=lambda pair: objective.sign * pair[1])[0]])
+    numbers = dict(row.reruns)
+    return numbers[max(row.values, key=lambda pair: objective.sign * pair[1])[0]]

@@ -25,7 +25,8 @@ from search.runs.folder import held, stored_config
 from search.runs.paths import RunPaths, write_json
 from search.runs.reading import Run
 from search.runs.records import read_run
-from search.runs.tables import best_trial, read_table
+from search.runs.rerun_records import Ledger
+from search.runs.trials import Trials
 from search.space.parse import parse_space
 from search.space.search import Search
 from search.stages.checking import require_encoders, same_data
@@ -45,7 +46,7 @@ Cells = dict[str, dict[int, Rerun]]
 
 def explain(
     paths: RunPaths, console: Console, *, num_seeds: int | None = None, begin: Sequence[str] = ()
-) -> dict[str, Any] | None:
+) -> Ledger | None:
     """Trains what the ledger needs and is not there yet, and returns the record, which is `ledger.json` too.
 
     None when it was interrupted; the same call goes on then.
@@ -68,7 +69,7 @@ def explain(
             f"{paths.name!r} was searched with {config.search.scheduler.name}, whose trials change their settings "
             "while they train: what one of these settings is worth cannot be told by training with it from the start"
         )
-    trials = read_table(paths.trials) if paths.trials.exists() else []
+    trials = Run(paths).trials
     winner = winner_of(config, paths, trials)
     plan = _plan(config, paths, trials, winner, begin)
     again = _same_command(paths, num_seeds, begin)
@@ -79,9 +80,9 @@ def explain(
         if not _train(work, cells, again):
             log.warning("interrupted; nothing is lost. Go on with: %s", again)
             return None
-        record = {**_record(work, plan, cells, seeds), "begin": list(begin)}
-        record["notes"] += _notes(config, paths, seeds)
-        write_json(paths.ledger, record)
+        record = _record(work, plan, cells, seeds)
+        record = record.but(begin=list(begin), notes=[*record.notes, *_notes(config, paths, seeds)])
+        write_json(paths.ledger, record.tree())
     return record
 
 
@@ -90,7 +91,7 @@ def _same_command(paths: RunPaths, num_seeds: int | None, begin: Sequence[str]) 
     return run_command("explain", paths.root, *seeds, *(word for change in begin for word in ("--from", change)))
 
 
-def winner_of(config: SearchConfig, paths: RunPaths, trials: Sequence[dict[str, Any]]) -> int:
+def winner_of(config: SearchConfig, paths: RunPaths, trials: Trials) -> int:
     """The trial that was confirmed, or else has the best value.
 
     Raises:
@@ -99,11 +100,11 @@ def winner_of(config: SearchConfig, paths: RunPaths, trials: Sequence[dict[str, 
     confirmation = wanted_confirmation(config, paths)
     if confirmation is not None:
         return confirmation.winner
-    best = best_trial(list(trials), config.search.objective)
+    best = trials.best()
     if best is None:
         resume = run_command("resume", paths.root)
         raise RunError(f"no trial of {paths.name!r} has come to a value yet; go on with: {resume}")
-    return int(best["number"])
+    return best.number
 
 
 def _notes(config: SearchConfig, paths: RunPaths, seeds: Sequence[int]) -> list[str]:
@@ -115,12 +116,10 @@ def _notes(config: SearchConfig, paths: RunPaths, seeds: Sequence[int]) -> list[
     return [f"the winner's trainings also chose it among {count} candidates, which flatters its own mean a little"]
 
 
-def _plan(
-    config: SearchConfig, paths: RunPaths, trials: Sequence[dict[str, Any]], winner: int, begin: Sequence[str]
-) -> Plan:
+def _plan(config: SearchConfig, paths: RunPaths, trials: Trials, winner: int, begin: Sequence[str]) -> Plan:
     params = {life.number: dict(life.params) for life in read_lives(paths).values() if life.params is not None}
     base = _baseline(config, paths, begin, params[winner])
-    return make_plan(base, parse_space(config.space, base), winner, params, trials, config.search.objective)
+    return make_plan(base, parse_space(config.space, base), winner, params, trials)
 
 
 def _baseline(config: SearchConfig, paths: RunPaths, begin: Sequence[str], winning: Mapping[str, Any]) -> TrainConfig:
@@ -159,7 +158,7 @@ def _train(work: Work, cells: Cells, again: str) -> bool:
         return run_again(work.search, work.paths, work.cache_path, wanted, work.console, keep_weights=False)
 
 
-def _record(work: Work, plan: Plan, cells: Cells, seeds: Sequence[int]) -> dict[str, Any]:
+def _record(work: Work, plan: Plan, cells: Cells, seeds: Sequence[int]) -> Ledger:
     objective = work.search.objective
     metric = objective.metric
     found = outcomes(work.paths, [rerun for by_seed in cells.values() for rerun in by_seed.values()], objective)
@@ -180,6 +179,6 @@ def _record(work: Work, plan: Plan, cells: Cells, seeds: Sequence[int]) -> dict[
     importance = importances(run.frozen, run.trials)
     return build_ledger(
         plan, images, values, failed, objective, seeds=seeds, groups=image_groups(metric, work.val),
-        half_of=val_halves(work.val, work.config.data.seed), shares=[share.tree() for share in importance.shares],
+        half_of=val_halves(work.val, work.config.data.seed), shares=importance.shares,
         num_trials=importance.num_trials,
     )  # fmt: skip

@@ -5,7 +5,6 @@ cut off.
 """
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,8 +23,8 @@ from search.runs.folder import (
     working_on,
 )
 from search.runs.paths import RunPaths
+from search.runs.reading import Run
 from search.runs.records import read_run
-from search.runs.tables import best_trial, build_tables, read_table
 from search.show.quoting import headline, origin_text
 from search.space.parse import apply
 from search.space.search import Search
@@ -153,11 +152,11 @@ def _search_and_seal(work: Work) -> Outcome:
             log.warning("interrupted; nothing is lost. Go on with: %s", run_command("resume", paths.root))
             return Outcome(EXIT_INTERRUPTED, paths)
 
-        trials, confirmation = read_table(paths.trials), wanted_confirmation(config, paths)
+        trials, confirmation = Run(paths).trials, wanted_confirmation(config, paths)
         configs = trial_configs(config, paths)
         update_run(paths, trials=len(trials))
         with timed(paths, "seal"):
-            unchanged = still_sealed(config, paths, trials, confirmation)
+            unchanged = still_sealed(paths, trials, confirmation)
             card = unchanged or seal_search(work, trials, configs, confirmation)
         what = origin_text(card.origin)
         log.info("the best is still %s; %s is as it was" if unchanged else "sealed %s in %s", what, paths.best)
@@ -215,7 +214,7 @@ def _search(work: Work) -> bool:
     from search.tune.search import run_search
 
     config, paths, objective = work.config, work.paths, work.search.objective
-    done, best = _so_far(config, paths)
+    done, best = _so_far(paths)
     progress = ProgressCallback(
         work.console, objective, num_samples=config.search.num_samples, num_epochs=config.train.epochs, done=done,
         best=best,
@@ -246,7 +245,7 @@ def _confirm(work: Work) -> bool:
         paths.confirmation.unlink(missing_ok=True)
         return True
     with timed(paths, "confirm"):
-        return confirm(work, read_table(paths.trials), trial_configs(config, paths))
+        return confirm(work, Run(paths).trials, trial_configs(config, paths))
 
 
 def _track_summary(work: Work, card: Card) -> None:
@@ -266,12 +265,12 @@ def _track_summary(work: Work, card: Card) -> None:
     log_run_summary(Destination.of(tracking, work.paths.root), scores, card.config)
 
 
-def _so_far(config: SearchConfig, paths: RunPaths) -> tuple[dict[str, int], tuple[float, int] | None]:
+def _so_far(paths: RunPaths) -> tuple[dict[str, int], tuple[float, int] | None]:
     """Trials that earlier sessions ended, by state, and the best of them."""
-    tables = build_tables(read_lives(paths).values(), config.search.objective)
-    counts = Counter(row["state"] for row in tables.trials if row["state"] != "running")
-    best = best_trial(tables.trials, config.search.objective)
-    return dict(counts), (best["value"], best["number"]) if best else None
+    trials = Run(paths).trials
+    best = trials.best()
+    counts = {state: count for state, count in trials.states().items() if state != "running"}
+    return counts, None if best is None or best.value is None else (best.value, best.number)
 
 
 def trial_configs(config: SearchConfig, paths: RunPaths) -> dict[int, TrainConfig]:

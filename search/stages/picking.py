@@ -2,7 +2,6 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -10,8 +9,7 @@ from search.errors import RunError
 from search.runs.folder import stored_config
 from search.runs.journal import dropped_trials, read_events
 from search.runs.paths import RunPaths
-from search.runs.records import read_run
-from search.runs.tables import read_table
+from search.runs.reading import Run
 from search.show.quoting import headline
 from search.stages.checking import same_data
 from search.stages.job import trial_configs
@@ -34,23 +32,23 @@ def seal_trial(paths: RunPaths, number: int, folder: Path, console: Console) -> 
     Raises:
         RunError: The run has no such trial, it left no model behind, or the folder holds something.
     """
-    if read_run(paths).kind != "search":
+    run = Run(paths)
+    if run.record.kind != "search":
         raise RunError(f"{paths.name!r} is one training run, not a search; its model is in {paths.best}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder}: something is there already; name a new folder, or an empty one")
-    rows = read_table(paths.trials) if paths.trials.exists() else []
     best = newest_readable(paths, number)
     config = stored_config(paths)
     if best is None and number in dropped_trials(read_events(paths.events)):
         raise RunError(
             f"trial {number} of {paths.name!r} has no model any more: its checkpoint was dropped to keep all of them "
-            f"within resources.checkpoints_gb={config.resources.checkpoints_gb}; valid: {_sealable(paths, rows)}. "
+            f"within resources.checkpoints_gb={config.resources.checkpoints_gb}; valid: {_sealable(run)}. "
             "A run that is to keep more needs a higher value, or null, from its start"
         )
-    if best is None or number not in {row["number"] for row in rows}:
-        raise RunError(f"{paths.name!r} has no model of a trial {number}; valid: {_sealable(paths, rows)}")
+    if best is None or run.trials.get(number) is None:
+        raise RunError(f"{paths.name!r} has no model of a trial {number}; valid: {_sealable(run)}")
     index, cache_path = same_data(config, paths, console)
-    origin = Origin(run=paths.name, trial=number, epoch=best.epoch, trials=len(rows))
+    origin = Origin(run=paths.name, trial=number, epoch=best.epoch, trials=len(run.trials))
     with open_cache(cache_path) as cache:
         train = trial_configs(config, paths)[number]
         proof = applied_of(paths, number)
@@ -60,6 +58,6 @@ def seal_trial(paths: RunPaths, number: int, folder: Path, console: Console) -> 
     return card
 
 
-def _sealable(paths: RunPaths, rows: list[dict[str, Any]]) -> str:
-    known = [str(row["number"]) for row in rows if newest_readable(paths, row["number"]) is not None]
+def _sealable(run: Run) -> str:
+    known = [str(row.number) for row in run.trials if newest_readable(run.paths, row.number) is not None]
     return ", ".join(known) or "none yet"

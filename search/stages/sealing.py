@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search.config.tree import SearchConfig
 from search.runs.journal import applied_by_trial, read_events
 from search.runs.paths import RunPaths, read_json
 from search.runs.rerun_records import Confirmation
-from search.runs.tables import best_trial
+from search.runs.trials import Trials
 from search.stages.work import Work
 from segcore.checkpoint.state import BestModel, read_best
 from segcore.config import TrainConfig
@@ -41,7 +40,7 @@ log = logging.getLogger("segsearch")
 
 def seal_search(
     work: Work,
-    trials: list[dict[str, Any]],
+    trials: Trials,
     train_config_of: dict[int, TrainConfig],
     confirmation: Confirmation | None = None,
 ) -> Card:
@@ -49,7 +48,7 @@ def seal_search(
 
     Args:
         work: The run.
-        trials: The table of its trials.
+        trials: Its trials.
         train_config_of: What each ran with.
         confirmation: What the best of them came to with other seeds, where the config asks for that.
 
@@ -62,7 +61,7 @@ def seal_search(
 
 def _seal_search(
     work: Work,
-    trials: list[dict[str, Any]],
+    trials: Trials,
     train_config_of: dict[int, TrainConfig],
     cache: SampleCache,
     confirmation: Confirmation | None,
@@ -79,9 +78,7 @@ def _seal_search(
                 confirmed=_confirmed(confirmation),
             )  # fmt: skip
         log.warning("trial %d was confirmed but left no readable checkpoint; taking the search's best trial", number)
-    candidates = list(trials)
-    while (winner := best_trial(candidates, objective)) is not None:
-        number = winner["number"]
+    for number in trials.contenders():
         best = newest_readable(paths, number)
         if best is not None:
             origin = Origin(run=paths.name, trial=number, epoch=best.epoch, trials=len(trials))
@@ -90,8 +87,7 @@ def _seal_search(
                 chosen_on=objective.metric, applied=applied_of(paths, number),
             )  # fmt: skip
         log.warning("trial %d has the best value but no readable checkpoint; taking the next best trial", number)
-        candidates.remove(winner)
-    failures = [f"trial {row['number']}: {row['error']}" for row in trials if row["error"]]
+    failures = [f"trial {row.number}: {row.error}" for row in trials if row.error]
     why = "; ".join(failures[:3]) or "no trial reached the end of its first epoch"
     raise TrainingError(f"no trial of {paths.name!r} left a model behind: {why}")
 
@@ -147,12 +143,7 @@ def _confirmed(confirmation: Confirmation) -> Confirmed:
     )  # fmt: skip
 
 
-def still_sealed(
-    config: SearchConfig,
-    paths: RunPaths,
-    trials: list[dict[str, Any]],
-    confirmation: Confirmation | None = None,
-) -> Card | None:
+def still_sealed(paths: RunPaths, trials: Trials, confirmation: Confirmation | None = None) -> Card | None:
     """The card of `best/` where it holds, whole and scored, what `seal_search` would seal; else None."""
     try:
         card = verify_bundle(paths.best)
@@ -162,11 +153,11 @@ def still_sealed(
         origin = _origin(paths, confirmation.winner, model)
         is_same = card.origin.but(trials=None) == origin and card.confirmed == _confirmed(confirmation)
         return card if is_same and card.scores else None
-    winner = best_trial(trials, config.search.objective)
-    best = newest_readable(paths, winner["number"]) if winner else None
+    winner = trials.best()
+    best = newest_readable(paths, winner.number) if winner else None
     if winner is None or best is None or not card.scores:
         return None
-    origin = Origin(run=paths.name, trial=winner["number"], epoch=best.epoch)
+    origin = Origin(run=paths.name, trial=winner.number, epoch=best.epoch)
     return card if card.origin.but(trials=None) == origin else None
 
 

@@ -7,7 +7,7 @@ worst ones.
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from ray.tune.experiment import Trial
 
 from search.runs.journal import EventLog
 from search.runs.paths import RunPaths
-from search.runs.tables import best_trial, pareto_front
+from search.runs.rows import TrialRow
+from search.runs.trials import Trials
 from search.study.lives import STATES
 from search.study.observations import COST_ATTR
 from search.study.optuna_internals import trial_of
@@ -31,23 +32,11 @@ GIGABYTE = 1e9
 _ENDED = ("complete", "pruned", "failed")
 
 
-def drop_order(rows: Sequence[dict[str, Any]], objective: Objective) -> list[int]:
-    """The trials whose checkpoints may go, the first to go first.
-
-    Args:
-        rows: `number`, `state`, `value` and, with a second metric, its key; as in the table of trials.
-        objective: What trials are compared by.
-    """
-    ended = [row for row in rows if row["state"] in _ENDED]
-    best = best_trial(ended, objective)
-    kept = set(pareto_front(ended, objective))
-    kept |= {best["number"]} if best else set()
-
-    def worth(row: Mapping[str, Any]) -> tuple[bool, bool, float, int]:
-        value = row["value"]
-        return value is not None, row["state"] != "failed", objective.sign * (value or 0.0), -row["number"]
-
-    return [row["number"] for row in sorted(ended, key=worth) if row["number"] not in kept]
+def drop_order(trials: Trials) -> list[int]:
+    """The trials whose checkpoints may go, the first to go first: never those of the best one and of the front."""
+    ended = Trials([row for row in trials if row.state in _ENDED], trials.objective)
+    kept = {row.number for row in (ended.best(), *ended.front()) if row is not None}
+    return [row.number for row in reversed(ended.ranked()) if row.number not in kept]
 
 
 class CheckpointBudget(tune.Callback):  # type: ignore[misc]
@@ -153,7 +142,7 @@ class CheckpointBudget(tune.Callback):  # type: ignore[misc]
         if self._limit_gb is None or (excess := self.num_bytes - self._limit_gb * GIGABYTE) <= 0:
             return
         rows = [_row(trial, self._objective) for trial in self._study.get_trials(deepcopy=False)]
-        for number in drop_order(rows, self._objective):
+        for number in drop_order(Trials(rows, self._objective)):
             if excess <= 0:
                 return
             if self._sizes.get(number, 0):
@@ -179,7 +168,11 @@ class CheckpointBudget(tune.Callback):  # type: ignore[misc]
         return folder_bytes(self._paths.fork_checkpoints())
 
 
-def _row(trial: optuna.trial.FrozenTrial, objective: Objective) -> dict[str, Any]:
-    cost = {objective.second: trial.user_attrs.get(COST_ATTR)} if objective.second else {}
-    value = objective.best(trial.intermediate_values.values())
-    return {"number": trial.number, "state": STATES[trial.state.name], "value": value, **cost}
+def _row(trial: optuna.trial.FrozenTrial, objective: Objective) -> TrialRow:
+    cost = trial.user_attrs.get(COST_ATTR) if objective.second else None
+    return TrialRow(
+        number=trial.number,
+        state=STATES[trial.state.name],
+        value=objective.best(trial.intermediate_values.values()),
+        metrics={} if objective.second is None or cost is None else {objective.second: cost},
+    )

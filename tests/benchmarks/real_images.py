@@ -20,7 +20,9 @@ import numpy as np
 from bench_page import table, write_page
 from PIL import Image
 
-from search.runs.tables import ranked, read_table, settings_of
+from search.runs.rerun_records import Confirmation, Ledger
+from search.runs.tables import read_table
+from search.runs.trials import Trials
 from search.show.confirmation import confirmation_lines, confirmation_table
 from search.show.ledger import alternative_table, ledger_lines, ledger_table
 from search.show.run import short_names
@@ -157,15 +159,17 @@ def render(reports: dict[str, dict[str, Any]]) -> list[str]:
     lines = table(heads, rows)
     for name, report in reports.items():
         if report["confirmation"]:
-            found, rows = confirmation_table(report["confirmation"])
+            confirmation = Confirmation.model_validate(report["confirmation"])
+            found, rows = confirmation_table(confirmation)
             lines += ["", f"## {name}: the best trials again with other seeds", ""]
-            lines += [*table(one_line(found), rows), "", *as_list(confirmation_lines(report["confirmation"]))]
+            lines += [*table(one_line(found), rows), "", *as_list(confirmation_lines(confirmation))]
         lines += ["", f"## {name}: the search's trials, best first", "", *trial_table(report["trials"])]
     return lines
 
 
-def render_ledger(ledger: dict[str, Any]) -> list[str]:
+def render_ledger(record: dict[str, Any]) -> list[str]:
     """What each change is worth."""
+    ledger = Ledger.model_validate(record)
     heads, rows = ledger_table(ledger)
     lines = [f"## {EXPLAINED}: what each change is worth", "", *table(one_line(heads), [one_line(row) for row in rows])]
     heads, rows = alternative_table(ledger)
@@ -177,15 +181,15 @@ def render_ledger(ledger: dict[str, Any]) -> list[str]:
 def trial_table(trials: list[dict[str, Any]]) -> list[str]:
     """One row a trial."""
     rows = []
-    for row in ranked(trials, Objective("val/iou")):
+    for row in Trials.from_table(trials, Objective("val/iou")).ranked():
         settings = ", ".join(
             f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
-            for key, value in short_names(settings_of(row)).items()
+            for key, value in short_names(row.params).items()
         )
         rows.append(
             [
-                str(row["number"]), row["state"], f"{row['value'] or 0:.4f}", str(row["best_epoch"]),
-                str(row["epochs"]), f"{row['train_s']:.0f}", settings,
+                str(row.number), row.state, f"{row.value or 0:.4f}", str(row.best_epoch),
+                str(row.epochs), f"{row.train_s:.0f}", settings,
             ]
         )  # fmt: skip
     return table(["trial", "state", "val/iou", "best epoch", "epochs", "seconds", "settings"], rows)

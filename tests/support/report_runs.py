@@ -17,9 +17,10 @@ from search.runs.paths import RunPaths, write_json
 from search.runs.reading import Run
 from search.runs.records import RunRecord
 from search.runs.rerun_records import Confirmation, Ledger
+from search.runs.rows import EpochRow
 from search.runs.sealed_training import SealedTraining
 from search.runs.tables import Tables, write_tables
-from search.runs.trials import EpochRow, Trials
+from search.runs.trials import Trials
 from search.study.storage import close_study, open_study
 from segcore.objective import Objective
 from segcore.scores.scoring import ImageScore, summarize

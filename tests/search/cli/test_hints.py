@@ -231,7 +231,8 @@ def test_nothing_to_search(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_front_names_how_to_seal_one_of_it(runs: Path) -> None:
     from search.runs.reading import Run
-    from search.runs.trials import TrialRow, Trials
+    from search.runs.rows import TrialRow
+    from search.runs.trials import Trials
     from search.show.run import render_run
 
     run = Run.open(runs / "ended")

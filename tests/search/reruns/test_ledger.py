@@ -10,6 +10,9 @@ import pytest
 
 from search.reruns.ledger import build_ledger
 from search.reruns.ledger_plan import Plan, make_plan
+from search.runs.rerun_records import ImportanceShare
+from search.runs.rows import TrialRow
+from search.runs.trials import Trials
 from search.space.parse import apply, parse_space
 from segcore.config import TrainConfig
 from segcore.objective import Mode, Objective
@@ -38,8 +41,8 @@ def plan(own: Mapping[str, Any] | None = None, base: TrainConfig = BASE, mode: M
     """The loss and the learning rate changed; trial 1 had another architecture."""
     own = {"model.arch": "unet", "loss.dice": 0.5, "optimizer.lr": 0.01} if own is None else own
     params = {0: own, 1: {"model.arch": "attention_unet", "loss.dice": 1.0, "optimizer.lr": 0.001}}
-    trials = [{"number": n, "state": "complete", "value": 0.9 - 0.1 * n, "epochs": 5} for n in params]
-    return make_plan(base, parse_space(RAW, base), 0, params, trials, Objective("val/iou", mode))
+    rows = [TrialRow(n, value=0.9 - 0.1 * n, epochs=5) for n in params]
+    return make_plan(base, parse_space(RAW, base), 0, params, Trials(rows, Objective("val/iou", mode)))
 
 
 def counts(*iou_at: np.ndarray, positive: int = 10_000) -> ImageCounts:
@@ -64,9 +67,16 @@ def images_of(iou: Mapping[str, float], **how: Any) -> dict[str, dict[int, Image
 def ledger(
     of: Plan, images: Mapping[str, Any], *, values: Any = None, failed: Any = None, **how: Any
 ) -> dict[str, Any]:
-    settings = {"objective": Objective("val/iou"), "seeds": SEEDS, "groups": None, "half_of": None, **how}
+    settings: dict[str, Any] = {
+        "objective": Objective("val/iou"),
+        "seeds": SEEDS,
+        "groups": None,
+        "half_of": None,
+        **how,
+    }
+    settings["shares"] = [ImportanceShare.model_validate(share) for share in settings.get("shares", [])]
     record = build_ledger(of, images, values or {}, failed or {}, **settings)
-    return json.loads(json.dumps(record))  # type: ignore[no-any-return]
+    return json.loads(json.dumps(record.tree()))  # type: ignore[no-any-return]
 
 
 def test_steps_add_up_to_the_total_and_each_is_worth_its_difference() -> None:

@@ -14,8 +14,9 @@ from search.reruns.ledger_plan import (
     Scored,
     group_of,
     make_plan,
-    rank_trials,
 )
+from search.runs.rows import TrialRow
+from search.runs.trials import Trials
 from search.space.parse import apply, parse_space
 from search.space.tree import flatten
 from segcore.config import TrainConfig
@@ -29,8 +30,8 @@ WINNER = {"model.arch": "attention_unet", "optimizer.lr": 3e-3, "augment.policy"
 PLAIN = TrainConfig()
 
 
-def row(number: int, value: float | None, state: str = "complete", epochs: int = 10) -> dict[str, Any]:
-    return {"number": number, "state": state, "value": value, "epochs": epochs}
+def row(number: int, value: float | None, state: str = "complete", epochs: int = 10) -> TrialRow:
+    return TrialRow(number, state, value, epochs=epochs)
 
 
 def plan_of(
@@ -39,7 +40,7 @@ def plan_of(
     """The trials are complete and worth 0.9, 0.8, ... in their order."""
     params = dict(enumerate(trials))
     rows = [row(number, 0.9 - 0.1 * number) for number in params]
-    return make_plan(base, parse_space(raw, base), winner, params, rows, Objective("val/iou", mode))
+    return make_plan(base, parse_space(raw, base), winner, params, Trials(rows, Objective("val/iou", mode)))
 
 
 def attention_plan(*others: dict[str, Any]) -> Plan:
@@ -252,7 +253,7 @@ def test_complete_trials_come_before_stopped_ones_and_failed_ones_never(mode: Mo
         row(7, float("nan")),
         row(8, 0.99, "running"),
     ]
-    assert rank_trials(trials, Objective("val/iou", mode)) == best
+    assert [each.number for each in Trials(trials, Objective("val/iou", mode)).furthest_first()] == best
 
 
 @pytest.mark.parametrize("name", ["attention", "encoders", "quickstart"])

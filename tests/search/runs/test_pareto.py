@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 
 from search.runs.pareto import Point, pareto_order, sorted_fronts
-from search.runs.tables import pareto_front
-from segcore.objective import Objective
 
 
 def dominates(a: Point, b: Point) -> bool:
@@ -52,28 +50,3 @@ def test_where_all_cost_the_same_the_order_is_that_of_the_values() -> None:
 def test_nobody_has_no_front() -> None:
     assert sorted_fronts({}) == []
     assert pareto_order({}) == []
-
-
-def trial(number: int, value: float | None, cost: float | None, state: str = "complete") -> dict[str, object]:
-    return {"number": number, "value": value, "cost/parameters": cost, "state": state}
-
-
-TRIALS = [
-    trial(0, 0.5, 100), trial(1, 0.7, 400), trial(2, 0.6, 400), trial(3, 0.9, 50, "failed"), trial(4, None, 10),
-    trial(5, 0.4, None), trial(6, 0.5, 100), trial(7, 0.3, 60, "pruned"), trial(8, 0.2, 80),
-]  # fmt: skip
-
-
-def test_the_front_of_a_search_holds_what_no_sound_trial_beats() -> None:
-    assert pareto_front(TRIALS, Objective("val/iou", second="cost/parameters")) == [1, 0, 6, 7]
-
-
-def test_in_mode_min_the_lower_value_is_the_better() -> None:
-    assert pareto_front(TRIALS, Objective("val/iou", "min", "cost/parameters")) == [8, 7]
-
-
-def test_without_costs_there_is_no_front() -> None:
-    assert (
-        pareto_front([{"number": 0, "value": 0.5, "state": "complete"}], Objective("val/iou", second="cost/latency_ms"))
-        == []
-    )

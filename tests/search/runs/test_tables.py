@@ -12,7 +12,6 @@ from search.runs.events import Epoch, Error, Event
 from search.runs.lives import lives_of
 from search.runs.tables import (
     Tables,
-    best_trial,
     build_tables,
     read_table,
     write_epochs,
@@ -77,9 +76,6 @@ def test_in_mode_min_the_lowest_is_the_best() -> None:
     events = [epoch(0, 1, 0.5), epoch(0, 2, 0.2), epoch(0, 3, 0.2), epoch(1, 1, 0.3)]
     rows = tables_of(study, events, mode="min").trials
     assert [(row["value"], row["best_epoch"]) for row in rows] == [(0.2, 2), (0.3, 1)]
-    best = best_trial(rows, Objective(METRIC, "min"))
-    assert best is not None
-    assert best["number"] == 0
 
 
 def test_every_state_has_its_word_and_a_waiting_trial_no_row() -> None:
@@ -143,30 +139,6 @@ def test_without_a_second_metric_a_cost_is_a_column_and_there_is_no_front() -> N
     (row,) = tables_of(study, [epoch(0, 1, 0.2, **{"cost/parameters": 120})]).trials
     assert row["cost/parameters"] == 120
     assert "pareto" not in row
-
-
-def row(number: int, value: float | None, state: str = "complete") -> dict[str, Any]:
-    return {"number": number, "value": value, "state": state}
-
-
-@pytest.mark.parametrize(
-    ("rows", "mode", "winner"),
-    [
-        ([row(0, 0.5), row(1, 0.7), row(2, 0.6)], "max", 1),
-        ([row(0, 0.5), row(1, 0.7), row(2, 0.6)], "min", 0),
-        ([row(2, 0.7), row(1, 0.7), row(3, 0.7)], "max", 1),
-        ([row(2, 0.7), row(1, 0.7), row(3, 0.7)], "min", 1),
-        ([row(0, 0.5), row(1, 0.7, "pruned")], "max", 1),
-        ([row(0, 0.5), row(1, 0.7, "failed")], "max", 0),
-        ([row(0, 0.5), row(1, None, "failed"), row(2, None, "pruned")], "max", 0),
-        ([row(0, None), row(1, 0.7, "failed")], "max", 1),
-        ([row(0, None), row(1, None, "failed")], "max", None),
-        ([], "max", None),
-    ],
-)
-def test_the_best_trial(rows: list[dict[str, Any]], mode: Mode, winner: int | None) -> None:
-    best = best_trial(rows, Objective(METRIC, mode))
-    assert (None if best is None else best["number"]) == winner
 
 
 def write_and_read(tmp_path: Path, tables: Tables) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -7,7 +7,8 @@ import pytest
 
 from search.runs.events import Applied, Epoch, Error
 from search.runs.lives import TrialLife
-from search.runs.trials import TrialRow, Trials, epoch_rows
+from search.runs.rows import TrialRow, epoch_rows
+from search.runs.trials import Trials
 from segcore.objective import Mode, Objective
 
 COST = "cost/parameters"

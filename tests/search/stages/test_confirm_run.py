@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from search.reruns.decision import Candidate, decide, top_trials
+from search.reruns.decision import Candidate, decide
 from segcore.objective import Objective
 
 SEEDS = [1, 2, 3]
@@ -24,7 +24,7 @@ def candidate(
 
 def decided(*candidates: Candidate, **changes: object) -> dict[str, object]:
     options: dict[str, object] = {"objective": Objective("val/iou"), "seeds": SEEDS}
-    return decide(candidates, GROUPS, **{**options, **changes})  # type: ignore[arg-type]
+    return decide(candidates, GROUPS, **{**options, **changes}).tree()  # type: ignore[arg-type]
 
 
 def test_a_candidate_that_is_clearly_better_wins_however_large() -> None:
@@ -91,7 +91,7 @@ def test_a_smaller_loss_is_better_and_has_no_images() -> None:
         Candidate(n, 0.3, {}, np.array([[loss + 0.001], [loss - 0.001]]), {"cost/parameters": 5})
         for n, loss in ((1, 0.40), (2, 0.31))
     ]
-    record = decide(candidates, None, objective=Objective("val/loss", "min"), seeds=[1, 2])
+    record = decide(candidates, None, objective=Objective("val/loss", "min"), seeds=[1, 2]).tree()
     assert record["winner"] == 2
     assert record["num_images"] is None
     assert record["candidates"][1]["difference"]["value"] == pytest.approx(0.09)
@@ -106,15 +106,3 @@ def test_a_cost_that_is_not_known_is_the_highest() -> None:
 def test_one_seed_alone_says_nothing() -> None:
     with pytest.raises(ValueError, match="two seeds"):
         decided(candidate(4, [0.8]), candidate(7, [0.7]))
-
-
-def test_the_top_trials_leave_out_those_that_failed() -> None:
-    rows = [
-        {"number": 0, "value": 0.5, "state": "complete"},
-        {"number": 1, "value": 0.9, "state": "failed"},
-        {"number": 2, "value": 0.7, "state": "pruned"},
-        {"number": 3, "value": None, "state": "failed"},
-        {"number": 4, "value": 0.7, "state": "complete"},
-    ]
-    assert [row["number"] for row in top_trials(rows, Objective("val/iou"), 2)] == [2, 4]
-    assert [row["number"] for row in top_trials(rows, Objective("val/loss", "min"), 9)] == [0, 2, 4]

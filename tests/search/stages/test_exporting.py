@@ -48,7 +48,7 @@ def test_an_export_to_elsewhere_changes_nothing_of_how_the_run_ended(
     assert [(each.location, each.status) for each in read_exports(paths)] == [
         (str(tmp_path / "taken"), "failed"), (str(tmp_path / "free"), "done"),
     ]  # fmt: skip
-    assert "exported to local" in paths.log.read_text()
+    assert f"export to local:{tmp_path / 'taken'} failed" in paths.log.read_text()
 
 
 def test_an_export_to_elsewhere_leaves_a_failed_export_what_it_is(paths: RunPaths, tmp_path: Path) -> None:

@@ -29,8 +29,7 @@ from search.runs.tables import read_table
 from search.space.parse import parse_space
 from search.stages import job
 from search.stages.extending import begin_extension, plan_extension
-from search.study.observations import PARAMS_ATTR
-from search.study.recording import OUTSIDE_ATTR, record_params
+from search.study.observations import OUTSIDE_ATTR, PARAMS_ATTR, record_params
 from search.study.storage import open_study
 from search.tune.search import run_search
 from segcore.errors import ConfigError

@@ -188,12 +188,10 @@ def test_the_record_holds_what_a_stranger_needs(trained: RunPaths) -> None:
     if (ROOT / ".git").exists():
         assert len(record["code"]["commit"]) == 40
     (proof,) = applied_by_trial(read_events(trained.events))[0]
-    assert proof["machine"]["threads"] >= 1
+    assert proof.machine["threads"] >= 1
     assert proof.applied["model.base_channels"] == 4
     assert read_card(trained.best).applied == proof.applied
-    assert str(Path.home()) not in json.dumps(
-        [record["host"], record["versions"], record.get("code"), proof["machine"]]
-    )
+    assert str(Path.home()) not in json.dumps([record["host"], record["versions"], record.get("code"), proof.machine])
 
 
 def test_differences_are_of_what_both_sides_know() -> None:

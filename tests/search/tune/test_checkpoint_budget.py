@@ -16,7 +16,9 @@ from search.config.load import load_config
 from search.errors import RunError
 from search.runs.journal import EventLog, dropped_trials, read_events
 from search.runs.paths import RunPaths
+from search.runs.rows import TrialRow
 from search.runs.tables import read_table
+from search.runs.trials import Trials
 from search.stages import job
 from search.stages.picking import seal_trial
 from search.stages.sealing import newest_readable
@@ -30,9 +32,9 @@ STATE_BYTES, BEST_BYTES = 1000, 400
 WHOLE = STATE_BYTES + BEST_BYTES
 
 
-def rows(*described: tuple[str, float | None] | tuple[str, float | None, float]) -> list[dict[str, Any]]:
+def rows(*described: tuple[str, float | None] | tuple[str, float | None, float]) -> list[TrialRow]:
     return [
-        {"number": number, "state": state, "value": value, "cost/parameters": cost[0] if cost else None}
+        TrialRow(number, state, value, metrics={"cost/parameters": cost[0]} if cost else {})
         for number, (state, value, *cost) in enumerate(described)
     ]
 
@@ -42,24 +44,32 @@ def test_failed_trials_go_first_then_the_worst_and_the_best_never() -> None:
         ("complete", 0.7), ("pruned", 0.2), ("failed", 0.9), ("running", 0.1), ("complete", 0.8), ("pruned", None),
         ("failed", 0.1), ("waiting", None), ("pruned", 0.2), ("complete", 0.8),
     )  # fmt: skip
-    assert drop_order(history, Objective("val/iou")) == [5, 6, 2, 8, 1, 0, 9]  # of a tie, the earlier trial stays
-    assert drop_order(history, Objective("val/loss", "min")) == [5, 2, 6, 9, 4, 0, 8]
+    assert drop_order(Trials(history, Objective("val/iou"))) == [
+        5,
+        6,
+        2,
+        8,
+        1,
+        0,
+        9,
+    ]  # of a tie, the earlier trial stays
+    assert drop_order(Trials(history, Objective("val/loss", "min"))) == [5, 2, 6, 9, 4, 0, 8]
 
 
 def test_the_best_that_has_ended_stays_while_a_running_one_is_better() -> None:
     """The running one may still fail, and then it wins nothing."""
-    assert drop_order(rows(("pruned", 0.5), ("running", 0.9), ("pruned", 0.4)), Objective("val/iou")) == [2]
+    assert drop_order(Trials(rows(("pruned", 0.5), ("running", 0.9), ("pruned", 0.4)), Objective("val/iou"))) == [2]
 
 
 def test_where_all_failed_the_best_of_them_stays() -> None:
-    assert drop_order(rows(("failed", 0.5), ("failed", 0.6)), Objective("val/iou")) == [0]
-    assert drop_order(rows(("failed", None), ("running", 0.6)), Objective("val/iou")) == [0]
+    assert drop_order(Trials(rows(("failed", 0.5), ("failed", 0.6)), Objective("val/iou"))) == [0]
+    assert drop_order(Trials(rows(("failed", None), ("running", 0.6)), Objective("val/iou"))) == [0]
 
 
 def test_with_a_second_metric_the_front_stays() -> None:
     history = rows(("complete", 0.9, 50.0), ("complete", 0.8, 10.0), ("pruned", 0.7, 20.0), ("failed", 0.95, 1.0))
-    assert drop_order(history, Objective("val/iou", second="cost/parameters")) == [3, 2]
-    assert drop_order(history, Objective("val/iou")) == [3, 2, 1]
+    assert drop_order(Trials(history, Objective("val/iou", second="cost/parameters"))) == [3, 2]
+    assert drop_order(Trials(history, Objective("val/iou"))) == [3, 2, 1]
 
 
 class Session:
