@@ -16,6 +16,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 from rich.console import Console
 
+from search.interrupts import terminate_as_interrupt
 from search.reruns.searcher import Rerun, RerunSearcher
 from search.runs.journal import (
     EventLog,
@@ -38,7 +39,6 @@ from search.tune.journal_callback import JournalCallback
 from search.tune.packing.share import gpu_share
 from search.tune.progress import ProgressCallback
 from search.tune.ray_watch import memory_kills_end_one_trial
-from search.tune.search import terminate_as_interrupt
 from search.tune.specs import SpecMaker, attempt_dirname, resources_of
 from segcore.checkpoint.files import delete_checkpoint, drop_state, drop_weights
 from segcore.checkpoint.state import read_images

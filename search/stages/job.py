@@ -226,7 +226,7 @@ def _search(work: Work) -> bool:
     with timed(paths, "search"):
         progress.start()
         try:
-            return run_search(config, paths, work.cache_path, callbacks)
+            return run_search(work.search, paths, work.cache_path, callbacks)
         finally:
             progress.stop()
 

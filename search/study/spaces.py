@@ -10,6 +10,7 @@ from optuna.distributions import CategoricalDistribution
 
 from search.runs.paths import RunPaths
 from search.space.parse import parse_space
+from search.space.search import Search
 from search.space.tree import Space
 from search.study.recording import Recorded, distribution_of, in_space, points_of
 from segcore.config import TrainConfig
@@ -33,10 +34,10 @@ class Spaces:
     earlier: tuple[Space, ...] = ()
 
     @classmethod
-    def of(cls, raw: Mapping[str, Any], base: TrainConfig, paths: RunPaths | None = None) -> "Spaces":
-        """The config's `space` section, and those of the configs that the run had before."""
-        earlier = _earlier(paths, base) if paths is not None else []
-        return cls(json.dumps(raw, sort_keys=True), base, parse_space(raw, base), tuple(earlier))
+    def of(cls, search: Search, paths: RunPaths | None = None) -> "Spaces":
+        """The space of a search, and those of the configs that the run had before."""
+        earlier = _earlier(paths, search.base) if paths is not None else []
+        return cls(json.dumps(search.config.space, sort_keys=True), search.base, search.space, tuple(earlier))
 
     def holds(self, flat: Mapping[str, Any]) -> bool:
         """Whether a trial of the present space would run with just these flat parameters."""

@@ -18,8 +18,7 @@ from search.runs.journal import INTERRUPTED, RETRIED_ALONE, EventLog
 from search.sampling.proposer import Proposer
 from search.schedulers.forks import Forks
 from search.schedulers.rungs import Promotions
-from search.space.parse import apply
-from search.space.tree import Space
+from search.space.search import Search
 from search.study.beginnings import begin_again, begin_trial
 from search.study.endings import end_trial
 from search.study.observations import ORIGIN_ATTR, PARAMS_ATTR, costs_of
@@ -27,7 +26,6 @@ from search.study.optuna_internals import trial_of
 from search.study.storage import ReportBuffer
 from search.tune.retries import Retries
 from segcore.config import TrainConfig
-from segcore.objective import Objective
 from segcore.spec import RayResult, RaySpec, TrialReport, TrialSpec
 
 
@@ -36,13 +34,10 @@ class StudySearcher(Searcher):  # type: ignore[misc]
 
     Args:
         study: The run's study.
-        space: What is searched.
+        search: What is searched, and how many trials the study shall hold in the end.
         spec_of: Makes a trial's spec for the trainable from its number and its config.
         proposer: Chooses what new trials run with.
-        base: The config that the searched keys are put into.
-        objective: What is searched; of a cost beside it, a trial's first report counts.
         events: The journal, which is told of each beginning and end before the study is.
-        num_samples: Trials that the study shall hold in the end.
         retries: Who goes on under its number: those that were running when an earlier session ended come first.
         promotions: Who waits at which rung, where trials wait rather than being stopped.
         forks: Enqueues the fork that is due, where the scheduler replaces trials by forks of others.
@@ -51,26 +46,21 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     def __init__(
         self,
         study: optuna.Study,
-        space: Space,
+        search: Search,
         spec_of: Callable[[int, TrainConfig], TrialSpec],
         proposer: Proposer,
-        *,
-        base: TrainConfig,
-        objective: Objective,
         events: EventLog,
-        num_samples: int,
+        *,
         retries: Retries[FrozenTrial] | None = None,
         promotions: Promotions | None = None,
         forks: Forks | None = None,
     ) -> None:
-        super().__init__(metric=objective.metric, mode=objective.mode)
-        self._objective = objective
+        super().__init__(metric=search.objective.metric, mode=search.objective.mode)
+        self._search = search
+        self._objective = search.objective
         self._study = study
         self._events = events
-        self._space = space
         self._spec_of = spec_of
-        self._base = base
-        self._num_samples = num_samples
         self._retries: Retries[FrozenTrial] = retries or Retries()
         self._proposer = proposer
         self._promotions = promotions
@@ -112,7 +102,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._numbers[trial_id] = number
         self._live.add(trial_id)
         params = trial.user_attrs[PARAMS_ATTR]
-        return self._retries.told(self._spec_of(number, apply(self._base, params))).to_ray()
+        return self._retries.told(self._spec_of(number, self._search.trained_with(params))).to_ray()
 
     def is_waiting(self, number: int) -> bool:
         """Whether a trial that ended for Ray only waits at a rung."""
@@ -123,14 +113,16 @@ class StudySearcher(Searcher):  # type: ignore[misc]
 
         One that needs a whole GPU comes when none of these can.
         """
-        is_last_call = self._num_trials >= self._num_samples
+        is_last_call = self._num_trials >= self._search.config.search.num_samples
         if (frozen := self._retries.next_shared()) is not None:
             return self._again(frozen, trial_id)
         if (number := self._next_promoted(is_last_call)) is not None:
             return self._again(self._frozen(number), trial_id)
         if not is_last_call and (self._forks is None or self._forks.prepare(self._study)):
             self._num_trials += 1
-            return self._started(begin_trial(self._study, self._events, self._space, self._proposer.propose, trial_id))
+            return self._started(
+                begin_trial(self._study, self._events, self._search.space, self._proposer.propose, trial_id)
+            )
         if (frozen := self._retries.next_alone()) is not None:
             return self._again(frozen, trial_id)
         return None  # of forks: the population is full, or nobody has come far enough to be copied
@@ -154,7 +146,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         number = frozen.number
         self._values[number] = dict(frozen.intermediate_values)
         self._retries.begin(frozen)
-        trial = begin_again(self._study, self._events, self._space, self._proposer.propose, number, trial_id)
+        trial = begin_again(self._study, self._events, self._search.space, self._proposer.propose, number, trial_id)
         return trial if PARAMS_ATTR in frozen.user_attrs else self._started(trial)
 
     def _started(self, trial: FrozenTrial) -> FrozenTrial:

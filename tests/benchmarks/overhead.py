@@ -66,6 +66,7 @@ def our_config(folder: Path, num_samples: int) -> Any:
 def run_ours(folder: Path, num_trials: int, sleep_s: float) -> float:
     """Wall seconds of our search."""
     from search.runs.folder import create_run
+    from search.space.search import Search
     from search.tune.search import run_search
 
     config = our_config(folder, num_trials)
@@ -75,7 +76,7 @@ def run_ours(folder: Path, num_trials: int, sleep_s: float) -> float:
         train({**spec, "sleep_s": sleep_s})
 
     started = time.perf_counter()
-    if not run_search(config, paths, folder, trainable=trainable):
+    if not run_search(Search.of(config), paths, folder, trainable=trainable):
         raise RuntimeError("the search did not come to its end")
     return time.perf_counter() - started
 
@@ -136,12 +137,11 @@ def reports_per_s(num_reports: int) -> float:
     from search.runs.folder import create_run
     from search.runs.journal import EventLog
     from search.sampling.proposer import Proposer
-    from search.space.parse import parse_space
     from search.study.storage import open_study
     from search.tune.journal_callback import JournalCallback
     from search.tune.progress import ProgressCallback
-    from search.tune.search import save_tables
     from search.tune.searcher import StudySearcher
+    from search.tune.standing import save_tables
     from segcore.config import TrainConfig
     from segcore.spec import TrialSpec
 
@@ -153,17 +153,17 @@ def reports_per_s(num_reports: int) -> float:
         handler = logging.FileHandler(paths.log)
         log.addHandler(handler)
         log.setLevel(logging.INFO)
-        base, objective = config.train_config(), config.search.objective
+        search, objective = Search.of(config), config.search.objective
         study = open_study(paths.storage_url, paths.name, mode="max", sampler=None)
-        space, events = parse_space(config.space, base), EventLog(paths.events)
+        events = EventLog(paths.events)
 
         def spec_of(number: int, train: TrainConfig) -> TrialSpec:
             return TrialSpec(number, train, paths.root / "cache", objective.metric, paths.root)
 
         searcher = StudySearcher(
-            study, space, spec_of,
-            Proposer(space, "random", seed=0, num_samples=num_trials, max_epochs=100, objective=objective),
-            base=base, objective=objective, events=events, num_samples=num_trials,
+            study, search, spec_of,
+            Proposer(search.space, "random", seed=0, num_samples=num_trials, max_epochs=100, objective=objective),
+            events,
         )  # fmt: skip
         callbacks: list[Any] = [
             JournalCallback(events, searcher),

@@ -47,6 +47,7 @@ def main(folder: Path) -> None:
     from search.config.load import load_config
     from search.runs.folder import create_run
     from search.runs.paths import RunPaths
+    from search.space.search import Search
     from search.stages import checking
     from search.tune.progress import ProgressCallback
     from search.tune.search import run_search
@@ -62,7 +63,7 @@ def main(folder: Path) -> None:
         console, config.search.objective, num_samples=config.search.num_samples, num_epochs=config.train.epochs
     )
     ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    ended = run_search(config, paths, cache, [progress], trainable)
+    ended = run_search(Search.of(config), paths, cache, [progress], trainable)
     logging.info("ended" if ended else "not ended")
     ray.shutdown()
 

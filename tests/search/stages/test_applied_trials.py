@@ -12,6 +12,7 @@ from rich.console import Console
 from search.config.load import load_config
 from search.runs.folder import create_run
 from search.runs.tables import read_table
+from search.space.search import Search
 from search.stages import checking
 from search.study.storage import stored_trials
 from search.tune.search import run_search
@@ -57,7 +58,7 @@ def test_a_trial_that_is_not_what_was_sampled_fails_with_the_key_at_fault(tmp_pa
     config = load_config(path)
     _, cache_path = checking.prepare_data(config, Console(quiet=True))
     paths = create_run(config, "search")
-    assert run_search(config, paths, cache_path, trainable=trial_without_decay)
+    assert run_search(Search.of(config), paths, cache_path, trainable=trial_without_decay)
 
     assert [t.state.name for t in stored_trials(paths.storage_url, paths.name)] == ["COMPLETE", "FAIL", "COMPLETE"]
     rows = read_table(paths.trials)

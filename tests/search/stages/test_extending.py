@@ -27,6 +27,7 @@ from search.runs.journal import epochs_by_trial, read_events
 from search.runs.paths import RunPaths, read_json
 from search.runs.tables import read_table
 from search.space.parse import parse_space
+from search.space.search import Search
 from search.stages import job
 from search.stages.extending import begin_extension, plan_extension
 from search.study.observations import OUTSIDE_ATTR, PARAMS_ATTR, record_params
@@ -238,7 +239,7 @@ def test_time_that_earlier_sessions_used_up_ends_the_search_before_it_starts(
     study.ask()
     update_run(paths, timings={"search_s": 61.0})
     with caplog.at_level(logging.INFO, "segsearch"):
-        assert run_search(config, paths, tmp_path / "never read")
+        assert run_search(Search.of(config), paths, tmp_path / "never read")
     assert "stopped by search.time_budget_s: its 60 s, all sessions together, are used up" in caplog.text
     assert read_json(paths.run)["stopped_by"]["rule"] == "time_budget_s"
     assert states(paths) == {"COMPLETE": 1, "FAIL": 1}
@@ -285,7 +286,7 @@ class TestRealSearches:
         config = new_config(tmp_path, search={**TREE["search"], "time_budget_s": 40})
         paths = create_run(config, "search")
         started = time.monotonic()
-        assert run_search(config, paths, tmp_path / "never read", trainable=long_epochs)
+        assert run_search(Search.of(config), paths, tmp_path / "never read", trainable=long_epochs)
         assert time.monotonic() - started < 90
         rows = read_table(paths.trials)
         assert [row["error"] for row in rows] == [None] * len(rows)

@@ -29,11 +29,13 @@ from search.runs.lives import lives_of
 from search.runs.paths import RunPaths
 from search.runs.reading import Run
 from search.runs.tables import build_tables, read_table
+from search.sampling.proposals import build_proposer
 from search.sampling.proposer import Proposer
 from search.schedulers.build import build_promotions
 from search.schedulers.setting import Setting
 from search.show.run import run_details
 from search.space.parse import parse_space
+from search.space.search import Search
 from search.stages import job
 from search.stages.picking import seal_trial
 from search.study.lives import with_study
@@ -42,7 +44,6 @@ from search.study.observations import COST_ATTR, costs_of, observations
 from search.study.storage import open_study
 from search.tune.ray_scheduler import build_scheduler
 from search.tune.retries import Retries
-from search.tune.search import build_proposer
 from search.tune.searcher import StudySearcher
 from segcore.config import ModelConfig, TrainConfig
 from segcore.models.build import build_model
@@ -94,11 +95,14 @@ def unfinished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     return catch_up(study, lives_of(read_events(events.path)), OBJECTIVE, events)
 
 
-def new_searcher(study: optuna.Study, proposer: Proposer | None = None, **options: Any) -> StudySearcher:
+def new_searcher(
+    study: optuna.Study, proposer: Proposer | None = None, objective: Objective = OBJECTIVE, **options: Any
+) -> StudySearcher:
+    config = SearchConfig.model_validate({"name": "tiny", "search": {"num_samples": 9}})
     return StudySearcher(
-        study, SPACE, new_spec,
+        study, Search(config, BASE, SPACE, objective), new_spec,
         proposer or Proposer(SPACE, "random", seed=0, num_samples=9, max_epochs=5, objective=OBJECTIVE),
-        base=BASE, num_samples=9, events=journal_of(study), **{"objective": OBJECTIVE, **options},
+        journal_of(study), **options,
     )  # fmt: skip
 
 
@@ -204,8 +208,7 @@ def test_a_resumed_searchs_proposer_knows_the_costs(tmp_path: Path) -> None:
     searcher.suggest("a")
     searcher.on_trial_result("a", result(1, 0.5, 120))
     searcher.on_trial_complete("a", result(2, 0.6, 120))
-    base = config.train_config()
-    proposer = build_proposer(config, study, parse_space(config.space, base), base)
+    proposer = build_proposer(Search.of(config), study)
     assert {number: past.cost for number, past in proposer.trials.items()} == {0: 120.0}
 
 

@@ -4,6 +4,7 @@ import logging
 import math
 import shutil
 import sqlite3
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 from specs import new_spec
 
+from search.config.tree import SearchConfig
 from search.errors import RunError
 from search.runs.journal import EventLog, read_events
 from search.runs.lives import lives_of
 from search.runs.paths import RunPaths
 from search.sampling.proposer import Proposer
+from search.space.search import Search
 from search.study.endings import Ending
 from search.study.lives import read_lives
 from search.study.mirror import catch_up, end_outside, open_mirror
@@ -48,16 +51,17 @@ class Session:
         self.paths = RunPaths(folder)
         folder.mkdir(exist_ok=True)
         self.events = EventLog(self.paths.events)
-        spaces = Spaces.of(space, BASE, self.paths)
+        config = SearchConfig.model_validate({"name": "x", "search": {"num_samples": num_samples}, "space": space})
+        search = replace(Search.of(config), base=BASE, objective=OBJECTIVE)
+        spaces = Spaces.of(search, self.paths)
         self.study = open_mirror(self.paths, spaces, OBJECTIVE, self.events)
         lives = lives_of(read_events(self.paths.events))
         self.unfinished = catch_up(self.study, lives, OBJECTIVE, self.events)
         self.unfinished = end_outside(self.study, self.unfinished, OBJECTIVE, self.events)
         self.searcher = StudySearcher(
-            self.study, spaces.present, new_spec,
+            self.study, search, new_spec,
             Proposer(spaces.present, "random", seed=3, num_samples=num_samples, max_epochs=3, objective=OBJECTIVE),
-            base=BASE, objective=OBJECTIVE, events=self.events, num_samples=num_samples,
-            retries=Retries(self.unfinished),
+            self.events, retries=Retries(self.unfinished),
         )  # fmt: skip
 
     def start(self, ray_id: str) -> int:

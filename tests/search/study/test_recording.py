@@ -7,9 +7,11 @@ import optuna
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from search.config.tree import SearchConfig
 from search.runs.journal import EventLog
 from search.runs.paths import RunPaths
 from search.space.parse import parse_space
+from search.space.search import Search
 from search.study.mirror import open_mirror
 from search.study.observations import OUTSIDE_ATTR, PARAMS_ATTR
 from search.study.recording import (
@@ -63,7 +65,9 @@ def fit_history(study_file: Path, raw_space: dict[str, Any], base: TrainConfig) 
     """As a session of that space begins."""
     paths = RunPaths(study_file.parent)
     events = EventLog(paths.events)
-    close_study(open_mirror(paths, Spaces.of(raw_space, base, paths), Objective("val/iou"), events))
+    config, objective = SearchConfig.model_validate({"name": "x", "space": raw_space}), Objective("val/iou")
+    search = Search(config, base, parse_space(raw_space, base), objective)
+    close_study(open_mirror(paths, Spaces.of(search, paths), objective, events))
     events.close()
 
 

@@ -45,6 +45,7 @@ from search.tune.cluster import ray_session
 from search.config.load import load_config
 from search.runs.paths import RunPaths
 from search.tune.search import run_search
+from search.space.search import Search
 
 folder, epoch_s = Path(sys.argv[1]), float(sys.argv[2])
 logging.basicConfig(level=logging.WARNING)
@@ -79,7 +80,7 @@ def train(spec):
 
 ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
 with ray_session(None, "again"):
-    ended = run_search(config, paths, folder, trainable=train)
+    ended = run_search(Search.of(config), paths, folder, trainable=train)
 print("ended" if ended else "not ended", flush=True)
 os._exit(0)
 """

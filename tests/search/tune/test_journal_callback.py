@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from specs import new_spec
 
+from search.config.tree import SearchConfig
 from search.runs.journal import EventLog
 from search.sampling.proposer import Proposer
-from search.space.parse import parse_space
+from search.space.search import Search
 from search.study.observations import observations
 from search.study.storage import open_study
 from search.tune import journal_callback as journal
@@ -24,6 +25,12 @@ METRIC = "val/iou"
 OBJECTIVE = Objective(METRIC)
 
 
+def new_search(num_samples: int) -> Search:
+    space = {"optimizer.lr": {"uniform": [0.001, 0.1]}}
+    tree = {"name": "birds", "space": space, "search": {"num_samples": num_samples}}
+    return Search.of(SearchConfig.model_validate(tree))
+
+
 class Session:
     """A searcher with its journal, told of trials as Tune's controller tells them."""
 
@@ -31,12 +38,11 @@ class Session:
         self.folder = folder
         self.log = EventLog(folder / "events.jsonl")
         self.study = open_study(f"sqlite:///{folder / 'study.db'}", "birds", mode="max", sampler=None)
-        base = TrainConfig()
-        space = parse_space({"optimizer.lr": {"uniform": [0.001, 0.1]}}, base)
+        search = new_search(9)
         self.searcher = StudySearcher(
-            self.study, space, self.spec,
-            Proposer(space, "random", seed=0, num_samples=9, max_epochs=5, objective=OBJECTIVE),
-            base=base, objective=OBJECTIVE, events=self.log, num_samples=9,
+            self.study, search, self.spec,
+            Proposer(search.space, "random", seed=0, num_samples=9, max_epochs=5, objective=OBJECTIVE),
+            self.log,
         )  # fmt: skip
         self.callback = JournalCallback(self.log, self.searcher)
         self.trials: list[Any] = []
@@ -122,11 +128,12 @@ def test_a_dead_worker_costs_an_attempt_and_four_without_progress_the_trial(sess
 
 def test_a_trial_whose_share_was_too_little_goes_on_and_fails_only_alone(session: Session) -> None:
     text = "Failure # 1\nray::train()\ntorch.OutOfMemoryError: CUDA out of memory.\n"
+    search = new_search(1)
     session.searcher = session.callback._searcher = StudySearcher(
-        session.study, parse_space({"optimizer.lr": {"uniform": [0.001, 0.1]}}, TrainConfig()),
+        session.study, search,
         partial(new_spec, gpu_fraction=0.5, may_retry_alone=True),
-        Proposer(session.searcher._space, "random", seed=0, num_samples=1, max_epochs=5, objective=OBJECTIVE),
-        base=TrainConfig(), objective=OBJECTIVE, events=session.log, num_samples=1,
+        Proposer(search.space, "random", seed=0, num_samples=1, max_epochs=5, objective=OBJECTIVE),
+        session.log,
         retries=Retries(whole_gpu=WholeGpu(1.0)),
     )  # fmt: skip
     trial = session.start()

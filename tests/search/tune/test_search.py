@@ -22,6 +22,7 @@ from search.runs.folder import create_run
 from search.runs.journal import epochs_by_trial, read_events
 from search.runs.paths import RunPaths
 from search.runs.tables import read_table
+from search.space.search import Search
 from search.stages import checking, job
 from search.study.storage import open_study
 from search.tune.cluster import plan_resources
@@ -134,7 +135,7 @@ class TestRun:
         paths = create_run(config, "search")
         study = open_study(paths.storage_url, paths.name, mode="max", sampler=None)
         study.enqueue_trial({"optimizer.lr": 2e-3, "model.arch": "unet"})
-        assert run_search(config, paths, cache_path)
+        assert run_search(Search.of(config), paths, cache_path)
         assert states(paths) == {"COMPLETE": 2}
         assert read_table(paths.trials)[0]["param/optimizer.lr"] == 2e-3
 

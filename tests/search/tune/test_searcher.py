@@ -13,6 +13,7 @@ from places import ROOT
 from ray.tune.search import Searcher
 from specs import new_spec
 
+from search.config.tree import SearchConfig
 from search.errors import RunError
 from search.runs.journal import INTERRUPTED, OUT_OF_MEMORY, RETRIED_ALONE, EventLog, read_events, retried_trials
 from search.runs.lives import lives_of
@@ -20,6 +21,7 @@ from search.runs.tables import build_tables
 from search.sampling.proposer import Proposer
 from search.schedulers.rungs import Promotions
 from search.space.parse import apply, parse_space
+from search.space.search import Search
 from search.study.endings import end_running
 from search.study.lives import with_study
 from search.study.mirror import catch_up
@@ -87,10 +89,11 @@ def new_searcher(
     alone: Collection[int] = (),
     promotions: Promotions | None = None,
 ) -> StudySearcher:
+    config = SearchConfig.model_validate({"name": "birds", "search": {"num_samples": num_samples}})
     return StudySearcher(
-        study, SPACE, new_spec,
+        study, Search(config, BASE, SPACE, Objective(METRIC, mode)), new_spec,
         Proposer(SPACE, "random", seed=0, num_samples=10, max_epochs=5, objective=Objective(METRIC, mode)),
-        base=BASE, objective=Objective(METRIC, mode), events=journal_of(study), num_samples=num_samples,
+        journal_of(study),
         retries=Retries(requeue or [], alone, WholeGpu(2.0)), promotions=promotions,
     )  # fmt: skip
 

@@ -22,6 +22,7 @@ from search.runs.folder import create_run
 from search.runs.journal import epochs_by_trial, read_events
 from search.runs.paths import RunPaths
 from search.runs.tables import read_table
+from search.space.search import Search
 from search.study.observations import MEMORY_CONSTRAINT
 from search.tune.ray_watch import memory_kills_end_one_trial
 from search.tune.search import run_search
@@ -114,7 +115,7 @@ def test_the_study_the_tables_and_ray_agree_on_how_every_trial_ended(promote: bo
     }  # fmt: skip
     asha = {"name": "asha", "grace_period": 1, "reduction_factor": 2, "promote": promote}
     config, paths = new_run(tmp_path, 10, asha)
-    assert run_search(config, paths, tmp_path, [Grid(paths)], make_trainable(fates, tmp_path))
+    assert run_search(Search.of(config), paths, tmp_path, [Grid(paths)], make_trainable(fates, tmp_path))
 
     rows = {row["number"]: row for row in read_table(paths.trials)}
     assert list(rows) == list(range(10))

@@ -1,0 +1,39 @@
+"""The sampler of a search, told of everything that the search has tried so far."""
+
+import optuna
+from optuna.trial import TrialState
+
+from search.sampling.proposer import Proposer
+from search.schedulers.build import decision_epochs
+from search.space.search import Search
+from search.study.observations import observations
+from search.study.recording import point_in
+
+
+def build_proposer(search: Search, study: optuna.Study) -> Proposer:
+    """The config's sampler, told of every trial that the study holds and that is a point of the present space."""
+    settings, base, space = search.config.search, search.base, search.space
+    own = space.defaults(base)
+    first = [*([(own, "config")] if own else []), *((point, "enqueued") for point in search.enqueued_points())]
+    proposer = Proposer(
+        space,
+        settings.sampler,
+        seed=settings.seed,
+        num_samples=settings.num_samples,
+        max_epochs=base.train.epochs,
+        rungs=decision_epochs(settings.scheduler, base.train.epochs),
+        objective=search.objective,
+        first=first,
+    )
+    for trial in observations(study):
+        point = point_in(space, base, trial.params)
+        if point is None:
+            continue
+        proposer.started(trial.number, point, trial.origin)
+        if trial.cost is not None:
+            proposer.cost(trial.number, trial.cost)
+        for epoch, value in trial.values.items():
+            proposer.reported(trial.number, epoch, value)
+        if trial.state != TrialState.RUNNING:
+            proposer.ended(trial.number, failed=trial.state == TrialState.FAIL)
+    return proposer
