@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from search.schedulers.forks import Snapshots
     from search.schedulers.rungs import Promotions
 
-History = Mapping[int, Mapping[int, float]]
+Curves = Mapping[int, Mapping[int, float]]
 """Trial number -> epoch -> value of the metric, of trials that ran before."""
 
 
@@ -32,7 +32,7 @@ class Setting:
     objective: Objective
     max_epochs: int
     seed: int = 0
-    history: History = field(default_factory=dict)
+    history: Curves = field(default_factory=dict)
     unfinished: frozenset[int] = frozenset()
     costs: Mapping[int, float] = field(default_factory=dict)
     snapshots: "Snapshots | None" = None

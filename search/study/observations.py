@@ -62,7 +62,7 @@ def observations(study: optuna.Study) -> list[Observation]:
     ]
 
 
-def history_of(study: optuna.Study) -> dict[int, dict[int, float]]:
+def curves_of(study: optuna.Study) -> dict[int, dict[int, float]]:
     """Epoch values of every trial that reported, for the scheduler's rungs."""
     return {
         trial.number: dict(trial.intermediate_values)

@@ -15,7 +15,7 @@ from search.schedulers.build import build_promotions, decision_epochs, populatio
 from search.schedulers.forks import Forks, Snapshots
 from search.schedulers.setting import Setting
 from search.space.search import Search
-from search.study.observations import costs_of, history_of
+from search.study.observations import costs_of, curves_of
 from search.tune.checkpoint_budget import CheckpointBudget
 from search.tune.cluster import TrialResources, plan_resources
 from search.tune.journal_callback import JournalCallback
@@ -133,7 +133,7 @@ def _setting(standing: Standing) -> tuple[Setting, list[FrozenTrial]]:
         search.objective,
         search.base.train.epochs,
         search.config.search.seed,
-        history=history_of(standing.study),
+        history=curves_of(standing.study),
         unfinished=frozenset(trial.number for trial in requeue),
         costs=costs_of(standing.study),
         snapshots=Snapshots(standing.paths),

@@ -137,6 +137,7 @@ def reports_per_s(num_reports: int) -> float:
     from search.runs.folder import create_run
     from search.runs.journal import EventLog
     from search.sampling.proposer import Proposer
+    from search.space.search import Search
     from search.study.storage import open_study
     from search.tune.journal_callback import JournalCallback
     from search.tune.progress import ProgressCallback

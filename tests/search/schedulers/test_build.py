@@ -9,7 +9,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 from search.config.tree import SchedulerConfig
 from search.schedulers.build import decision_epochs
 from search.schedulers.halving import Halving
-from search.schedulers.setting import History, Setting
+from search.schedulers.setting import Curves, Setting
 from search.tune.ray_scheduler import JudgedTrials, build_scheduler
 from segcore.objective import Mode, Objective
 
@@ -17,7 +17,7 @@ METRIC = "val/iou"
 
 
 def build(
-    history: History,
+    history: Curves,
     *,
     unfinished: Iterable[int] = (),
     mode: Mode = "max",
@@ -177,7 +177,7 @@ def test_a_trial_that_lost_its_worker_and_comes_again_counts_once() -> None:
     assert rungs(scheduler) == {3: [0.5], 1: [0.5]}
 
 
-def hyperband(history: History | None = None, **options: Any) -> TrialScheduler:
+def hyperband(history: Curves | None = None, **options: Any) -> TrialScheduler:
     return build(history or {}, name="hyperband", max_epochs=27, **options)
 
 

@@ -12,7 +12,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from search.config.choices import SCHEDULERS
 from search.config.tree import SchedulerConfig
-from search.schedulers.setting import History, Setting
+from search.schedulers.setting import Curves, Setting
 from search.tune.ray_scheduler import build_scheduler
 from segcore.objective import Mode, Objective
 
@@ -36,7 +36,7 @@ def test_the_registry_the_config_and_these_tests_name_the_same_schedulers() -> N
     assert set(SCHEDULERS.options) == set(SchedulerConfig.model_fields) - {"name"}
 
 
-def build(name: str, history: History, unfinished: Iterable[int] = (), mode: Mode = "max") -> TrialScheduler:
+def build(name: str, history: Curves, unfinished: Iterable[int] = (), mode: Mode = "max") -> TrialScheduler:
     setting = Setting(Objective(METRIC, mode), MAX_EPOCHS, 3, history, frozenset(unfinished))
     return build_scheduler(SchedulerConfig(name=name, **OPTIONS[name]), setting)
 

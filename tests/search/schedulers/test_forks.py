@@ -25,7 +25,7 @@ from search.schedulers.rules.pbt import population_of
 from search.schedulers.setting import Setting
 from search.space.parse import apply, parse_space
 from search.space.tree import Space
-from search.study.observations import PARAMS_ATTR, history_of
+from search.study.observations import PARAMS_ATTR, curves_of
 from search.tune.ray_scheduler import build_scheduler
 from segcore.config import TrainConfig
 from segcore.objective import Objective
@@ -174,7 +174,7 @@ class World:
         self.scheduler = build_scheduler(
             self.options,
             Setting(
-                Objective(METRIC), EPOCHS, 5, history_of(self.study), frozenset(unfinished), snapshots=self.snapshots
+                Objective(METRIC), EPOCHS, 5, curves_of(self.study), frozenset(unfinished), snapshots=self.snapshots
             ),
         )
         for number in unfinished:

@@ -5,7 +5,7 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 
 from search.config.tree import SchedulerConfig
-from search.schedulers.setting import History, Setting
+from search.schedulers.setting import Curves, Setting
 from search.tune.ray_scheduler import build_scheduler
 from segcore.objective import Objective
 
@@ -13,7 +13,7 @@ METRIC = "val/iou"
 GO_ON, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 
 
-def build(history: History, **options: Any) -> TrialScheduler:
+def build(history: Curves, **options: Any) -> TrialScheduler:
     config = SchedulerConfig(**{"name": "median", "grace_period": 2, "min_samples": 3, **options})
     return build_scheduler(config, Setting(Objective(METRIC), 9, history=history))
 

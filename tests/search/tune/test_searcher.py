@@ -30,7 +30,7 @@ from search.study.observations import (
     MEMORY_CONSTRAINT,
     PARAMS_ATTR,
     RAY_IDS_ATTR,
-    history_of,
+    curves_of,
     observations,
 )
 from search.study.storage import open_study, stored_trials
@@ -292,7 +292,7 @@ def test_a_trial_that_waited_in_an_earlier_session_and_is_never_called_is_pruned
         searcher.on_trial_complete(f"ray-{number}", result(1, value))
     study = reopen(url)
     promotions = Promotions([1], 2, OBJECTIVE)
-    promotions.replay(history_of(study), unfinished=[0, 1])
+    promotions.replay(curves_of(study), unfinished=[0, 1])
     searcher = new_searcher(study, num_samples=2, promotions=promotions)
     assert suggested(searcher, "again-0")["number"] == 0
     searcher.on_trial_complete("again-0", result(5, 0.9, finished=True))
@@ -433,7 +433,7 @@ def test_after_a_kill_the_study_is_brought_up_to_the_journal(url: str, tmp_path:
     ]
     assert [trials[n].value for n in (0, 2, 5)] == [0.4, 0.8, 0.2]
     assert trials[2].intermediate_values == {1: 0.8, 2: 0.7}
-    assert history_of(study) == {
+    assert curves_of(study) == {
         0: {1: 0.4, 2: 0.3},
         1: {1: 0.3, 2: 0.5, 3: 0.6},
         2: {1: 0.8, 2: 0.7},
