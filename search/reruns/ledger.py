@@ -7,6 +7,7 @@ What a group is worth depends on what it meets: in another order the total would
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from search.runs.rerun_records import (
     Level,
     Worth,
 )
+from search.study.importance import Importances
 from segcore.objective import Objective
 from segcore.scores.intervals import CONFIDENCE
 from segcore.scores.scorer import scorer_of
@@ -37,40 +39,50 @@ if TYPE_CHECKING:
     from segcore.scores.image_counts import ImageCounts
 
 PLAIN_THRESHOLD = 0.5
+NO_IMPORTANCES = Importances({}, [])
+
+
+@dataclass(frozen=True)
+class CellOutcomes:
+    """What the trainings of a plan came to, by cell and seed.
+
+    Attributes:
+        images: The counts of each training's best epoch; not read for `val/loss`.
+        values: The metric of each training's best epoch; read for `val/loss` alone.
+        failed: Why a training has neither.
+    """
+
+    images: Mapping[str, Mapping[int, "ImageCounts"]]
+    values: Mapping[str, Mapping[int, float]]
+    failed: Mapping[str, Mapping[int, str]]
 
 
 def build_ledger(
     plan: Plan,
-    images: Mapping[str, Mapping[int, "ImageCounts"]],
-    values: Mapping[str, Mapping[int, float]],
-    failed: Mapping[str, Mapping[int, str]],
+    found: CellOutcomes,
     objective: Objective,
     *,
     seeds: Sequence[int],
     groups: Sequence[str] | None,
     half_of: Sequence[int] | None,
-    shares: Sequence[ImportanceShare] = (),
-    num_trials: int = 0,
+    importance: Importances = NO_IMPORTANCES,
 ) -> Ledger:
     """What `ledger.json` is to hold.
 
     Args:
         plan: What was to be trained.
-        images: By cell and seed, the counts of each training's best epoch; not read for `val/loss`.
-        values: By cell and seed, the metric of each training's best epoch; read for `val/loss` alone.
-        failed: By cell and seed, why a training has neither.
+        found: What its trainings came to.
         objective: What the search was judged by.
         seeds: Those that were asked for.
         groups: Each validation image's group; None: each image is one.
         half_of: Each validation image's half, for thresholds that are `auto`; None, or all in one half: they are
             chosen on the images that they are scored on.
-        shares: Optuna's parameter importances.
-        num_trials: How many trials these were computed from.
+        importance: How much each searched parameter mattered.
     """
     split = None if half_of is None or len(set(half_of)) < 2 else np.asarray(half_of)
     metric, scorer = objective.metric, scorer_of(objective.metric)
     has_images = scorer.has_images
-    scores = _Scores(images, scorer.name, split) if has_images else _Scores(values, None, None)
+    scores = _Scores(found.images, scorer.name, split) if has_images else _Scores(found.values, None, None)
     thresholds = dict.fromkeys(plan.cells, plan.baseline.threshold)
     thresholds |= {row.scored.cell: row.scored.threshold for row in plan.alternatives}
     thresholds[plan.winner.cell] = plan.winner.threshold
@@ -97,7 +109,7 @@ def build_ledger(
                 group=step.name,
                 changes=list(step.changes),
                 mean=compare.level(step.after).mean,
-                importance=_importance(step.groups, shares),
+                importance=_importance(step.groups, importance.shares),
                 **vars(compare.worth(step.after, step.before)),
             )
             for step in plan.steps
@@ -109,18 +121,18 @@ def build_ledger(
                 chosen=list(row.chosen),
                 instead=list(row.instead),
                 of_trial=row.of_trial,
-                importance=_importance((row.group,), shares),
+                importance=_importance((row.group,), importance.shares),
                 **vars(compare.worth(plan.winner, row.scored)),
             )
             for row in plan.alternatives
         ],
         threshold=_threshold(plan, compare) if has_images else None,
         seed_noise=_seed_noise(estimates),
-        importances=list(shares),
-        importance_trials=num_trials,
+        importances=list(importance.shares),
+        importance_trials=importance.num_trials,
         failed=[
             f"{cell} with seed {seed}: {message}"
-            for cell, by_seed in failed.items()
+            for cell, by_seed in found.failed.items()
             for seed, message in by_seed.items()
         ],
         notes=notes,

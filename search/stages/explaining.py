@@ -10,7 +10,7 @@ from search.commands import run_command
 from search.config.load import load_config
 from search.config.tree import ConfirmConfig, SearchConfig
 from search.errors import RunError
-from search.reruns.ledger import build_ledger
+from search.reruns.ledger import CellOutcomes, build_ledger
 from search.reruns.ledger_plan import Plan, make_plan
 from search.reruns.searcher import Rerun
 from search.reruns.trainings import (
@@ -176,9 +176,7 @@ def _record(work: Work, plan: Plan, cells: Cells, seeds: Sequence[int]) -> Ledge
         for cell, by_seed in ended.items()
     }
     run = Run(work.paths)
-    importance = importances(run.frozen, run.trials)
     return build_ledger(
-        plan, images, values, failed, objective, seeds=seeds, groups=image_groups(metric, work.val),
-        half_of=val_halves(work.val, work.config.data.seed), shares=importance.shares,
-        num_trials=importance.num_trials,
+        plan, CellOutcomes(images, values, failed), objective, seeds=seeds, groups=image_groups(metric, work.val),
+        half_of=val_halves(work.val, work.config.data.seed), importance=importances(run.frozen, run.trials),
     )  # fmt: skip

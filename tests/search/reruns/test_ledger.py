@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from search.reruns.ledger import build_ledger
+from search.reruns.ledger import CellOutcomes, build_ledger
 from search.reruns.ledger_plan import Plan, make_plan
 from search.runs.rerun_records import ImportanceShare
 from search.runs.rows import TrialRow
 from search.runs.trials import Trials
 from search.space.parse import apply, parse_space
+from search.study.importance import Importances
 from segcore.config import TrainConfig
 from segcore.objective import Mode, Objective
 from segcore.scores.image_counts import ImageCounts
@@ -74,8 +75,10 @@ def ledger(
         "half_of": None,
         **how,
     }
-    settings["shares"] = [ImportanceShare.model_validate(share) for share in settings.get("shares", [])]
-    record = build_ledger(of, images, values or {}, failed or {}, **settings)
+    shares = [ImportanceShare.model_validate(share) for share in settings.pop("shares", [])]
+    importance = Importances(dict.fromkeys(range(settings.pop("num_trials", 0)), 0.5), shares)
+    found = CellOutcomes(images, values or {}, failed or {})
+    record = build_ledger(of, found, importance=importance, **settings)
     return json.loads(json.dumps(record.tree()))  # type: ignore[no-any-return]
 
 
