@@ -23,14 +23,15 @@ from search.config.load import load_config
 from search.config.tree import SearchConfig
 from search.errors import RunError
 from search.runs.folder import create_run, update_run
-from search.runs.journal import epochs_by_trial, read_events
+from search.runs.journal import EventLog, epochs_by_trial, read_events
 from search.runs.paths import RunPaths, read_json
 from search.runs.tables import read_table
 from search.space.parse import parse_space
 from search.space.search import Search
 from search.stages import job
 from search.stages.extending import begin_extension, plan_extension
-from search.study.observations import OUTSIDE_ATTR, PARAMS_ATTR, record_params
+from search.study.observations import OUTSIDE_ATTR, PARAMS_ATTR
+from search.study.recording import record_params
 from search.study.storage import open_study
 from search.tune.search import run_search
 from segcore.errors import ConfigError
@@ -68,6 +69,9 @@ def add_trial(paths: RunPaths, config: SearchConfig, flat: dict[str, Any], value
     record_params(study, trial, parse_space(config.space, config.train_config()), flat)
     trial.report(value, step=1)
     study.tell(trial, value)
+    events = EventLog(paths.events)  # as an earlier version has it: what a trial reported, and no more
+    events.epoch(trial.number, 1, {"val/iou": value})
+    events.close()
 
 
 @pytest.fixture(scope="module")
