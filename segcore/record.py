@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 class Record(BaseModel):
     """A JSON object of known fields; those that it does not know are kept and written back."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)  # `ls` needs few of them
 
     def tree(self) -> dict[str, Any]:
         """The JSON object: the fields that were given, in their order."""

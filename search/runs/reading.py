@@ -73,7 +73,8 @@ class Run:
         import yaml
 
         try:
-            tree = yaml.safe_load(self.paths.config.read_text(encoding="utf-8"))
+            loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as quick, where it is there
+            tree = yaml.load(self.paths.config.read_text(encoding="utf-8"), loader)
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise RunError(f"{self.paths.config} cannot be read: {error}") from error
         if not isinstance(tree, dict) or not isinstance(tree.get("search"), dict):
