@@ -112,10 +112,10 @@ def _ended(outcome: "Outcome") -> Run:
 
 
 class _ToTheProgram(logging.Handler):
-    """Hands records to the root logger's handlers as if they had come with its level, which is not ours to change."""
+    """Passes records to the root logger's handlers whatever the root logger's level, which is not ours to change."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hands one on."""
+        """Passes one record to the handlers."""
         root = logging.getLogger()
         if root.handlers and record.levelno >= root.level:
             root.handle(record)

@@ -31,7 +31,7 @@ class NothingToSearchError(ConfigError):
 
 
 class ResourceError(SegsearchError):
-    """A trial asks for more CPUs or GPUs than any node has, or no Ray answers where the config says that one is."""
+    """A trial asks for more CPUs or GPUs than any node has, or no Ray answers at the config's address."""
 
     exit_code = 2
 
@@ -41,7 +41,7 @@ class RayStartError(SegsearchError):
 
 
 class GateError(SegsearchError):
-    """One batch could not be learned, or was found to be wrong, before anything long was begun."""
+    """One batch could not be learned, or was found to be wrong, before any long training began."""
 
     exit_code = 2
 

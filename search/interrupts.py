@@ -1,4 +1,4 @@
-"""A wish to stop, by whichever signal it comes."""
+"""Stopping by a signal: SIGTERM is treated like Ctrl-C."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from types import FrameType
 
 @contextmanager
 def terminate_as_interrupt() -> Iterator[list[int]]:
-    """Makes SIGTERM end the search the way Ctrl-C does, and notes either in the list that it yields."""
+    """Makes SIGTERM end the search the way Ctrl-C does, and records either signal in the list that it yields."""
     seen: list[int] = []
     previous = signal.getsignal(signal.SIGTERM)
 
@@ -19,7 +19,7 @@ def terminate_as_interrupt() -> Iterator[list[int]]:
 
     try:
         signal.signal(signal.SIGTERM, note)
-    except ValueError:  # not the main thread; then nobody's signals are ours
+    except ValueError:  # not the main thread, which alone may set signal handlers
         yield seen
         return
     try:

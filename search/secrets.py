@@ -9,7 +9,7 @@ def redact(text: str, variables: Iterable[str], instead: str = "***") -> str:
 
     Args:
         text: What is about to be logged, printed or written.
-        variables: The environment variables that hold secrets; one that is empty or not set is passed over.
+        variables: The environment variables that hold secrets; empty or unset ones are ignored.
         instead: What stands in the value's place.
     """
     for variable in variables:

@@ -1,4 +1,4 @@
-"""What a command may do with the terminal. Progress bars are drawn there; in a log they are silent."""
+"""What a command may do with the terminal. Progress bars are drawn on a terminal only, never in a log."""
 
 import logging
 import os
@@ -39,14 +39,14 @@ class ScreenHandler(logging.Handler):
 
 
 def has_screen() -> bool:
-    """Whether somebody typed the command at a terminal of a machine that can open a window."""
+    """Whether the command runs at a terminal of a machine that can open a window."""
     is_windowed = sys.platform in ("darwin", "win32") or bool({"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys())
     return sys.stdout.isatty() and is_windowed
 
 
 @contextmanager
 def counting_bar(console: Console, text: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar over things that are counted; yields `advance(done, total)`."""
+    """A progress bar for a count; yields `advance(done, total)`."""
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         console=console, transient=True, disable=not console.is_terminal,
@@ -57,7 +57,7 @@ def counting_bar(console: Console, text: str) -> Iterator[Callable[[int, int], N
 
 @contextmanager
 def transfer_bars(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar a file; yields `advance(file name, bytes done, bytes in total)`."""
+    """One progress bar per file; yields `advance(file name, bytes done, bytes in total)`."""
     with Progress(
         TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
         console=console, transient=True, disable=not console.is_terminal,

@@ -1,4 +1,4 @@
-"""What a choice of the config is checked against: the size of the search that it is made for."""
+"""What a choice of the config is checked against: the size of the search that uses it."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ from search.space.tree import Space
 
 @dataclass(frozen=True)
 class Asked:
-    """A search, as far as a scheduler's options depend on it.
+    """The part of a search that a scheduler's options depend on.
 
     Attributes:
-        given: The options that the file sets; those that it leaves out give way to a short search.
+        given: The options that the file sets; the defaults of the others adapt to a short search.
         epochs: Epochs of a trial.
         num_samples: Trials of the search.
         space: What is searched.

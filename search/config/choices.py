@@ -12,7 +12,7 @@ SAMPLERS: Registry[Any] = Registry.of_package("sampler", "search.sampler", "sear
 """How the next configuration is chosen; the build is a `search.sampling.sampler.SamplerRule`."""
 
 SCHEDULERS: Registry[Any] = Registry.of_package("scheduler", "search.scheduler.name", "search.schedulers.rules")
-"""Who is stopped early; the build is a `search.schedulers.rule.SchedulerRule`."""
+"""Which trials are stopped early; the build is a `search.schedulers.rule.SchedulerRule`."""
 
 TARGETS: Registry[Any] = Registry.of_package("export target", "export.targets", "search.export.targets")
 """Where a sealed model may be sent; the build is a `search.export.target.Destination`."""

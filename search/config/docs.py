@@ -59,7 +59,7 @@ def _row(registry: Registry[Any], component: Component[Any]) -> tuple[str, ...]:
 
 
 def _says_when(registry: Registry[Any]) -> bool:
-    """Whether components of the kind say more than one line: what they do, and when that is right."""
+    """Whether components of this kind say both what they do and when to choose them."""
     return all(hasattr(component.build, "when") for component in registry)
 
 

@@ -19,7 +19,7 @@ from search.space.reader import flatten_space, is_space_key
 from segcore.errors import ConfigError
 
 YamlMap: TypeAlias = dict[str, Any]
-"""A map as YAML gives it, before anything is known of its keys and values."""
+"""A map as YAML gives it, before its keys and values are checked."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -63,7 +63,7 @@ class RawConfig:
     overridden: set[str] = field(default_factory=set)
 
     def origin(self, key: str) -> str:
-        """`line 7`, `--set`, or nothing for a key that neither wrote."""
+        """`line 7`, `--set`, or an empty text for a key that neither set."""
         line = self.line(key)
         return "--set" if line == 0 else f"line {line}" if line else ""
 
@@ -187,7 +187,7 @@ def _survey(node: yaml.Node, path: tuple[str, ...], lines: dict[str, int], twice
 
 
 def apply_overrides(raw: RawConfig, overrides: Sequence[str]) -> list[Problem]:
-    """Sets each `key=value` in the raw config, the value read as YAML; the last of a key wins.
+    """Sets each `key=value` in the raw config, the value read as YAML; the last value of a key wins.
 
     Within `space`, the key after `space.` is itself dotted (`space.optimizer.lr={uniform: [0.1, 1]}`), and null
     takes a key out of the search.

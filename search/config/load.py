@@ -51,7 +51,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> SearchConfig:
         overrides: `key=value` with a dotted key and a YAML value, applied in order.
 
     Raises:
-        ConfigError: every problem of the file and of the overrides, a line each.
+        ConfigError: every problem of the file and of the overrides, one per line.
     """
     path = Path(path)
     raw = read_config(path)
@@ -97,7 +97,7 @@ def _folder_safe(stem: str) -> str:
 
 
 def _prepared(raw: Mapping[str, Any]) -> YamlMap:
-    """A copy in which sections left empty in the file are as good as absent."""
+    """A copy in which sections left empty in the file count as absent."""
     values: YamlMap = copy.deepcopy(dict(raw))
 
     def drop_empty(level: YamlMap, path: KeyPath) -> None:
@@ -159,7 +159,7 @@ def _delete(tree: Any, path: KeyPath) -> None:
 
 
 def _booleans_for_numbers(model: Section, raw: Mapping[str, Any], path: KeyPath = ()) -> list[Problem]:
-    """Pydantic takes `true` for 1; in a file it is a slip."""
+    """Pydantic takes `true` for 1; in a file it is a mistake."""
     problems: list[Problem] = []
     for key, value in raw.items():
         taken = getattr(model, key, None)

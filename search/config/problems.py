@@ -168,7 +168,13 @@ def _number_rule(kind: str | None, node: JsonSchema) -> str:
 
 
 def value_problem(model: type[BaseModel], path: Sequence[str | int], value: object) -> str:
-    """`found X; valid: Y`, with the nearest name when a name was asked for."""
+    """`found X; valid: Y`, with the nearest valid name where a name is expected.
+
+    Args:
+        model: The typed tree that the key belongs to.
+        path: The key, part by part.
+        value: What the file holds there.
+    """
 
     node = node_at(model, path) or {}
     quoted = isinstance(value, (bool, int, float)) and _wants_text(node)
@@ -232,7 +238,13 @@ def _guesses(name: str, above: Sequence[str | int], names: Sequence[str], keys: 
 
 
 def problems_of(model: type[BaseModel], raw: object, error: ValidationError) -> dict[Path, Problem]:
-    """Pydantic's errors as problems, one a key, in the order of the tree."""
+    """Pydantic's errors as problems, one per key, in the order of the tree.
+
+    Args:
+        model: The typed tree that was validated.
+        raw: The values as the file has them.
+        error: What pydantic raised.
+    """
     problems: dict[Path, Problem] = {}
     for item in error.errors(include_url=False):
         path, value = _locate(raw, item["loc"])
@@ -267,7 +279,7 @@ def _locate(raw: object, loc: Sequence[str | int]) -> tuple[Path, object]:
 
 
 def take_secrets(raw: MutableMapping[Any, Any], path: tuple[str | int, ...] = ()) -> list[Problem]:
-    """Removes every key that looks like a secret from a raw config and says where secrets belong, without echoing."""
+    """Removes keys that look like secrets from a raw config; a problem for each says where secrets belong."""
     from search.config.choices import secret_variables  # what is declared there may need this module
 
     problems: list[Problem] = []

@@ -1,6 +1,6 @@
 """What a scheduler's options must be, given the length of a trial, the number of trials, and the space.
 
-What that is, each scheduler states itself: `search.schedulers.rules`.
+Each scheduler states its own rules: `search.schedulers.rules`.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ KEY = "search.scheduler"
 def scheduler_problems(config: SearchConfig, space: Space) -> list[Problem]:
     """Every option that the file sets and that the scheduler does not use, or that cannot work in this search.
 
-    An option that the file leaves out gives way instead: see `fitted_scheduler`.
+    An option that the file leaves out is adapted instead: see `fitted_scheduler`.
     """
     options = config.search.scheduler
     problems = [*_unused(options), *SCHEDULERS[options.name].build.problems(options, _asked(config, space))]
@@ -26,7 +26,7 @@ def scheduler_problems(config: SearchConfig, space: Space) -> list[Problem]:
 
 
 def fitted_scheduler(config: SearchConfig) -> SchedulerConfig:
-    """The scheduler's options, in which those that the file does not set have given way to a shorter search."""
+    """The scheduler's options, those that the file does not set adapted to a short search."""
     options = config.search.scheduler
     limits = SCHEDULERS[options.name].build.limits(options, _asked(config, Space()))
     return options.model_copy(update={key: most for key, most in limits.items() if getattr(options, key) > most})
@@ -54,7 +54,7 @@ def _unused(options: SchedulerConfig) -> list[Problem]:
 
 
 def _second_metric_problems(config: SearchConfig) -> list[Problem]:
-    """Of the schedulers, only those that weigh a cost, or stop nobody, leave a cheap model its chance."""
+    """Only schedulers that weigh a cost, or stop no trial, suit a search with a second metric."""
     options, second = config.search.scheduler, config.search.second_metric
     rule = SCHEDULERS[options.name].build
     option = rule.weighs_cost_if

@@ -89,7 +89,13 @@ class RerunSearcher(Searcher):  # type: ignore[misc]
             self._live[trial_id].intermediate_values[report.epoch] = float(report.metrics[self.metric])
 
     def on_trial_complete(self, trial_id: str, result: RayResult | None = None, error: bool = False) -> None:
-        """A training left its worker; of an error, `fail` tells what it was."""
+        """A training left its worker; of an error, `fail` tells what it was.
+
+        Args:
+            trial_id: Ray's id of the trial.
+            result: Its last report; None if it never reported.
+            error: Whether it ended with an error.
+        """
         if not error:
             self._live.pop(trial_id, None)
 

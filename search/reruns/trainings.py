@@ -289,7 +289,14 @@ class _Tidy(tune.Callback):  # type: ignore[misc]
         self._keep_weights = keep_weights
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Its last report has arrived: older checkpoints and what only a resume needs can go."""
+        """Its last report has arrived: older checkpoints and what only a resume needs can go.
+
+        Args:
+            iteration: Ray's count of steps of its loop.
+            trials: All of Ray's trials.
+            trial: The trial that this is about.
+            **info: Whatever else Ray passes; not used.
+        """
         last = TrialReport.last_of(trial)
         if last is None or not last.finished:
             return

@@ -105,14 +105,29 @@ class WandbCallback(Callback):  # type: ignore[misc]
 
     @never_raises
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Opens the trial's run, or goes on with it."""
+        """Opens the trial's run, or goes on with it.
+
+        Args:
+            iteration: Ray's count of steps of its loop.
+            trials: All of Ray's trials.
+            trial: The trial that this is about.
+            **info: Whatever else Ray passes; not used.
+        """
         self._key(trial)
 
     @never_raises
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: RayResult, **info: Any
     ) -> None:
-        """Logs one epoch."""
+        """Logs one epoch.
+
+        Args:
+            iteration: Ray's count of steps of its loop.
+            trials: All of Ray's trials.
+            trial: The trial that this is about.
+            result: Its report, with Ray's own bookkeeping.
+            **info: Whatever else Ray passes; not used.
+        """
         report = TrialReport.from_ray(result)
         if self._log is None or report is None:
             return
@@ -128,6 +143,12 @@ class WandbCallback(Callback):  # type: ignore[misc]
         """Ends the run of a trial that came to its end or was stopped early; `finished` in its last report tells.
 
         The run of a trial that waits at a rung stays open: it may go on.
+
+        Args:
+            iteration: Ray's count of steps of its loop.
+            trials: All of Ray's trials.
+            trial: The trial that this is about.
+            **info: Whatever else Ray passes; not used.
         """
         last = TrialReport.last_of(trial)
         if last is not None and last.waiting:
@@ -138,7 +159,14 @@ class WandbCallback(Callback):  # type: ignore[misc]
 
     @never_raises
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Ends the run of a failed trial, with its error in one line; one that goes on opens it again."""
+        """Ends the run of a failed trial, with its error in one line; one that goes on opens it again.
+
+        Args:
+            iteration: Ray's count of steps of its loop.
+            trials: All of Ray's trials.
+            trial: The trial that this is about.
+            **info: Whatever else Ray passes; not used.
+        """
         try:
             kind, message = describe_failure(trial)
         except OSError:

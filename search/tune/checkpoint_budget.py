@@ -1,8 +1,8 @@
 """What a run keeps of its trials' checkpoints: of an ended trial its best epoch, and all together within a budget.
 
-Never deleted are the checkpoints of trials that have not ended, which run, wait at a rung or are to go on; those of the
-best trial and, with a second metric, of the front; and what forks begin with. Trials that failed go first, then the
-worst ones.
+Never deleted are the checkpoints of trials that have not ended, which are running, wait at a rung or will continue;
+those of the best trial and, with a second metric, of the front; and what forks begin with. Trials that failed go first,
+then the worst ones.
 """
 
 import logging
@@ -33,22 +33,22 @@ _ENDED = ("complete", "pruned", "failed")
 
 
 def drop_order(trials: Trials) -> list[int]:
-    """The trials whose checkpoints may go, the first to go first: never those of the best one and of the front."""
+    """The trials whose checkpoints may be deleted, in the order of deletion; never the best trial or the front."""
     ended = Trials([row for row in trials if row.state in _ENDED], trials.objective)
     kept = {row.number for row in (ended.best(), *ended.front()) if row is not None}
     return [row.number for row in reversed(ended.ranked()) if row.number not in kept]
 
 
 class CheckpointBudget(tune.Callback):  # type: ignore[misc]
-    """Tidies up behind trials as they end, and drops checkpoints while all together are larger than the budget.
+    """Deletes what ended trials no longer need, and drops checkpoints while their total size exceeds the budget.
 
     Sizes are taken from the run's folder when the session begins, from reports, and at a trial's end; a snapshot that
-    shares its files with a checkpoint counts beside it.
+    shares its files with a checkpoint is counted as well.
 
     Args:
         paths: The run.
         study: Says which trials have ended, and what they are worth.
-        events: Told of each checkpoint before it is dropped.
+        events: The journal, which records each checkpoint before it is dropped.
         objective: What trials are compared by.
         limit_gb: The budget in gigabytes; None: no limit.
     """
@@ -81,13 +81,21 @@ class CheckpointBudget(tune.Callback):  # type: ignore[misc]
 
     @property
     def num_bytes(self) -> int:
-        """What all checkpoints take."""
+        """The size of all checkpoints in bytes."""
         return sum(self._sizes.values()) + self._kept_for_forks
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: RayResult, **info: Any
     ) -> None:
-        """Takes the size of a trial's newest checkpoint from its report."""
+        """Takes the size of a trial's newest checkpoint from its report.
+
+        Args:
+            iteration: Ray's count of steps of its loop.
+            trials: All of Ray's trials.
+            trial: The trial that this is about.
+            result: Its report, with Ray's own bookkeeping.
+            **info: Whatever else Ray passes; not used.
+        """
         number, report = number_of(trial), TrialReport.from_ray(result)
         size = report.checkpoint_bytes if report else 0
         self._open.add(number)
@@ -96,21 +104,38 @@ class CheckpointBudget(tune.Callback):  # type: ignore[misc]
             self._has_changed = True
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """A trial left its worker with a report that has arrived: what is older than its newest checkpoint goes."""
+        """Deletes what is older than the trial's newest checkpoint; the trial left its worker and its report has
+        arrived.
+
+        Args:
+            iteration: Ray's count of steps of its loop.
+            trials: All of Ray's trials.
+            trial: The trial that this is about.
+            **info: Whatever else Ray passes; not used.
+        """
         number = number_of(trial)
         for older in self._paths.trial_checkpoints(number)[1:]:
             delete_checkpoint(older)
         self._left.add(number)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """A trial failed, or goes on; in that case it may need its last checkpoint but one."""
+        """Notes a trial that failed or will continue; one that continues may need its second newest checkpoint.
+
+        Args:
+            iteration: Ray's count of steps of its loop.
+            trials: All of Ray's trials.
+            trial: The trial that this is about.
+            **info: Whatever else Ray passes; not used.
+        """
         number = number_of(trial)
         for path in self._paths.half_made_checkpoints(number):
             shutil.rmtree(path, ignore_errors=True)
         self._left.add(number)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Looks after the trials that left, now that the study knows what became of them, and keeps to the budget."""
+        """Deletes what ended trials no longer need, now that the study knows how they ended, and enforces the
+        budget.
+        """
         for number in self._left:
             state = trial_of(self._study, number).state
             self._account(number, self._paths.trial_checkpoints(number), has_ended=state.is_finished())
@@ -123,13 +148,13 @@ class CheckpointBudget(tune.Callback):  # type: ignore[misc]
             self._keep_to_budget()
 
     def settle(self) -> None:
-        """The session is over: looks after trials whose end was told after they had left, as of those at a rung."""
+        """Does the same at the end of the session, for trials whose end was recorded after they left, as at a rung."""
         self._left |= self._open
         self.on_step_end(0, [])
         self._events.close()
 
     def _account(self, number: int, folders: Sequence[Path], *, has_ended: bool) -> None:
-        """Notes what a trial's checkpoints take; of one that has ended, only the newest one's best epoch is left."""
+        """Notes the size of a trial's checkpoints; of an ended trial, only the newest one's best epoch is kept."""
         (self._open.discard if has_ended else self._open.add)(number)
         if has_ended and folders:
             for older in folders[1:]:

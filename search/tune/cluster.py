@@ -46,7 +46,7 @@ def ray_session(address: str | None, resume: str) -> Iterator[None]:
 
     Args:
         address: The cluster's address.
-        resume: The command that goes on with the run, should Ray die.
+        resume: The command that resumes the run, should Ray die.
 
     Raises:
         ResourceError: No Ray answers at the address.
@@ -83,7 +83,7 @@ def plan_resources(config: SearchConfig, gpus: float) -> TrialResources:
         gpus: A trial's share of a GPU; `search.tune.packing.share.gpu_share` chooses it.
 
     Raises:
-        ResourceError: No node could ever run such a trial; Ray itself would wait for ever.
+        ResourceError: No node could ever run such a trial; Ray itself would wait forever.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus = config.resources.cpus_per_trial

@@ -1,4 +1,4 @@
-"""Why a trial ended without coming to its end, judged from what Ray wrote down; one verdict for all who are told."""
+"""Why a trial ended early, judged from Ray's error file; everything that reports a failure uses this verdict."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from search.runs.journal import INTERRUPTED, OUT_OF_MEMORY, RETRIED_ALONE, WORKE
 from segcore.spec import TrialReport, TrialSpec
 
 MAX_RETRIES = 3
-"""Times that a trial goes on after its worker died without having come any further; then it counts as failed."""
+"""How often a trial continues after its worker died without a new epoch; after that it counts as failed."""
 
 _ERROR_LINE = re.compile(r"^(?:[\w.]+\.)?(\w*(?:Error|Exception|Interrupt|Exit))(?:\([^)]*\))?(?:: ?(.*))?$")
 _NO_MEMORY = re.compile(
@@ -24,9 +24,9 @@ _WORKER_LOST = re.compile(r"^(?:The actor |Trainable runner reuse requires)", re
 def describe_failure(trial: Trial) -> tuple[str, str]:
     """`(kind, message)` of a trial that ended with an error.
 
-    The kind is the exception's name, `out of memory`, `interrupted` when its worker died and it shall go on,
+    The kind is the exception's name, `out of memory`, `interrupted` when its worker died and it will continue,
     `worker died` when that happened too often, or `RETRIED_ALONE` when it ran out of memory on a share of a GPU and may
-    try a whole one. A worker that was killed because the node had no memory left is no case for a whole GPU.
+    try a whole one. A whole GPU does not help a worker that was killed because the node's own memory was full.
     """
     text = Path(trial.error_file).read_text(errors="replace") if trial.error_file else ""
     kind, message = read_failure(text)

@@ -1,4 +1,4 @@
-"""The driver-side callback that writes the run's journal, then tells the study; it runs before any other callback."""
+"""The driver-side callback that writes the run's journal, then updates the study; it runs before any other callback."""
 
 import logging
 import time
@@ -17,7 +17,7 @@ SWEEP_S = 1.0
 
 
 class Told(Protocol):
-    """The searcher, as far as the journal tells it something."""
+    """The part of the searcher that the journal callback calls."""
 
     @property
     def live(self) -> frozenset[str]: ...  # noqa: D102
@@ -30,9 +30,9 @@ class Told(Protocol):
 
 
 class JournalCallback(Callback):  # type: ignore[misc]
-    """Appends each report, failure and interruption to the journal, and tells the searcher how a trial failed.
+    """Appends each report, failure and interruption to the journal, and passes a trial's failure to the searcher.
 
-    Ray tells a searcher of an error without saying which; a callback gets the trial with its error file.
+    Ray only tells a searcher that there was an error; a callback gets the trial with its error file.
     """
 
     def __init__(self, log: EventLog, searcher: Told) -> None:
@@ -43,7 +43,15 @@ class JournalCallback(Callback):  # type: ignore[misc]
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: RayResult, **info: Any
     ) -> None:
-        """Records an epoch: what the trainable reported, without Ray's own bookkeeping; first, what was read back."""
+        """Records an epoch without Ray's bookkeeping; before the first one, what was read back of the trial.
+
+        Args:
+            iteration: Ray's count of steps of its loop.
+            trials: All of Ray's trials.
+            trial: The trial that this is about.
+            result: Its report, with Ray's own bookkeeping.
+            **info: Whatever else Ray passes; not used.
+        """
         report = TrialReport.from_ray(result)
         if report is None:
             return
@@ -55,12 +63,26 @@ class JournalCallback(Callback):  # type: ignore[misc]
             log.info("trial %d: %s", report.number, report.note)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Marks the last result of a trial that only waits at a rung, for the callbacks that come after this one."""
+        """Marks the last result of a trial that only waits at a rung, for the callbacks that come after this one.
+
+        Args:
+            iteration: Ray's count of steps of its loop.
+            trials: All of Ray's trials.
+            trial: The trial that this is about.
+            **info: Whatever else Ray passes; not used.
+        """
         if self._searcher.is_waiting(number_of(trial)):
             mark_waiting(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Records why a trial failed, or that it lost its worker or its share's memory did not do, and it goes on."""
+        """Records why a trial failed, or that it continues: its worker died, or its share's memory was too small.
+
+        Args:
+            iteration: Ray's count of steps of its loop.
+            trials: All of Ray's trials.
+            trial: The trial that this is about.
+            **info: Whatever else Ray passes; not used.
+        """
         kind, message = describe_failure(trial)
         last = TrialReport.last_of(trial)
         number, epoch = number_of(trial), last.epoch if last else 0
@@ -73,9 +95,9 @@ class JournalCallback(Callback):  # type: ignore[misc]
         self._searcher.fail(trial.trial_id, kind)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Lets the study's reports be written, and looks for trials that Ray ended with an error without telling.
+        """Lets the study write its reports, and looks for trials that Ray ended with an error without a callback.
 
-        It does so when a worker could not be made ready for its next trial in time.
+        Ray does that when a worker could not be prepared for its next trial in time.
         """
         self._searcher.flush_if_due()
         if time.monotonic() - self._swept < SWEEP_S:

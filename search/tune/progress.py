@@ -1,4 +1,4 @@
-"""What a person sees while the search runs: a live table on a terminal, one line an event in a log."""
+"""What a person sees while the search runs: a live table on a terminal, one line per event in a log."""
 
 import logging
 import time
@@ -60,7 +60,9 @@ class ProgressCallback(Callback):  # type: ignore[misc]
         self._live: Live | None = None
 
     def __getstate__(self) -> dict[str, object]:
-        """Ray pickles its callbacks into the experiment's state; a console cannot go along and is not needed there."""
+        """Ray pickles its callbacks into the experiment's state; a console cannot be pickled and is not needed
+        there.
+        """
         return {key: value for key, value in self.__dict__.items() if key not in ("_console", "_live")}
 
     def start(self) -> None:
@@ -82,14 +84,29 @@ class ProgressCallback(Callback):  # type: ignore[misc]
             self._live.update(self._render(), refresh=True)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """A trial got its place, or goes on from the rung at which it waited."""
+        """Shows that a trial started, or continues from the rung at which it waited.
+
+        Args:
+            iteration: Ray's count of steps of its loop.
+            trials: All of Ray's trials.
+            trial: The trial that this is about.
+            **info: Whatever else Ray passes; not used.
+        """
         self._waiting.discard(number_of(trial))
         self._running[number_of(trial)] = None
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: RayResult, **info: Any
     ) -> None:
-        """A trial reported an epoch."""
+        """Shows that a trial reported an epoch.
+
+        Args:
+            iteration: Ray's count of steps of its loop.
+            trials: All of Ray's trials.
+            trial: The trial that this is about.
+            result: Its report, with Ray's own bookkeeping.
+            **info: Whatever else Ray passes; not used.
+        """
         report = TrialReport.from_ray(result)
         if report is None:
             return
@@ -109,7 +126,14 @@ class ProgressCallback(Callback):  # type: ignore[misc]
             )  # fmt: skip
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """A trial ended, or was stopped at a rung."""
+        """Shows that a trial ended, or was stopped at a rung.
+
+        Args:
+            iteration: Ray's count of steps of its loop.
+            trials: All of Ray's trials.
+            trial: The trial that this is about.
+            **info: Whatever else Ray passes; not used.
+        """
         number, last = number_of(trial), TrialReport.last_of(trial)
         if last is not None and last.waiting:
             self._running.pop(number, None)
@@ -121,7 +145,14 @@ class ProgressCallback(Callback):  # type: ignore[misc]
         self._end(trial, "complete" if is_whole else "pruned", f"after epoch {epoch}")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """A trial failed, or its worker died or it ran out of its share's memory, and it goes on."""
+        """Shows that a trial failed, or that it continues after its worker died or its share's memory was too small.
+
+        Args:
+            iteration: Ray's count of steps of its loop.
+            trials: All of Ray's trials.
+            trial: The trial that this is about.
+            **info: Whatever else Ray passes; not used.
+        """
         kind, message = describe_failure(trial)
         if kind not in GOES_ON:
             self._end(trial, "failed", f"{kind}: {message}")

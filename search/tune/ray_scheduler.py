@@ -1,4 +1,4 @@
-"""Between a scheduler's rule and Ray: a rule judges trials of the study, Ray asks about trials of its own."""
+"""Between a scheduler's rule and Ray: a rule judges the study's trials, Ray asks about its own."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,7 +30,13 @@ class JudgedTrials(FIFOScheduler):  # type: ignore[misc]
         self.judge.begins(number_of(trial))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
-        """What the judge says; a report without the metric is passed over."""
+        """Stops or continues the trial as the judge decides; a report without the metric is ignored.
+
+        Args:
+            tune_controller: Ray's loop; not used.
+            trial: Ray's trial.
+            result: Its report.
+        """
         objective = self._objective
         if result.get("epoch") is None or result.get(objective.metric) is None:
             return str(TrialScheduler.CONTINUE)
@@ -43,7 +49,13 @@ class JudgedTrials(FIFOScheduler):  # type: ignore[misc]
         return str(TrialScheduler.CONTINUE if self.judge.goes_on(report) else TrialScheduler.STOP)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> None:
-        """Tells the judge."""
+        """Tells the judge.
+
+        Args:
+            tune_controller: Ray's loop; not used.
+            trial: Ray's trial.
+            result: Its last report.
+        """
         last = TrialReport.from_ray(result)
         self.judge.ends(number_of(trial), is_finished=last is not None and last.finished)
 

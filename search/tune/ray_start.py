@@ -1,4 +1,4 @@
-"""Reaching the Ray that a config names, or starting one here: soon, or with one message that says what is wrong.
+"""Joins the Ray that a config names or starts one here; fails soon, with one message that says what is wrong.
 
 Ray itself waits up to a quarter of an hour for an address that is dead, and writes a line for each attempt.
 """
@@ -102,7 +102,7 @@ def join(place: Place) -> Any:
     """Connects to a Ray that answers.
 
     Raises:
-        ResourceError: It does not take us.
+        ResourceError: It refuses the connection.
     """
     try:
         with _raw_lines_held():
@@ -144,7 +144,7 @@ def start() -> Any:
 
 
 def ray_folder() -> Path | None:
-    """A folder for Ray's files whose socket paths are short enough; None where Ray's own choice is.
+    """A folder for Ray's files whose socket paths are short enough; None where Ray's own choice is short enough.
 
     Raises:
         ResourceError: There is none.
@@ -171,7 +171,7 @@ def _fits_sockets(folder: Path) -> bool:
 
 
 def _named(address: str | None) -> Place | None:
-    """What the config, or else the environment, names; None where nothing does."""
+    """The Ray that the config, or else the environment, names; None where neither names one."""
     variable = os.environ.get(ADDRESS_VARIABLE)
     if variable and address in (None, "auto"):  # as Ray decides between them
         return Place(variable, ADDRESS_VARIABLE) if variable != "local" else None
@@ -238,7 +238,7 @@ def _did_not_start(reason: str) -> str:
 
 @contextmanager
 def _raw_lines_held() -> Iterator[None]:
-    """Keeps what Ray's own code writes to the process's stderr from the user; it is logged for whoever debugs."""
+    """Hides from the user what Ray's own code writes to the process's stderr; it is logged for debugging."""
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as file:

@@ -1,4 +1,6 @@
-"""Two things that Ray does not do by itself: say that it is gone, and let a killed worker cost one trial only."""
+"""Two things that Ray does not do by itself: say that it is gone, and limit the damage of a killed worker to one
+trial.
+"""
 
 import logging
 import os
@@ -18,20 +20,20 @@ log = logging.getLogger("segsearch")
 
 POLL_S = 2.0
 LOST_AFTER_S = 120.0
-"""Ray counts as gone when for so long it has had no node alive, or has not answered."""
+"""Seconds without a live node or an answer after which Ray counts as gone."""
 GRACE_S = 20.0
-"""How long the search may take to end by itself when Ray is gone."""
+"""Seconds that the search may take to end by itself when Ray is gone."""
 
 
 @contextmanager
 def watched_ray(resume: str) -> Iterator[None]:
-    """Ends the search when Ray is gone; without it, Tune would wait for ever for resources that no one has.
+    """Ends the search when Ray is gone; without it, Tune would wait forever for resources that do not exist.
 
     The search is interrupted as by Ctrl-C. Where that does not help, because Ray itself waits for an answer, the
     process ends with exit code 1; the journal has everything that was reported.
 
     Args:
-        resume: The command that goes on with the run.
+        resume: The command that resumes the run.
     """
     stopped = threading.Event()
     seen = [time.monotonic()]

@@ -20,7 +20,7 @@ T = TypeVar("T", bound=Unfinished)
 
 @dataclass(frozen=True)
 class WholeGpu:
-    """What a trial gets that runs alone on a GPU, with so many cores."""
+    """What a trial gets that runs alone on a GPU, with its number of cores."""
 
     num_cpus: float
 
@@ -38,15 +38,15 @@ class _Earlier:
 
 
 class Retries(Generic[T]):
-    """Who continues next, and what a trial's spec says of its earlier attempts.
+    """Which trial continues next, and what a trial's spec says of its earlier attempts.
 
-    A whole GPU is free only once those that share it have ended, and Tune starts nothing new while a trial waits for
-    its place. So those that need one are held back until nothing else can start.
+    A whole GPU is free only once the trials that share it have ended, and Tune starts nothing new while a trial waits
+    for resources. So trials that need a whole GPU are held back until nothing else can start.
 
     Args:
         unfinished: Trials that were running when an earlier session ended, in the order in which they continue.
         alone: Numbers of the trials that ran out of memory beside others.
-        whole_gpu: What a trial that runs alone gets; None where no GPU can be had whole: then nobody runs alone.
+        whole_gpu: What a trial that runs alone gets; None where no whole GPU can be had: then no trial runs alone.
     """
 
     def __init__(
@@ -69,7 +69,9 @@ class Retries(Generic[T]):
         return self._alone_queue.pop(0) if self._alone_queue else None
 
     def begin(self, trial: T) -> None:
-        """Notes how far a trial that continues has come; a checkpoint of an epoch that never arrived is not for use."""
+        """Notes how far a trial that continues has come; a checkpoint of an epoch whose report never arrived is not
+        used.
+        """
         earlier = self._earlier.get(trial.number, _Earlier())
         self._earlier[trial.number] = replace(earlier, reached=max(trial.intermediate_values, default=0))
 
@@ -86,7 +88,7 @@ class Retries(Generic[T]):
         self._enqueue(trial)
 
     def told(self, spec: TrialSpec) -> TrialSpec:
-        """A trial's spec, with what it has to know of its earlier attempts."""
+        """A trial's spec, completed with its earlier attempts."""
         if (earlier := self._earlier.get(spec.number)) is not None:
             spec = replace(spec, reached=earlier.reached, strikes=earlier.strikes)
         return self._whole_gpu.given_to(spec) if self._whole_gpu and spec.number in self._alone else spec

@@ -28,7 +28,7 @@ def run_search(
         search: What is searched.
         paths: The run's folder; `study.db` and `events.jsonl` there say what is done already.
         cache_path: The decoded samples.
-        callbacks: Further driver-side callbacks; they are told after the journal.
+        callbacks: Further driver-side callbacks; they are called after the journal's.
         trainable: What trains a trial; it takes the spec of `train_trial` and reports what that does.
 
     Returns:

@@ -1,9 +1,9 @@
-"""Ray Tune's searcher over a persistent Optuna study, told the truth about every trial.
+"""Ray Tune's searcher over a persistent Optuna study that records how every trial really ended.
 
-Ray's own `OptunaSearch` tells a trial that ASHA stopped as complete, at its last low-epoch value. Here every report is
-an intermediate value, a stopped trial is PRUNED, a failed one FAIL, and a complete one is told the value of its best
-epoch. The study lives in the run's `study.db`; nothing about the search is kept only in memory, so a driver that was
-killed is resumed from that file and the journal.
+Ray's own `OptunaSearch` records a trial that ASHA stopped as complete, at its last low-epoch value. Here every report
+is an intermediate value, a stopped trial is PRUNED, a failed one FAIL, and a complete one gets the value of its best
+epoch. The study lives in the run's `study.db`; nothing about the search is kept only in memory, so a search whose
+driver was killed resumes from that file and the journal.
 """
 
 import math
@@ -30,16 +30,16 @@ from segcore.spec import RayResult, RaySpec, TrialReport, TrialSpec
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]
-    """Suggests from the study, and tells it how each trial went.
+    """Suggests trials from the study, and records in it how each one went.
 
     Args:
         study: The run's study.
-        search: What is searched, and how many trials the study shall hold in the end.
+        search: What is searched, and how many trials the study is to hold in the end.
         spec_of: Makes a trial's spec for the trainable from its number and its config.
         proposer: Chooses what new trials run with.
-        events: The journal, which is told of each beginning and end before the study is.
-        retries: Who goes on under its number: those that were running when an earlier session ended come first.
-        promotions: Who waits at which rung, where trials wait rather than being stopped.
+        events: The journal, which records each beginning and end before the study does.
+        retries: Which trials continue under their number, those that were running when an earlier session ended first.
+        promotions: Which trials wait at which rung, for schedulers that pause trials instead of stopping them.
         forks: Enqueues the fork that is due, where the scheduler replaces trials by forks of others.
     """
 
@@ -83,12 +83,14 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         return frozenset(self._live)
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
-        """Takes the limit over from Ray, whose own limiter forgets a trial only when it is told of its end."""
+        """Takes over the limit from Ray, whose own limiter counts a trial until it hears of its end."""
         self._max_concurrent = max_concurrent
         return True
 
     def suggest(self, trial_id: str) -> RaySpec | str | None:
-        """The spec of the next trial; None while all may yet go on, `FINISHED` when nothing is left to do."""
+        """The spec of the next trial; None while live trials may still continue, `FINISHED` when nothing is left to
+        do.
+        """
         if len(self._live) >= self._max_concurrent:
             return None
         self._reports.flush()
@@ -109,9 +111,9 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         return self._promotions is not None and number in self._promotions.waiting
 
     def _next(self, trial_id: str) -> FrozenTrial | None:
-        """Who is trained next: one that was interrupted, one that may pass its rung, a new one; or nobody for now.
+        """Which trial comes next: an interrupted one, one that may pass its rung, a new one; or none for now.
 
-        One that needs a whole GPU comes when none of these can.
+        A trial that needs a whole GPU comes when none of these is left.
         """
         is_last_call = self._num_trials >= self._search.config.search.num_samples
         if (frozen := self._retries.next_shared()) is not None:
@@ -131,10 +133,10 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         return trial_of(self._study, number)
 
     def _next_promoted(self, is_last_call: bool) -> int | None:
-        """Who may pass its rung, if anybody.
+        """The trial that may pass its rung, if any.
 
-        Between the scheduler's word and a trial's end Ray may ask for the next trial: one that is still to end, whose
-        last report is not in the study yet, is not the next.
+        Ray may ask for the next trial between the scheduler's decision and a trial's end: a trial that has yet to end,
+        whose last report is not in the study, is passed over.
         """
         if self._promotions is None:
             return None
@@ -155,13 +157,13 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         return trial
 
     def _end_waiting(self) -> None:
-        """No trial comes any more: those that still wait are told as what they are, stopped at a rung."""
+        """Records the trials that still wait as stopped at a rung, because no further trial comes."""
         for number in sorted(self._promotions.waiting if self._promotions else ()):
             frozen = trial_of(self._study, number)  # of an earlier session, maybe
             end_trial(self._study, self._events, number, frozen.intermediate_values, self._objective)
 
     def on_trial_result(self, trial_id: str, result: RayResult) -> None:
-        """Takes a report; it is in the study within `storage.FLUSH_S` seconds, or at the trial's end."""
+        """Takes a report; it reaches the study within `storage.FLUSH_S` seconds, or at the trial's end."""
         report = TrialReport.from_ray(result)
         if report is not None:
             self._take(self._numbers[trial_id], report)
@@ -180,9 +182,14 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._proposer.cost(number, cost)
 
     def on_trial_complete(self, trial_id: str, result: RayResult | None = None, error: bool = False) -> None:
-        """Tells the study that a trial is COMPLETE, or was PRUNED by the scheduler.
+        """Records in the study that a trial is COMPLETE, or was PRUNED by the scheduler.
 
-        Of an error, Ray says no more here than that there was one: `fail` tells what it was.
+        Of an error, Ray only says here that there was one; `fail` gets its kind.
+
+        Args:
+            trial_id: Ray's id of the trial.
+            result: Its last report; None if it never reported.
+            error: Whether it ended with an error.
         """
         if error or trial_id not in self._live:
             return
@@ -198,7 +205,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         end_trial(self._study, self._events, number, values, self._objective, finished=finished)
 
     def fail(self, trial_id: str, kind: str) -> None:
-        """Ends a trial that had an error of a kind of `search.tune.failures`, or queues it to go on."""
+        """Ends a trial after an error (its kind is one of `search.tune.failures`), or queues it to continue."""
         if trial_id not in self._live:
             return
         number = self._end(trial_id)
@@ -212,7 +219,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             end_trial(self._study, self._events, number, values, self._objective, failure=kind)
 
     def flush_if_due(self) -> None:
-        """Writes collected reports to the study when it is time to."""
+        """Writes collected reports to the study when `storage.FLUSH_S` has passed."""
         self._reports.flush_if_due()
 
     def flush(self) -> None:

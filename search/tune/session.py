@@ -1,4 +1,4 @@
-"""What one Ray session of a search is made of: who comes next, who judges, what each trial gets, and who is told."""
+"""What one Ray session of a search is made of: searcher, scheduler, resources of each trial, and callbacks."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -40,8 +40,8 @@ class Session:
         name: Of the session's folder.
         setting: What the scheduler is built from.
         resources: What each trial gets.
-        searcher: Who comes next.
-        budget: What of the checkpoints is kept.
+        searcher: Chooses the next trial.
+        budget: Decides which checkpoints are kept.
     """
 
     standing: Standing
@@ -100,8 +100,8 @@ class Session:
 
         Args:
             stopper: The rules by which the search may end before its last trial.
-            callbacks: Told after the journal, the stopper and the budget.
-            trainable: What trains a trial; it takes a `TrialSpec` and reports a `TrialReport` an epoch.
+            callbacks: Called after the journal, the stopper and the budget.
+            trainable: What trains a trial; it takes a `TrialSpec` and reports a `TrialReport` per epoch.
         """
         journal = JournalCallback(self.standing.events, self.searcher)
         return tune.Tuner(
@@ -109,7 +109,7 @@ class Session:
             tune_config=tune.TuneConfig(
                 search_alg=self.searcher,
                 scheduler=build_scheduler(self.standing.search.config.search.scheduler, self.setting),
-                num_samples=-1,  # the searcher says when it is done: a trial that lost its worker comes again
+                num_samples=-1,  # the searcher says when it is done: a trial that lost its worker starts again
                 max_concurrent_trials=self.resources.max_concurrent,
                 reuse_actors=True,
                 trial_name_creator=attempt_dirname,
@@ -156,7 +156,7 @@ def _say_what_is_left(standing: Standing, setting: Setting, num_requeued: int) -
 
 
 def _forks(search: Search, snapshots: Snapshots, max_concurrent: int) -> Forks | None:
-    """Who enqueues forks, where the scheduler has a population."""
+    """What enqueues forks; None where the scheduler has no population."""
     settings = search.config.search
     population = population_of(settings.scheduler, search.base.train.epochs)
     if population is None:

@@ -1,4 +1,4 @@
-"""What a trial is told, and what it asks Ray for."""
+"""What a trial gets to know, and what it asks Ray for."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,7 @@ class SpecMaker:
         cache_path: The decoded samples.
         metric: Key of the reports that decides which epoch is the best.
         resources: What each trial gets.
-        save_at: Epochs that are saved whatever they are worth.
+        save_at: Epochs that are saved whatever their value.
         measure_latency: Whether the models' latency is measured.
         retry_out_of_memory: Whether a trial whose share's memory is too little may get a whole GPU.
     """

@@ -1,4 +1,4 @@
-"""How far a search has come: its study and its journal, brought up to each other, and what is left to do."""
+"""How far a search has come: its study and its journal, brought up to date with each other, and what is left to do."""
 
 import logging
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ log = logging.getLogger("segsearch")
 
 @dataclass(frozen=True)
 class Standing:
-    """A search at the beginning of a session, and what it comes to.
+    """A search at the beginning of a session, and how it ends.
 
     Attributes:
         search: What is searched.
@@ -79,7 +79,7 @@ class Standing:
         return TrialState.RUNNING in states or len(states) < self.search.config.search.num_samples
 
     def stopper(self) -> SearchStopper:
-        """The stopping rules, told of what earlier sessions found and took."""
+        """The stopping rules, with the values and the time of earlier sessions."""
         lives = lives_of(read_events(self.paths.events)).values()
         return SearchStopper(self.search.config.search, lives, stage_seconds(self.paths, "search"))
 

@@ -29,7 +29,7 @@ class Stop:
 
 
 def expected_gain(values: Sequence[float], num_more: int, objective: Objective) -> float:
-    """How much `num_more` further trials together may be expected to better the best of `values`.
+    """How much `num_more` further trials together are expected to improve on the best of `values`.
 
     The assumption: trials are independent draws of one distribution whose tail above the k-th best value,
     k = max(5, n/5), is exponential. That is the memoryless case between the tails that the theorem of peaks over a
@@ -42,7 +42,7 @@ def expected_gain(values: Sequence[float], num_more: int, objective: Objective) 
     A sampler that learns is better than independent draws as long as the search rises, which the excesses then show.
 
     Args:
-        values: One value a trial, at least 2.
+        values: One value per trial, at least 2.
         num_more: How many further trials.
         objective: Says which is the best.
 
@@ -106,12 +106,26 @@ class SearchStopper(tune.Stopper, tune.Callback):  # type: ignore[misc]
         return False
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """A trial ended, or was stopped at a rung."""
+        """Notes that a trial ended, or was stopped at a rung.
+
+        Args:
+            iteration: Ray's count of steps of its loop.
+            trials: All of Ray's trials.
+            trial: The trial that this is about.
+            **info: Whatever else Ray passes; not used.
+        """
         self._ended.add(number_of(trial))
         self._estimate()
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """A trial failed."""
+        """Notes that a trial failed.
+
+        Args:
+            iteration: Ray's count of steps of its loop.
+            trials: All of Ray's trials.
+            trial: The trial that this is about.
+            **info: Whatever else Ray passes; not used.
+        """
         self._best.pop(number_of(trial), None)
         self._estimate()
 

@@ -1,4 +1,4 @@
-"""Measures what the largest configuration of a space takes of a GPU, in a Ray task that has one for itself."""
+"""Measures how much GPU memory a space's largest configuration takes, in a Ray task with a GPU to itself."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +12,9 @@ from segcore.config import TrainConfig
 
 PROBE_TIMEOUT_S = 300.0
 MOST_MODELS = 64
-"""Models whose activations are estimated; a space may hold many more than there is time for."""
+"""How many models get an estimate of their activations; a space may hold more than there is time for."""
 NUM_MEASURED = 2
-"""The largest by the estimate that are really trained for a few steps."""
+"""How many of the largest ones, by the estimate, are trained for a few steps."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class ProbeResult:
     """What a probe found.
 
     Attributes:
-        largest: Place of the largest configuration among the candidates.
+        largest: Index of the largest configuration among the candidates.
         estimate_bytes: What it was estimated to take.
         peak_bytes: What it was measured to take; None where that was not possible.
         overhead_bytes: What its process holds beside that, beyond a bare CUDA context.
-        free_bytes: What is free of the GPU that has least; None where there is no GPU to ask.
+        free_bytes: Free memory of the smallest GPU; None where there is no GPU to ask.
         total_bytes: That GPU's memory.
         fits: False if it ran out of memory with the whole GPU for itself.
         num_models: Different models among the candidates.
@@ -95,7 +95,7 @@ def _get(tasks: list[Any]) -> list[Any]:
 
 
 def _gpu_memory() -> tuple[int, int] | None:
-    """Free and total bytes of the GPU that has least of those that this task sees."""
+    """Free and total bytes of the GPU with the least memory that this task sees."""
     import torch
 
     if not torch.cuda.is_available():
@@ -139,9 +139,9 @@ def _probe(dumped: list[str]) -> ProbeResult:
 
 
 def estimate(configs: Sequence[TrainConfig], device: Any) -> tuple[dict[int, int], int]:
-    """`{place: bytes}` of the configs whose model is among the first `MOST_MODELS`, and how many models there are.
+    """`{index: bytes}` of the configs whose model is among the first `MOST_MODELS`, and how many models there are.
 
-    A model is gone through once: its activations grow with the number of images, all else follows from its size.
+    Each model is traced once: its activations grow with the number of images, the rest follows from its size.
     """
     from segcore.training.memory_estimate import ModelMemory, estimate_training_bytes, trace_model
 

@@ -1,4 +1,4 @@
-"""Which configurations of a space may need the most memory: its corners, a random sample, and the points named."""
+"""Which configurations of a space may need the most memory: its corners, a random sample, and the enqueued points."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,12 +30,12 @@ _OF_NO_ACCOUNT = ("model.dropout", "model.encoder_weights")
 
 
 def decides_memory(key: str) -> bool:
-    """Whether a setting changes by much what a training step takes of memory."""
+    """Whether a setting has a large effect on the memory of a training step."""
     return key.startswith(_DECIDING) and key not in _OF_NO_ACCOUNT
 
 
 def candidates(search: Search) -> list[TrainConfig]:
-    """Configurations of a space, among them the largest, each with settings that decide the memory of its own.
+    """Configurations of a space, the largest among them; no two agree in all settings that decide the memory.
 
     The first one is the config's own where the space holds it. The others are the points of `search.enqueue`; the ends
     of every range and all options of every choice that decides it, together in every way that the branches and `forbid`
@@ -59,7 +59,7 @@ def candidates(search: Search) -> list[TrainConfig]:
 
 
 def settings(config: TrainConfig, space: Space) -> str:
-    """The searched settings that decide the memory, for a line of the log."""
+    """The searched settings that decide the memory, for the log."""
     values, searched = flatten(config), set(space.keys())
     named = [f"{key}={values[key]}" for key in values if decides_memory(key) and key in searched]
     batch = f"train.batch_size={config.train.batch_size}"
@@ -109,7 +109,7 @@ def _largest(domain: Choice) -> Any:
 
 
 def _redrawn(nodes: Sequence[Node], flat: Mapping[str, ParamValue], rng: np.random.Generator) -> Params:
-    """The same corner with everything that is of no account for the memory drawn anew."""
+    """The same corner with everything that does not affect the memory drawn anew."""
     found: Params = {}
     for node in nodes:
         domain = node.domain

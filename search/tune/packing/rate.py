@@ -1,4 +1,4 @@
-"""Whether trials side by side on a GPU get more done than one alone: measured, and given up where they do not."""
+"""Measures whether trials side by side on a GPU get more done than one alone; if not, they do not share it."""
 
 import logging
 from collections.abc import Callable
@@ -15,10 +15,10 @@ log = logging.getLogger("segsearch")
 MEASURE_S = 4.0
 READY_TIMEOUT_S = 180.0
 TOLERANCE = 0.03
-"""Measurements differ by so much; packing is kept unless it is slower by more."""
+"""Relative difference that measurements show by chance; packing is kept unless it is slower by more."""
 
 Measure = Callable[[int], float]
-"""Maps a number of trials side by side on one GPU to the images a second that they get through together."""
+"""Maps a number of trials side by side on one GPU to the images per second that they process together."""
 
 
 def settle(num_trials: int, measure: Measure) -> tuple[int, dict[int, float]]:
@@ -29,7 +29,7 @@ def settle(num_trials: int, measure: Measure) -> tuple[int, dict[int, float]]:
         measure: Measures one number of trials.
 
     Returns:
-        How many shall share a GPU, and every rate that was measured.
+        How many trials are to share a GPU, and every rate that was measured.
     """
     if num_trials <= 1:
         return num_trials, {}
@@ -43,12 +43,12 @@ def settle(num_trials: int, measure: Measure) -> tuple[int, dict[int, float]]:
 
 
 def share_of(num_trials: int) -> float:
-    """The share of a GPU with which so many trials fit on it; Ray rounds to four digits, which must not be upwards."""
+    """The share of a GPU for each of `num_trials`, rounded down to the four digits that Ray keeps."""
     return (10_000 // num_trials) / 10_000
 
 
 def measured_rate(config: TrainConfig, cache_path: Path, num_trials: int, cpus: float) -> float:
-    """Images a second of so many training runs at once on one GPU, each held to its share.
+    """Images per second of several training runs at once on one GPU, each limited to its share.
 
     Args:
         config: What each of them trains.
@@ -93,5 +93,5 @@ class _Runner:
         return True
 
     def images_per_s(self, seconds: float) -> float:
-        """Trains for so long."""
+        """Trains for the given number of seconds."""
         return self._probe.images_per_s(seconds)

@@ -1,4 +1,4 @@
-"""How many trials share a GPU: what `resources.gpus_per_trial: auto` comes to, measured once a run and kept."""
+"""How many trials share a GPU: what `resources.gpus_per_trial: auto` comes to, measured once per run and kept."""
 
 import hashlib
 import json
@@ -32,11 +32,11 @@ from segcore.config import TrainConfig
 log = logging.getLogger("segsearch")
 
 MOST_TRIALS = 8
-"""On one GPU; more would each have too little of it to gain anything."""
+"""Most trials on one GPU; with more, each would have too little of it to gain anything."""
 DEFAULT_TRIALS = 4
-"""Where a GPU's memory cannot be asked."""
+"""Trials on a GPU whose memory cannot be asked."""
 MARGIN = 0.2
-"""Of the measured peak: fragments, other algorithms than those that were chosen in the probe."""
+"""Margin on the measured peak: fragmentation, and other algorithms than those chosen in the probe."""
 CONTEXT_BYTES = 512 * 2**20
 """What a CUDA context takes before anything is computed, outside of what torch's allocator counts."""
 GB = 1e9
@@ -59,7 +59,7 @@ def gpu_share(
         paths: The run's folder.
         cache_path: The decoded samples.
         probe: Finds what the largest configuration takes.
-        measure: Measures images a second of so many trials on one GPU.
+        measure: Measures images per second of a number of trials on one GPU.
     """
     config = search.config
     wanted = config.resources.gpus_per_trial
@@ -95,7 +95,7 @@ def gpu_share(
 
 
 def most_trials(config: SearchConfig, nodes: list[GpuNode]) -> int:
-    """How many trials may share a GPU whatever their memory: each needs its cores, and there must be so many."""
+    """How many trials may share a GPU whatever their memory: each needs its cores, and that many must exist."""
     cpus = config.resources.cpus_per_trial
     each = 1.0 if cpus == "auto" else float(cpus)
     by_cpus = min(math.floor(node.cpus / max(node.gpus, 1.0) / each + 1e-9) for node in nodes)
@@ -178,7 +178,7 @@ def _by_memory(num_configs: int, found: ProbeResult, most: int, what: str) -> in
 
 
 def _by_rate(fitting: int, measure: Measure) -> tuple[int, dict[str, float]]:
-    """How many are no slower together than one alone, and images a second by number of trials, as text."""
+    """How many are no slower together than one alone, and images per second by number of trials, as text."""
     count, rates = settle(fitting, measure)
     figures = ", ".join(f"{number}: {value:.1f}" for number, value in sorted(rates.items()))
     verdict = "kept" if count == fitting else f"slower than one alone, so {count} a GPU"
@@ -190,7 +190,13 @@ def _by_rate(fitting: int, measure: Measure) -> tuple[int, dict[str, float]]:
 
 
 def cpus_of_each(config: SearchConfig, nodes: list[GpuNode], count: int) -> float:
-    """Cores of a trial when so many share a GPU, as the search will give them."""
+    """Cores of a trial when `count` of them share a GPU, as the search will assign them.
+
+    Args:
+        config: The run's config.
+        nodes: The nodes that have GPUs.
+        count: How many trials share a GPU.
+    """
     cpus = config.resources.cpus_per_trial
     if cpus != "auto":
         return float(cpus)
@@ -198,7 +204,7 @@ def cpus_of_each(config: SearchConfig, nodes: list[GpuNode], count: int) -> floa
 
 
 def _key(config: SearchConfig, nodes: list[GpuNode]) -> str:
-    """Tells whether an earlier measurement still holds: the same space on the same nodes."""
+    """Identifies what was measured, the space and the nodes: an earlier measurement with the same key still holds."""
     tree = config.model_dump(mode="json")
     parts = [tree["data"]["image_size"], *(tree[name] for name in ("model", "loss", "optimizer", "train", "space"))]
     parts += [tree["augment"], tree["resources"]["cpus_per_trial"], tree["search"]["max_concurrent"]]
