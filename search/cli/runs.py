@@ -114,13 +114,16 @@ def train(config: Path, overrides: tuple[str, ...], name: str | None, no_gate: b
 def check(config: Path, overrides: tuple[str, ...], no_gate: bool, picture: Path | None, results: Path | None) -> None:
     """Validate CONFIG and its data: every file is decoded, one batch is overfitted, everything wrong is listed."""
     loaded = _load(config, overrides, None, no_gate, results)
+    from search.runs.folder import absolute_paths
+    from search.space.search import Search
     from search.stages import checking, gating
 
     if loaded.space:
         checking.require_cluster(loaded)
-    _, cache_path = checking.check(loaded, console)
+    search = Search.of(absolute_paths(loaded))
+    _, cache_path = checking.check(search, console)
     if loaded.search.gate:
-        report = gating.inspect(loaded, cache_path, console)
+        report = gating.inspect(search, cache_path, console)
         for part in gating.render_gate(report):
             say(part)
         picture = gating.write_picture(report, loaded.name, picture)
@@ -139,14 +142,17 @@ def check(config: Path, overrides: tuple[str, ...], no_gate: bool, picture: Path
 def space(config: Path, overrides: tuple[str, ...], samples: int, seed: int, prove: bool, as_json: bool) -> None:
     """Show what CONFIG searches: its space as a tree, its size, what is tried first, and sample points."""
     loaded = _load(config, overrides, None)
+    from search.space.search import Search
+
+    search = Search.of(loaded)
     if prove:
         from search.stages.checking import prove_space
 
-        prove_space(loaded)
+        prove_space(search)
     from search.show.space import render_space
     from search.show.survey import survey
 
-    found = survey(loaded, samples, seed)
+    found = survey(search, samples, seed)
     if as_json:
         click.echo(json.dumps(found.tree()))
         return

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from search.config.tree import SearchConfig
 from search.space.domains import (
     Choice,
     Fixed,
@@ -136,16 +135,15 @@ def _size(node: Node) -> Size:
     return Size((domain.size or 1) if isinstance(domain, Range) else 1, 0, 0)
 
 
-def survey(config: SearchConfig, num_samples: int, seed: int) -> Survey:
+def survey(search: Search, num_samples: int, seed: int) -> Survey:
     """Looks at a config's space from all sides.
 
     Args:
-        config: A checked config.
+        search: Of a checked config.
         num_samples: How many random points to show: drawn from the priors where there are any, forbidden ones left out.
         seed: Of those points.
     """
-    search = Search.of(config)
-    base, space = search.base, search.space
+    config, base, space = search.config, search.base, search.space
     points = uniform_points(space, NUM_POINTS)
     samples = _allowed(space, num_samples, seed)
     try:

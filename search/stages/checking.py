@@ -8,7 +8,6 @@ from rich.console import Console
 
 from search.config.tree import SearchConfig
 from search.errors import RunError
-from search.runs.folder import absolute_paths
 from search.runs.paths import RunPaths
 from search.runs.records import read_run
 from search.space.forbid import uniform_points
@@ -30,21 +29,24 @@ SPACE_SAMPLES = 64
 """Points of the space of which each encoder is built once."""
 
 
-def check(config: SearchConfig, console: Console) -> tuple[DatasetIndex, Path]:
+def check(search: Search, console: Console) -> tuple[DatasetIndex, Path]:
     """Everything that can be known to be wrong before training: export targets, data, models.
+
+    Returns:
+        The images and masks, and the path of the cache with the decoded ones.
 
     Raises:
         ConfigError, DataError: With all that is wrong.
     """
-    config = absolute_paths(config)
+    config = search.config
     require_targets(config)
     try:
         index = discover(config.data)
     except NoDataError as error:
         hint = "Point elsewhere with --set data.root=FOLDER, or try without data: --set data.root=synthetic"
         raise NoDataError(f"{error}\n  {hint}") from error
-    require_models(config)
-    prove_space(config)
+    require_models(search)
+    prove_space(search)
     return index, decode_data(index, config, console)
 
 
@@ -86,13 +88,12 @@ def require_cluster(config: SearchConfig) -> None:
     require_ray(config.resources.address)
 
 
-def require_models(config: SearchConfig) -> None:
+def require_models(search: Search) -> None:
     """`require_encoders` of all that the search may choose.
 
     Raises:
         ConfigError: With the key at fault.
     """
-    search = Search.of(config)
     points = (flat for flat in uniform_points(search.space, SPACE_SAMPLES) if search.space.forbidden(flat) is None)
     require_encoders([search.base, *map(search.trained_with, points)])
 
@@ -115,13 +116,12 @@ def require_encoders(candidates: Iterable[TrainConfig]) -> None:
             build_model(model)
 
 
-def prove_space(config: SearchConfig) -> None:
+def prove_space(search: Search) -> None:
     """Refuses a searched key that changes nothing in what trials are built of.
 
     Raises:
         ConfigError: With the key at fault.
     """
-    search = Search.of(config)
     require_effects(search.space, search.base)
 
 

@@ -27,7 +27,6 @@ from search.runs.reading import Run
 from search.runs.records import read_run
 from search.runs.rerun_records import Ledger
 from search.runs.trials import Trials
-from search.space.parse import parse_space
 from search.space.search import Search
 from search.stages.checking import require_encoders, same_data
 from search.stages.confirming import other_seeds, wanted_confirmation, with_seed
@@ -35,7 +34,6 @@ from search.stages.work import Work
 from search.study.importance import importances
 from search.study.lives import read_lives
 from search.tune.cluster import ray_session
-from segcore.config import TrainConfig
 from segcore.errors import ConfigError
 
 log = logging.getLogger("segsearch")
@@ -71,7 +69,7 @@ def explain(
         )
     trials = Run(paths).trials
     winner = winner_of(config, paths, trials)
-    plan = _plan(config, paths, trials, winner, begin)
+    plan = _plan(paths, trials, winner, begin)
     again = _same_command(paths, num_seeds, begin)
     work = Work(paths, Search.of(config), *same_data(config, paths, console), console)
     seeds = other_seeds(config, num_seeds or (config.search.confirm or ConfirmConfig()).seeds)
@@ -116,13 +114,13 @@ def _notes(config: SearchConfig, paths: RunPaths, seeds: Sequence[int]) -> list[
     return [f"the winner's trainings also chose it among {count} candidates, which flatters its own mean a little"]
 
 
-def _plan(config: SearchConfig, paths: RunPaths, trials: Trials, winner: int, begin: Sequence[str]) -> Plan:
+def _plan(paths: RunPaths, trials: Trials, winner: int, begin: Sequence[str]) -> Plan:
     params = {life.number: dict(life.params) for life in read_lives(paths).values() if life.params is not None}
-    base = _baseline(config, paths, begin, params[winner])
-    return make_plan(base, parse_space(config.space, base), winner, params, trials)
+    search = Search.of(_beginning(paths, begin, params[winner]))
+    return make_plan(search.base, search.space, winner, params, trials)
 
 
-def _baseline(config: SearchConfig, paths: RunPaths, begin: Sequence[str], winning: Mapping[str, Any]) -> TrainConfig:
+def _beginning(paths: RunPaths, begin: Sequence[str], winning: Mapping[str, Any]) -> SearchConfig:
     """The config's own values, or those that `begin` names; everything that is not searched is as in the trials."""
     fixed = [change for change in begin if change.partition("=")[0].strip() not in winning]
     if fixed:
@@ -130,7 +128,7 @@ def _baseline(config: SearchConfig, paths: RunPaths, begin: Sequence[str], winni
             f"--from {', '.join(fixed)}: only what the search gave to the winner can begin elsewhere; valid: "
             f"{', '.join(sorted(winning))}, each as KEY=VALUE"
         )
-    return load_config(paths.config, begin).train_config()
+    return load_config(paths.config, begin)
 
 
 def _cells(paths: RunPaths, plan: Plan, seeds: Sequence[int]) -> Cells:

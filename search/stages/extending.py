@@ -22,7 +22,7 @@ from search.runs.folder import (
 )
 from search.runs.paths import RunPaths, write_text
 from search.runs.records import ExtensionNote, read_run
-from search.space.parse import parse_space
+from search.space.search import Search
 from search.study.lives import read_lives
 from search.study.recording import in_space
 from search.tune.stopping import SearchStopper
@@ -52,18 +52,23 @@ class Extension:
     """What an extension will do.
 
     Attributes:
-        config: The run's config from now on.
+        search: What the run searches from now on.
         num_begun: Trials that the run has begun so far.
         num_more: Trials to add to them.
         changed: Dotted key -> `[before, after]`, without the number of trials.
         num_outside: Earlier trials that the space does not hold.
     """
 
-    config: SearchConfig
+    search: Search
     num_begun: int
     num_more: int
     changed: dict[str, list[Any]]
     num_outside: int
+
+    @property
+    def config(self) -> SearchConfig:
+        """The run's config from now on."""
+        return self.search.config
 
 
 def plan_extension(paths: RunPaths, num_more: int, overrides: Sequence[str]) -> Extension:
@@ -106,10 +111,10 @@ def plan_extension(paths: RunPaths, num_more: int, overrides: Sequence[str]) -> 
             f"search.{stop.rule}: this rule would end the extension at once: {stop.detail}; "
             f"change it, or switch it off with --set search.{stop.rule}=null"
         )
-    base = after.train_config()
-    space = parse_space(after.space, base)
-    num_outside = sum(life.params is not None and not in_space(space, base, life.params) for life in lives)
-    return Extension(after, len(lives), num_more, changed, num_outside)
+    search = Search.of(after)
+    params = [life.params for life in lives if life.params is not None]
+    num_outside = sum(not in_space(search.space, search.base, flat) for flat in params)
+    return Extension(search, len(lives), num_more, changed, num_outside)
 
 
 def begin_extension(paths: RunPaths, extension: Extension) -> None:

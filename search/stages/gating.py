@@ -10,10 +10,10 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from search.config.tree import SearchConfig
 from search.errors import GateError, RunError
 from search.runs.folder import update_run
 from search.runs.paths import RunPaths
+from search.space.search import Search
 
 if TYPE_CHECKING:
     from segcore.gate.report import Finding, GateReport
@@ -28,11 +28,11 @@ _VERDICTS = {
 }
 
 
-def inspect(config: SearchConfig, cache_path: Path, console: Console) -> "GateReport":
+def inspect(search: Search, cache_path: Path, console: Console) -> "GateReport":
     """Lets the config's own pipeline, as it stands without a search, overfit one batch.
 
     Args:
-        config: The run's.
+        search: The run's.
         cache_path: Its decoded samples.
         console: Where a spinner turns meanwhile.
     """
@@ -40,19 +40,19 @@ def inspect(config: SearchConfig, cache_path: Path, console: Console) -> "GateRe
     from segcore.gate.gate import run_gate
 
     with open_cache(cache_path) as cache, console.status("overfitting one batch"):
-        return run_gate(config.train_config(), cache)
+        return run_gate(search.base, cache)
 
 
-def pass_gate(config: SearchConfig, cache_path: Path, console: Console) -> "GateReport":
+def pass_gate(search: Search, cache_path: Path, console: Console) -> "GateReport":
     """Inspects, and says what is to be looked at.
 
     Raises:
         GateError: With everything that is certainly wrong, and where the picture is.
     """
-    report = inspect(config, cache_path, console)
+    report = inspect(search, cache_path, console)
     for finding in report.warnings:
         log.warning("gate: %s", finding)
-    require_passed(report, config.name)
+    require_passed(report, search.config.name)
     figures = report.figures
     log.info(
         "gate: %d images in %d steps: loss %.3f to %.3f, IoU %.3f at threshold %.3f (%.0f s)",

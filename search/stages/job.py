@@ -26,7 +26,6 @@ from search.runs.paths import RunPaths
 from search.runs.reading import Run
 from search.runs.records import read_run
 from search.show.quoting import headline, origin_text
-from search.space.parse import apply
 from search.space.search import Search
 from search.stages.checking import (
     check,
@@ -86,14 +85,14 @@ def train(config: SearchConfig, console: Console) -> Outcome:
 
 def _begin(config: SearchConfig, kind: Literal["search", "train"], console: Console) -> Work:
     """Everything that can go wrong before training goes wrong here, before the run's folder is made."""
-    config = absolute_paths(config)
-    index, cache_path = check(config, console)
-    verdict = pass_gate(config, cache_path, console) if config.search.gate else None
-    paths = create_run(config, kind)
+    search = Search.of(absolute_paths(config))
+    index, cache_path = check(search, console)
+    verdict = pass_gate(search, cache_path, console) if config.search.gate else None
+    paths = create_run(search.config, kind)
     update_run(paths, data_fingerprint=fingerprint_of(cache_path))
     if verdict is not None:
         keep(verdict, paths)
-    return Work(paths, Search.of(config), index, cache_path, console)
+    return Work(paths, search, index, cache_path, console)
 
 
 def resume(paths: RunPaths, console: Console) -> Outcome:
@@ -109,8 +108,9 @@ def resume(paths: RunPaths, console: Console) -> Outcome:
     config = stored_config(paths)
     if record.kind == "search":
         require_cluster(config)
-    require_models(config)
-    work = Work(paths, Search.of(config), *same_data(config, paths, console), console)
+    search = Search.of(config)
+    require_models(search)
+    work = Work(paths, search, *same_data(config, paths, console), console)
     return _search_and_seal(work) if record.kind == "search" else _train_and_seal(work)
 
 
@@ -128,11 +128,12 @@ def extend(paths: RunPaths, num_more: int, overrides: Sequence[str], console: Co
         ConfigError: A change that an extension may not make, or a rule that would end it at once.
     """
     extension = plan_extension(paths, num_more, overrides)
-    require_targets(extension.config)
-    require_cluster(extension.config)
-    require_models(extension.config)
-    prove_space(extension.config)
-    work = Work(paths, Search.of(extension.config), *same_data(extension.config, paths, console), console)
+    search = extension.search
+    require_targets(search.config)
+    require_cluster(search.config)
+    require_models(search)
+    prove_space(search)
+    work = Work(paths, search, *same_data(search.config, paths, console), console)
     begin_extension(paths, extension)
     return _search_and_seal(work)
 
@@ -153,7 +154,7 @@ def _search_and_seal(work: Work) -> Outcome:
             return Outcome(EXIT_INTERRUPTED, paths)
 
         trials, confirmation = Run(paths).trials, wanted_confirmation(config, paths)
-        configs = trial_configs(config, paths)
+        configs = trial_configs(work.search, paths)
         update_run(paths, trials=len(trials))
         with timed(paths, "seal"):
             unchanged = still_sealed(paths, trials, confirmation)
@@ -245,7 +246,7 @@ def _confirm(work: Work) -> bool:
         paths.confirmation.unlink(missing_ok=True)
         return True
     with timed(paths, "confirm"):
-        return confirm(work, Run(paths).trials, trial_configs(config, paths))
+        return confirm(work, Run(paths).trials, trial_configs(work.search, paths))
 
 
 def _track_summary(work: Work, card: Card) -> None:
@@ -273,7 +274,7 @@ def _so_far(paths: RunPaths) -> tuple[dict[str, int], tuple[float, int] | None]:
     return counts, None if best is None or best.value is None else (best.value, best.number)
 
 
-def trial_configs(config: SearchConfig, paths: RunPaths) -> dict[int, TrainConfig]:
+def trial_configs(search: Search, paths: RunPaths) -> dict[int, TrainConfig]:
     """The config that each trial ran with, by its number."""
-    base = config.train_config()
-    return {life.number: apply(base, life.params) for life in read_lives(paths).values() if life.params is not None}
+    lives = read_lives(paths).values()
+    return {life.number: search.trained_with(life.params) for life in lives if life.params is not None}

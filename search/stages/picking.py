@@ -11,6 +11,7 @@ from search.runs.journal import dropped_trials, read_events
 from search.runs.paths import RunPaths
 from search.runs.reading import Run
 from search.show.quoting import headline
+from search.space.search import Search
 from search.stages.checking import same_data
 from search.stages.job import trial_configs
 from search.stages.sealing import applied_of, newest_readable, seal
@@ -50,7 +51,7 @@ def seal_trial(paths: RunPaths, number: int, folder: Path, console: Console) -> 
     index, cache_path = same_data(config, paths, console)
     origin = Origin(run=paths.name, trial=number, epoch=best.epoch, trials=len(run.trials))
     with open_cache(cache_path) as cache:
-        train = trial_configs(config, paths)[number]
+        train = trial_configs(Search.of(config), paths)[number]
         proof = applied_of(paths, number)
         card = seal(folder, best, train, index, cache, origin, chosen_on=config.search.metric, applied=proof)
     log.info("sealed trial %d, epoch %d in %s", number, best.epoch, folder)

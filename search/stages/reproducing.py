@@ -25,6 +25,7 @@ from search.runs.folder import stored_config
 from search.runs.journal import applied_by_trial, epochs_by_trial, read_events
 from search.runs.paths import RunPaths
 from search.runs.records import read_run
+from search.space.search import Search
 from search.stages.checking import same_data
 from search.stages.job import trial_configs
 from search.stages.sealing import newest_readable
@@ -112,10 +113,11 @@ def recorded_trials(config: SearchConfig, paths: RunPaths) -> dict[int, Recorded
     """Every trial of a run that reported an epoch, by number."""
     events = read_events(paths.events)
     proofs, epochs = applied_by_trial(events), epochs_by_trial(events)
-    configs = {0: config.train_config()}
+    search = Search.of(config)
+    configs = {0: search.base}
     parents: dict[int, tuple[int, int]] = {}
     if read_run(paths).kind == "search":
-        configs = trial_configs(config, paths)
+        configs = trial_configs(search, paths)
         parents = {life.number: life.parent for life in read_lives(paths).values() if life.parent is not None}
     found = {}
     for number, rows in epochs.items():

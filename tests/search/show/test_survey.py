@@ -20,6 +20,7 @@ from search.config.load import load_config
 from search.show.space import render_space
 from search.show.survey import Size, Survey, size_of, survey
 from search.space.parse import parse_space
+from search.space.search import Search
 from segcore.config import TrainConfig
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -43,7 +44,7 @@ search:
 def record(tmp_path: Path) -> Callable[..., Survey]:
     def of(text: str = TEXT, num_samples: int = 5, seed: int = 0) -> Survey:
         (tmp_path / "c.yaml").write_text(text)
-        return survey(load_config(tmp_path / "c.yaml"), num_samples, seed)
+        return survey(Search.of(load_config(tmp_path / "c.yaml")), num_samples, seed)
 
     return of
 
@@ -190,7 +191,7 @@ def test_the_page_shows_branches_priors_and_what_is_forbidden(shown: Callable[..
 def test_json_is_the_record(shown: Callable[..., Result], tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(TEXT)
     found = json.loads(shown(80, str(tmp_path / "c.yaml"), "--json", "--samples", "2", "--seed", "4").output)
-    assert found == survey(load_config(tmp_path / "c.yaml"), 2, 4).tree()
+    assert found == survey(Search.of(load_config(tmp_path / "c.yaml")), 2, 4).tree()
     changed = shown(80, str(tmp_path / "c.yaml"), "--json", "--set", "space.optimizer.lr.prior.width=1").output
     assert json.loads(changed)["parameters"][0]["prior"]["width"] == 1
 
@@ -201,7 +202,7 @@ def test_an_empty_space_says_what_to_do(shown: Callable[..., Result], tmp_path: 
     assert result.exit_code == 0
     command = f"segsearch train {tmp_path / 'c.yaml'}"
     assert result.output == f"nothing is searched: space is empty; one training run is: {command}\n"
-    assert render_space(survey(load_config(tmp_path / "c.yaml"), 3, 0), 80, "segsearch train c.yaml")
+    assert render_space(survey(Search.of(load_config(tmp_path / "c.yaml")), 3, 0), 80, "segsearch train c.yaml")
 
 
 def test_a_wrong_config_is_refused_like_everywhere(shown: Callable[..., Result], tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from search.cli.group import main
 from search.config.load import load_config
 from search.errors import GateError
 from search.runs.paths import RunPaths, read_json, write_json
+from search.space.search import Search
 from search.stages.gating import keep, pass_gate, render_gate
 from segcore.data.synthetic import draw_sample
 from segcore.gate.report import Figures, Finding, GateReport
@@ -99,11 +100,11 @@ def test_errors_stop_and_warnings_are_lines_of_the_log(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("search.stages.gating.inspect", lambda *_: report_of(ERROR, WARNING))
     with pytest.raises(GateError, match=r"lr_zero: the learning rate is 0 \(groups 4\); set optimizer.lr"):
-        pass_gate(config, tmp_path, console)
+        pass_gate(Search.of(config), tmp_path, console)
     monkeypatch.setattr("search.stages.gating.inspect", lambda *_: report_of(WARNING))
     caplog.clear()
     with caplog.at_level("INFO", logger="segsearch"):
-        assert pass_gate(config, tmp_path, console).warnings == (WARNING,)
+        assert pass_gate(Search.of(config), tmp_path, console).warnings == (WARNING,)
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
     assert "IoU 0.900 at threshold 0.500" in caplog.text
 
