@@ -1,6 +1,6 @@
-"""The proof that a run is what its config says: live objects are read back and compared before the first step.
+"""The check that a run is what its config says: live objects are read back and compared before the first step.
 
-Imported by the loop, the trainable and the proof of a space.
+Imported by the loop, the trainable and the check of a search space.
 
 Layer 4.
 """

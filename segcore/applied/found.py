@@ -1,7 +1,7 @@
-"""What a training run is really made of, read from its live objects: nothing here is taken from the config.
+"""What a training run is really made of, read from its live objects and never from the config.
 
-Where a number can be seen in what an object does, it is: the loss is called, the schedule is asked for steps of the
-whole run, augmentation is drawn for a thousand samples, the moving average is fed. Nothing is left changed.
+Behaviour is measured wherever possible: the loss is called, the schedule is evaluated at steps of the whole run,
+augmentation is drawn for `NUM_DRAWS` samples, the moving average is updated. Every object is left as it was.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 
 Fact = bool | int | float | str | Sequence[float | str] | Mapping[str, int] | None
 Facts = dict[str, Fact]
-"""What a run is made of: a dotted key, or a section, and after a comma what of it -> what it is."""
+"""Facts about a run by name: a dotted config key or a section, optionally followed by a comma and a detail."""
 
 NUM_DRAWS = 2048
-"""Samples that augmentation is drawn for; what is rarer than `RAREST` of them cannot be measured so."""
+"""Samples that augmentation is drawn for; an event expected in fewer than `RAREST` of them is not measured."""
 RAREST = 40
 MANY_UPDATES = 10**12
 TINY_FACTOR = 1e-12
 PROBE_LR = 0.01
-"""Learning rate of the steps that an optimizer is asked for; the run's own is held against the config by itself."""
+"""Learning rate of the optimizer's probe steps; the run's own learning rate is compared separately."""
 _MOST_PATIENCE = 10_000
 _PLANNED_HW = (256, 256)
 
 
 def read_model(model: nn.Module) -> Facts:
-    """Decoder, encoder, dropout and size of a segmentation model."""
+    """Read decoder, encoder, dropout and number of parameters of a segmentation model."""
     live: Any = model
     encoder = live.encoder
     facts: Facts = {
@@ -63,7 +63,7 @@ def read_model(model: nn.Module) -> Facts:
 
 
 def _read_decoder(decoder: Any) -> Facts:
-    """Blocks, gates and widths of a U-Net's decoder; of another one, its class."""
+    """Blocks, gates and widths of a U-Net's decoder; the class name of any other decoder."""
     if not isinstance(decoder, UNetDecoder):
         return {"model.arch": type(decoder).__name__}
     stages: list[Any] = list(decoder.stages)
@@ -75,7 +75,7 @@ def _read_decoder(decoder: Any) -> Facts:
 
 
 def read_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> Facts:
-    """Class and settings of every group, and what is trained."""
+    """Read the optimizer's class, the settings of every parameter group, and how many parameters are trained."""
     facts: Facts = {"optimizer.name": type(optimizer).__name__}
     trained = {}
     for index, group in enumerate(optimizer.param_groups):
@@ -92,7 +92,7 @@ def read_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> Facts:
 
 
 def read_steps(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> list[float]:
-    """Where three steps of such an optimizer with a group's settings take four weights, at `PROBE_LR`."""
+    """Return four weights after three steps at `PROBE_LR` of a fresh optimizer with one group's settings."""
     weights, gradients = optimizer_sample()
     probe = nn.Parameter(torch.from_numpy(weights))
     settings = {key: value for key, value in group.items() if key in optimizer.defaults}
@@ -104,7 +104,7 @@ def read_steps(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> list[
 
 
 def optimizer_sample() -> tuple[Floats, list[Floats]]:
-    """Fixed weights `(4,)` and the gradients of three steps, float64."""
+    """Fixed weights `(4,) float64` and the gradients of three steps, `(4,) float64` each."""
     weights = np.linspace(-1.0, 2.0, 4)
     return weights, [np.array([0.3, -0.2, 1.5, 0.01]) * scale for scale in (1.0, -0.5, 2.0)]
 
@@ -120,10 +120,16 @@ def _momentum(group: dict[str, Any]) -> Any:
 
 
 def read_schedule(schedule: LRSchedule, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> Facts:
-    """The share of the peak at steps over the whole run, what plateau does, and the learning rates now in force."""
+    """Read the schedule's share of the peak over the whole run, its plateau behaviour, and the current learning rates.
+
+    Args:
+        schedule: The live schedule; its state is restored afterwards.
+        optimizer: The live optimizer, whose groups hold `lr` and `peak_lr`.
+        steps_per_epoch: Optimizer steps per epoch, at least 1.
+    """
     total = schedule.total_steps
     shares = sorted({float(f"{group['lr'] / (_peak(group) or 1.0):.9g}") for group in optimizer.param_groups})
-    with _untouched(schedule):  # which sets the learning rates anew
+    with _untouched(schedule):  # restoring the state also sets the learning rates again
         patience, factor, floor = _plateau(schedule)
     return {
         "train.epochs": total / steps_per_epoch,
@@ -136,12 +142,12 @@ def read_schedule(schedule: LRSchedule, optimizer: torch.optim.Optimizer, steps_
 
 
 def probes(total: int) -> list[int]:
-    """Steps at which a schedule is looked at: the first two, the last, and evenly between."""
+    """Steps at which a schedule is evaluated: the first two, the last, and evenly spaced ones between."""
     return sorted({0, min(1, total), *(total * sixteenth // 16 for sixteenth in range(17))})
 
 
 def _plateau(schedule: LRSchedule) -> tuple[int | None, float | None, float | None]:
-    """Epochs without a better one that are waited for, the factor then, and the least share; None where none acts."""
+    """Patience in epochs, factor and smallest share of the peak of a schedule that follows the metric; else None."""
     start = {**schedule.state_dict(), "num_steps": 0, "plateau_factor": 1.0, "best_metric": 0.0, "num_bad_epochs": 0}
     schedule.load_state_dict(start)
     full = schedule.lr
@@ -169,7 +175,7 @@ def _untouched(schedule: LRSchedule) -> Iterator[None]:
 
 
 def read_loss(loss_fn: nn.Module) -> Facts:
-    """What the loss says of two small images, one of them without foreground, term by term and in all."""
+    """Evaluate the loss on two small images, one of them without foreground: each term and the total."""
     logits, targets = loss_sample()
     with torch.no_grad():
         facts: Facts = {"loss, in all": float(loss_fn(logits, targets))}
@@ -183,7 +189,7 @@ def read_loss(loss_fn: nn.Module) -> Facts:
 
 
 def loss_sample() -> tuple[Tensor, Tensor]:
-    """Fixed logits and targets, `(2, 1, 4, 4) float32`."""
+    """Fixed logits and targets, `(2, 1, 4, 4) float32` each; the second target is empty."""
     logits = torch.linspace(-3.0, 2.5, 32).reshape(2, 1, 4, 4)
     targets = (torch.arange(32).reshape(2, 1, 4, 4) % 3 == 0).float()
     targets[1] = 0.0
@@ -191,7 +197,7 @@ def loss_sample() -> tuple[Tensor, Tensor]:
 
 
 def read_augmentation(step: TrainStep, loader: Loader) -> Facts:
-    """What is done to training samples, where, how often and how far."""
+    """Read which augmentation training samples get, where it runs, how often and how strong."""
     augmentation, on_device = loader.dataset.augmentation(), loader.dataset.plans_only
     facts: Facts = {"train.augment_on": "device" if on_device else "loader", "augment.policy": "none"}
     if on_device or step.augment is not None:
@@ -221,7 +227,7 @@ def _plan_steps(plan: Any) -> list[str]:
 
 
 def _extents(plan: Any) -> Facts:
-    """How often a sample is flipped, and the ends of what is drawn."""
+    """How often a sample is flipped, and the extremes of the drawn values."""
     return {
         "augment.probability": float((plan[:, Column.FLIP_X] != 0).mean()),
         "augment.vertical_flip": bool((plan[:, Column.FLIP_Y] != 0).any()),
@@ -232,7 +238,7 @@ def _extents(plan: Any) -> Facts:
 
 
 def device_steps(step: TrainStep) -> str:
-    """Which steps the device's augmentation carries out, seen by asking for one at a time."""
+    """Names of the steps that the device's augmentation carries out, found by requesting one at a time."""
     asked = {
         "flip": (Column.FLIP_X, 1.0),
         "affine": (Column.ANGLE, 45.0),
@@ -253,7 +259,13 @@ def device_steps(step: TrainStep) -> str:
 
 
 def read_loop(step: TrainStep, train_loader: Loader, val_loader: Loader | None) -> Facts:
-    """Batches, precision, clipping, averaging and seeds."""
+    """Read batch sizes, precision, gradient clipping, weight averaging and seeds.
+
+    Args:
+        step: The live training step.
+        train_loader: The loader of the training split.
+        val_loader: The loader of the validation split; None reads nothing about it.
+    """
     facts: Facts = {
         "train.batch_size": train_loader.batch_size,
         "train.micro_batch_size": step.micro_batch_size,
@@ -274,7 +286,7 @@ def read_loop(step: TrainStep, train_loader: Loader, val_loader: Loader | None) 
 
 
 def _decay(step: TrainStep) -> float:
-    """How much of itself an average keeps in an update, after so many that it has warmed up; 0 without one."""
+    """Share of itself that the moving average keeps in one update once it has warmed up; 0 without an average."""
     if step.ema is None:
         return 0.0
     ema: Any = step.ema
@@ -288,11 +300,11 @@ def _decay(step: TrainStep) -> float:
 
 
 def is_measurable(probability: float) -> bool:
-    """Whether so rare an augmentation is drawn often enough to be measured."""
+    """Whether an augmentation of this probability, in [0, 1], is drawn often enough to be measured."""
     return probability * NUM_DRAWS >= RAREST
 
 
 def slack_of(probability: float) -> tuple[float, float]:
-    """How far a measured share may be off, and what share of a range may stay unseen at its end."""
+    """Tolerances for a probability in (0, 1]: error of the measured share, and share of a range that may be missed."""
     spread = math.sqrt(max(probability * (1.0 - probability), 1e-12) / NUM_DRAWS)
     return 6.0 * spread, min(1.0, 20.0 / (NUM_DRAWS * probability))

@@ -1,6 +1,6 @@
-"""The proof that a run is what its config says: live objects are read back and compared before the first step.
+"""The check that a run is what its config says: live objects are read back and compared before the first step.
 
-`read_applied` describes what was built without looking at the config; `verify_applied` holds that against the config.
+`read_applied` describes what was built without looking at the config; `verify_applied` compares that with the config.
 """
 
 from __future__ import annotations
@@ -55,7 +55,15 @@ def read_applied(
     hw: tuple[int, int],
     compile_mode: CompileMode,
 ) -> Facts:
-    """What a run is made of, as flat facts: a dotted key, or a section, and after a comma what of it."""
+    """Describe what a run is made of, as flat facts (see `Facts`).
+
+    Args:
+        step: The live training step with its model, loss, optimizer and schedule.
+        train_loader: The loader of the training split.
+        val_loader: The loader of the validation split; None reads nothing about it.
+        hw: Height and width of the decoded images, in pixels.
+        compile_mode: True, False or "auto", as `compile_mode` in `segcore.training.loop` returns it.
+    """
     return {
         "data.image_size": list(hw),
         **read_model(step.model),
@@ -76,7 +84,15 @@ def verify_applied(
     hw: tuple[int, int],
     compile_mode: CompileMode,
 ) -> Facts:
-    """Reads back what was built, compares it with what the config asks for, and returns what was found.
+    """Read back what was built, compare it with what the config asks for, and return what was found.
+
+    Args:
+        config: What the run should be.
+        step: The live training step with its model, loss, optimizer and schedule.
+        train_loader: The loader of the training split.
+        val_loader: The loader of the validation split.
+        hw: Height and width of the decoded images, in pixels.
+        compile_mode: True, False or "auto", as `compile_mode` in `segcore.training.loop` returns it.
 
     Raises:
         AppliedConfigError: Something differs; names the keys, what was wanted and what was found.
@@ -108,7 +124,7 @@ def verify_applied(
 
 
 def compact(found: Facts) -> Facts:
-    """The facts as they are kept: without those that are nothing, numbers to six digits."""
+    """The facts as they are stored: without None, floats rounded to six significant digits."""
 
     def short(value: Any) -> Any:
         if isinstance(value, list):
@@ -119,13 +135,13 @@ def compact(found: Facts) -> Facts:
 
 
 def verify_epoch(config: TrainConfig, metrics: dict[str, float], num_steps: int, steps_per_epoch: int) -> None:
-    """Holds what an epoch reports against the config: the threshold that scored, and where the schedule is.
+    """Compare what an epoch reports with the config: the threshold used for scoring, and the learning rate.
 
     Args:
-        config: The run's.
-        metrics: Of the epoch, before plateau judged it.
-        num_steps: Optimizer steps that the run has taken, by its epochs.
-        steps_per_epoch: Steps of one.
+        config: The run's config.
+        metrics: The epoch's metrics, taken before a plateau schedule acted on them.
+        num_steps: Optimizer steps taken so far: completed epochs times `steps_per_epoch`.
+        steps_per_epoch: Optimizer steps per epoch, at least 1.
 
     Raises:
         AppliedConfigError: Something differs.
@@ -137,7 +153,7 @@ def verify_epoch(config: TrainConfig, metrics: dict[str, float], num_steps: int,
             f"and the epoch was scored at {_shown(metrics['val/threshold'])}"
         )
     if SCHEDULES[config.lr_scheduler.name].build.judge is not None:
-        return  # its learning rate follows from what validation gave
+        return  # its learning rate depends on the validation metric
     share = share_at(config.lr_scheduler, num_steps, config.train.epochs * steps_per_epoch, steps_per_epoch)
     if not _close(metrics["lr"], config.optimizer.lr * share):
         raise AppliedConfigError(
@@ -147,7 +163,7 @@ def verify_epoch(config: TrainConfig, metrics: dict[str, float], num_steps: int,
 
 
 def _wrong_steps(config: OptimizerConfig, optimizer: torch.optim.Optimizer) -> Iterator[str]:
-    """What an optimizer does otherwise than its twin, where its class and settings read as they should."""
+    """Yield how an optimizer's steps differ from its twin's although its class and settings match the config."""
     for index, group in enumerate(optimizer.param_groups):
         wanted, found = want_steps(config, group["weight_decay"]), read_steps(optimizer, group)
         if not all(map(_close, wanted, found)):

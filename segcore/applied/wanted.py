@@ -1,8 +1,8 @@
-"""What the config says that a training run is to be made of, under the keys of `found`, by rules of its own.
+"""What a training run should be made of according to its config, under the keys of `found`, by independent rules.
 
-The formulas are written down a second time, here or as the twins of losses, optimizers and schedules, from the
-docstrings of what they describe and not from its code: a slip in a builder is a difference. Only what a config leaves
-to defaults (decoder widths, `auto`) asks the builders.
+The formulas are implemented a second time, here or as the twins of losses, optimizers and schedules. They follow the
+docstrings of what they describe, not its code, so a mistake in a builder shows as a difference. The builders are asked
+only for what a config leaves to defaults (decoder widths, `auto`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     )
 
 ANYTHING = "anything"
-"""Stands for what cannot be foreseen or measured."""
+"""Stands for a value that cannot be predicted or measured."""
 
 _PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _DEVICE_STEPS = {
@@ -51,7 +51,7 @@ _counts: dict[str, int] = {}
 
 
 def want_model(config: ModelConfig, model: nn.Module) -> Facts:
-    """What the architecture wants to be seen of it, and what all models have in common."""
+    """What to expect of a model: the facts of its architecture, and those that all models have."""
     chosen = ARCHITECTURES[config.arch]
     facts: Facts = {
         **chosen.build.want(config, model, **chosen.arguments(config)),
@@ -66,7 +66,7 @@ def want_model(config: ModelConfig, model: nn.Module) -> Facts:
 
 
 def _num_fresh_parameters(config: ModelConfig) -> int:
-    """Parameters of a model that is built anew, without memory where its code allows that; counted once a process."""
+    """Parameters of a newly built model, without allocating memory where possible; counted once per process."""
     own = ARCHITECTURES[config.arch].arguments(config)
     key = repr((config.arch, config.encoder, config.base_channels, config.depth, config.decoder_channels, own))
     if key not in _counts:
@@ -75,7 +75,10 @@ def _num_fresh_parameters(config: ModelConfig) -> int:
 
 
 def want_optimizer(config: OptimizerConfig, model: nn.Module) -> Facts:
-    """Groups by the rule: encoder and decoder, each with and without decay; a factor of 0 freezes timm encoders."""
+    """What to expect of the optimizer: its class, and its groups (encoder and decoder, each with and without decay).
+
+    An `encoder_lr_factor` of 0 freezes a timm encoder, which then has no groups.
+    """
     factor = config.encoder_lr_factor if model.has_timm_encoder else 1.0
     encoder = {id(p) for p in model.encoder_parameters()}  # type: ignore[operator]
     trained: dict[str, int] = {}
@@ -100,13 +103,13 @@ def want_optimizer(config: OptimizerConfig, model: nn.Module) -> Facts:
 
 
 def want_schedule(config: LRSchedulerConfig, epochs: int, steps_per_epoch: int, place: dict[str, int | float]) -> Facts:
-    """The schedule by its twin.
+    """What to expect of the schedule, computed by its twin.
 
     Args:
         config: Which schedule, and its options.
-        epochs: Of the run.
-        steps_per_epoch: Optimizer steps of one.
-        place: How far the live one is, as its state says.
+        epochs: Epochs of the run, at least 1.
+        steps_per_epoch: Optimizer steps per epoch, at least 1.
+        place: The live schedule's `state_dict()`, which says how far it has come.
     """
     total = epochs * steps_per_epoch
     now = share_at(config, int(place["num_steps"]), total, steps_per_epoch) * float(place["plateau_factor"])
@@ -114,7 +117,7 @@ def want_schedule(config: LRSchedulerConfig, epochs: int, steps_per_epoch: int, 
     judge = chosen.build.judge_twin
     patience, factor, floor = (None, None, None) if judge is None else judge(**chosen.arguments(config))
     if floor is None or factor is None or floor >= 1:
-        patience = factor = floor = None  # nothing that it does can be seen
+        patience = factor = floor = None  # it has no visible effect
     else:
         floor = max(floor, TINY_FACTOR * factor)
     return {
@@ -130,13 +133,20 @@ def want_schedule(config: LRSchedulerConfig, epochs: int, steps_per_epoch: int, 
 
 
 def share_at(config: LRSchedulerConfig, step: int, total: int, steps_per_epoch: int) -> float:
-    """The learning rate of a step as a share of its peak, before what follows from the metric."""
+    """Learning rate of a step as a share of its peak, without the factor that follows the metric.
+
+    Args:
+        config: Which schedule, and its options.
+        step: Optimizer steps taken so far; values beyond `total` count as `total`.
+        total: Optimizer steps of the whole run.
+        steps_per_epoch: Optimizer steps per epoch, at least 1.
+    """
     chosen = SCHEDULES[config.name]
     return chosen.build.twin(min(step, total), Horizon(total, steps_per_epoch), **chosen.arguments(config))
 
 
 def want_loss(config: LossConfig) -> Facts:
-    """Every term in float64, by its twin."""
+    """What to expect of the loss on `loss_sample`: each active term in float64, by its twin, and the total."""
     logits, targets = (tensor.numpy().astype(np.float64)[:, 0] for tensor in loss_sample())
     weights = {term.name: float(getattr(config, term.name)) for term in LOSSES}
     values = {
@@ -151,7 +161,13 @@ def want_loss(config: LossConfig) -> Facts:
 
 
 def want_augmentation(config: AugmentConfig, augment_on: str, is_cuda: bool) -> Facts:
-    """What the policy draws, and where it is done."""
+    """What to expect of augmentation: the policy, where it runs, and the range of each drawn value.
+
+    Args:
+        config: The policy and its options.
+        augment_on: `train.augment_on`: "device", "loader" or "auto".
+        is_cuda: Whether the run trains on a GPU.
+    """
     does = config.policy if config.probability > 0 else "none"
     on_device = does in _DEVICE_STEPS and (augment_on == "device" or (augment_on == "auto" and is_cuda))
     facts: Facts = {"train.augment_on": "device" if on_device else "loader", "augment.policy": does}
@@ -174,14 +190,20 @@ def want_augmentation(config: AugmentConfig, augment_on: str, is_cuda: bool) -> 
 
 
 def want_steps(config: OptimizerConfig, weight_decay: float) -> list[float]:
-    """Where the optimizer takes the probes' weights, by its twin."""
+    """The weights of `optimizer_sample` after its steps at `PROBE_LR`, by the optimizer's twin."""
     chosen, (weights, gradients) = OPTIMIZERS[config.name], optimizer_sample()
     after = chosen.build.twin(weights, gradients, lr=PROBE_LR, weight_decay=weight_decay, **chosen.arguments(config))
     return [float(weight) for weight in after]
 
 
 def want_loop(config: TrainConfig, model: nn.Module, device: torch.device) -> Facts:
-    """Batches, precision, clipping, averaging and seeds."""
+    """What to expect of batch sizes, precision, gradient clipping, weight averaging and seeds.
+
+    Args:
+        config: The run's config.
+        model: The live model, which decides what precision `auto` means.
+        device: The device the run trains on.
+    """
     loop = config.train
     automatic = str(choose_precision(loop, device, model)).removeprefix("torch.")
     precision = _PRECISIONS.get(loop.precision, automatic)

@@ -1,6 +1,6 @@
-"""The gate: one batch overfitted, and whatever keeps it from being learned named, before a search is begun.
+"""The gate: before a search starts, one batch is overfitted, and whatever prevents learning is named.
 
-Imported by the search's stages alone.
+Imported only by the search's stages.
 
 Layer 5.
 """

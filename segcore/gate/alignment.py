@@ -2,7 +2,7 @@
 
 A pair's fit is the correlation, over the pixels of a thumbnail, of the mask's outline with the image's edges, plus the
 largest correlation of the mask with a colour or texture of the image. It is compared with the fit of other pairings and
-of moved masks, so that what a data set's fit is like in itself (nuclei: 1.2, horses: 0.5) plays no part.
+of moved masks, so a data set's typical fit (nuclei: 1.2, horses: 0.5) does not matter.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _SHIFTS = (-0.25, -0.125, 0.125, 0.25)
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """Small copies of some samples.
+    """Small copies of some samples, all float32; `P = SIDE * SIDE` pixels.
 
     Attributes:
-        edges: `(N, P)`, each image's edge strength.
-        channels: `(C, N, P)`, colours and texture.
+        edges: `(N, P)`, each image's edge strength, standardised.
+        channels: `(C, N, P)`, colours and texture, standardised.
         masks: `(N, SIDE, SIDE)` of 0 and 1.
         aspects: `(N,)`, width over height of the files.
     """
@@ -39,7 +39,13 @@ class Thumbnails:
 
 
 def thumbnails(images: FloatArray, masks: FloatArray, aspects: FloatArray) -> Thumbnails:
-    """Prepare images `(N, 3, h, w)` in any unit and masks `(N, h, w)`."""
+    """Shrink images and masks to `SIDE` pixels and compute edges, colours and texture.
+
+    Args:
+        images: `(N, 3, h, w) float32`, in any unit.
+        masks: `(N, h, w) float32`; values above 0 are foreground.
+        aspects: `(N,) float32`, width over height of the files.
+    """
     edges, channels, small_masks = [], [], []
     for image, mask in zip(images, masks, strict=True):
         small = cv2.resize(np.ascontiguousarray(image.transpose(1, 2, 0)), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
@@ -59,21 +65,24 @@ def thumbnails(images: FloatArray, masks: FloatArray, aspects: FloatArray) -> Th
 
 
 def pair_fits(thumbs: Thumbnails) -> FloatArray:
-    """Fit of each image `i` with each mask `j`, `(N, N)`."""
+    """Fit of each image `i` with each mask `j`, `(N, N) float32`."""
     outlines, insides = _described(thumbs.masks)
     fits: FloatArray = thumbs.edges @ outlines.T + np.abs(thumbs.channels @ insides.T).max(axis=0)
     return fits
 
 
 def own_fits(thumbs: Thumbnails, masks: FloatArray) -> FloatArray:
-    """Fit of each image with the mask of its own number, `(N,)`."""
+    """Fit of each image with the mask of the same index, `(N,) float32`."""
     outlines, insides = _described(masks)
     by_channel = np.abs(np.einsum("cnp,np->cn", thumbs.channels, insides)).max(axis=0)
     return np.asarray(np.einsum("np,np->n", thumbs.edges, outlines) + by_channel, dtype=np.float32)
 
 
 def standing_out(fits: npt.NDArray[np.floating]) -> float:
-    """How far the mean fit of own pairs lies above that of masks handed on by 1, 2, ... places, in their deviations."""
+    """Standard deviations by which the mean fit of own pairs exceeds that of masks shifted by 1, 2, ... places.
+
+    `fits` is `(N, N)`, as `pair_fits` returns it; 0 where the shifted pairings do not vary.
+    """
     size = len(fits)
     rows = np.arange(size)
     by_shift = np.array([fits[rows, (rows + shift) % size].mean() for shift in range(size)])
@@ -86,7 +95,7 @@ Move = Callable[[FloatArray, float], FloatArray]
 
 
 def moves() -> dict[str, Move]:
-    """What can have happened to masks but not to images, or the other way about, by what would undo it."""
+    """Changes that may have been applied to only masks or only images, by the name of the move that undoes them."""
     found: dict[str, Move] = {
         "flipping left-right": lambda mask, _: mask[:, ::-1],
         "flipping upside down": lambda mask, _: mask[::-1],
@@ -109,7 +118,7 @@ def moves() -> dict[str, Move]:
 
 
 def moved(thumbs: Thumbnails, move: Move) -> FloatArray:
-    """All masks, moved."""
+    """All masks after a move, `(N, SIDE, SIDE) float32`."""
     return np.stack([move(mask, float(aspect)) for mask, aspect in zip(thumbs.masks, thumbs.aspects, strict=True)])
 
 
@@ -146,7 +155,7 @@ def _described(masks: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def _standardised(rows: FloatArray) -> FloatArray:
-    """Rows of mean 0 and length 1, so that products are correlations; a constant row becomes 0."""
+    """Rows scaled to mean 0 and length 1, so that products are correlations; a constant row becomes 0."""
     centred = rows - rows.mean(axis=-1, keepdims=True)
     length = np.linalg.norm(centred, axis=-1, keepdims=True)
     return np.asarray(centred / np.maximum(length, 1e-6) * (length > 1e-6), dtype=np.float32)

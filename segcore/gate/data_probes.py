@@ -21,7 +21,7 @@ from segcore.gate.evidence import Evidence, Probe
 from segcore.gate.report import Finding
 
 _MIN_SAMPLES = 12
-"""Fewer pairs say nothing reliable about how images and masks belong together."""
+"""With fewer pairs, nothing reliable can be said about whether images and masks belong together."""
 _OWN_PAIR = 3.0
 _MOVED_PAIR = 5.0
 _MOVED_FIT = 1.15
@@ -67,7 +67,7 @@ def probe_constant_target(evidence: Evidence) -> Iterator[Finding]:
 
 
 def probe_inverted(evidence: Evidence) -> Iterator[Finding]:
-    """What is cut off by the frame nearly everywhere is the background."""
+    """What touches the image border nearly everywhere should be the background."""
     shares, borders = evidence.facts.shares, evidence.facts.borders
     if len(shares) < _MIN_SAMPLES or shares.mean() <= 0.5 or borders.mean() <= max(0.6, shares.mean()):
         return
@@ -116,7 +116,7 @@ def probe_pairing(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _undone_by_a_move(thumbs: Thumbnails, own: npt.NDArray[np.floating], own_stands_out: float) -> Finding | None:
-    """What is to be said where moving all masks alike makes them fit much better; None where nothing does."""
+    """The finding for a single move of all masks that makes them fit much better; None where no move does."""
     best: tuple[float, str, float] | None = None
     for name, move in moves().items():
         fits = own_fits(thumbs, moved(thumbs, move))
@@ -140,7 +140,7 @@ def _undone_by_a_move(thumbs: Thumbnails, own: npt.NDArray[np.floating], own_sta
 
 
 def probe_augmented_validation(evidence: Evidence) -> Iterator[Finding]:
-    """Validation must give the same bytes in each pass, and those of the files."""
+    """Validation must give the same bytes in each pass, and they must be those of the files."""
     samples = evidence.pipeline.cache.source
     num_changed = num_altered = num_seen = 0
     first, second = evidence.pipeline.val_pass(1), evidence.pipeline.val_pass(2)
@@ -161,7 +161,7 @@ def probe_augmented_validation(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _better_partners(fits: np.ndarray) -> int:
-    """Images whose best mask is another's, by far, and whom that mask fits best as well."""
+    """Number of images that fit another image's mask best, by far, where that mask fits this image best too."""
     by_row = (fits - fits.mean(axis=1, keepdims=True)) / np.maximum(fits.std(axis=1, keepdims=True), 1e-6)
     by_column = (fits - fits.mean(axis=0)) / np.maximum(fits.std(axis=0), 1e-6)
     both = np.minimum(by_row, by_column)
@@ -171,7 +171,7 @@ def _better_partners(fits: np.ndarray) -> int:
 
 
 def _partner_limit(size: int) -> float:
-    """Deviations that the best of so many chance pairs seldom reaches."""
+    """Standard deviations that the best of `size` random pairs rarely exceeds."""
     return float(np.sqrt(2 * np.log(size)) + 0.5)
 
 
@@ -186,4 +186,4 @@ DATA_PROBES: dict[str, Probe] = {
     "pairing and geometry": probe_pairing,
     "augmented validation": probe_augmented_validation,
 }
-"""By what is looked at, in the order in which they run."""
+"""Probes by what they examine, in the order in which they run."""

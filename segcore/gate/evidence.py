@@ -1,4 +1,4 @@
-"""What every probe may look at: the pipeline, some of its samples, and the batch that is overfitted."""
+"""What every probe may examine: the pipeline, some of its samples, and the batch that is overfitted."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from segcore.sealed.predictor import forward
 MAX_SAMPLES = 256
 _READ_AT_ONCE = 32
 _BATCH_SHARE = (0.01, 0.9)
-"""Foreground share of the images that are overfitted, where there are enough such."""
+"""Range of the foreground share of the images that are overfitted, where enough images qualify."""
 
 
 @dataclass(frozen=True)
 class SampleFacts:
-    """What was read of the samples.
+    """Facts about the samples that were read.
 
     Attributes:
-        indices: Their places in the cache.
+        indices: Their indices in the cache.
         lowest: Smallest value of all targets.
         highest: Largest value of all targets.
-        num_levels: Different values among all targets, counted up to 1000.
-        shares: `(N,)` share of pixels that are above 0.
-        borders: `(N,)` the same of the pixels on the frame.
-        thumbs: Small copies.
+        num_levels: Number of distinct values among all targets, up to 1000 counted per read.
+        shares: `(N,) float64`, share of pixels above 0 in each target.
+        borders: `(N,) float64`, the same share among the pixels on the image border.
+        thumbs: Small copies of the samples.
     """
 
     indices: list[int]
@@ -49,11 +49,11 @@ class SampleFacts:
 
 @dataclass
 class Evidence:
-    """The pipeline and what has been seen of it; whatever takes a while is done once.
+    """The pipeline and what was measured of it; anything slow is computed once.
 
     Attributes:
-        pipeline: What is judged.
-        deadline: `time.perf_counter()` after which nothing long is begun.
+        pipeline: The pipeline under test.
+        deadline: Value of `time.perf_counter()`, in seconds, after which nothing slow is started.
     """
 
     pipeline: Pipeline
@@ -62,7 +62,7 @@ class Evidence:
 
     @cached_property
     def facts(self) -> SampleFacts:
-        """Up to `MAX_SAMPLES` training samples, evenly spaced."""
+        """Facts about up to `MAX_SAMPLES` evenly spaced training samples."""
         pipeline = self.pipeline
         places = pipeline.cache.source.indices("train")
         chosen = np.unique(np.linspace(0, len(places) - 1, min(len(places), MAX_SAMPLES)).round().astype(int))
@@ -90,7 +90,7 @@ class Evidence:
 
     @property
     def batch(self) -> Batch:
-        """A few samples that have foreground and background, as far as there are such."""
+        """Up to `BATCH_SIZE` samples, preferring those with both foreground and background."""
         if self._batch is None:
             facts = self.facts
             low, high = _BATCH_SHARE
@@ -105,14 +105,14 @@ class Evidence:
         return self._batch
 
     def logits(self, images: Tensor) -> Tensor:
-        """The model's answers in eval mode, float32 on the CPU."""
+        """The model's logits in eval mode, `(N, C, H, W) float32` on the CPU."""
         with evaluating(self.pipeline.model), torch.inference_mode():
             return forward(self.pipeline.model, images.to(self.pipeline.step.device)).cpu()
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode for a while."""
+    """Put a model into eval mode and restore its mode on exit."""
     was_training = model.training
     model.eval()
     try:
@@ -122,10 +122,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def shown(names: Sequence[str], count: int = 3) -> str:
-    """The first few of some names."""
+    """The first `count` names, and how many more there are."""
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(names[:count]) + more
 
 
 Probe = Callable[[Evidence], Iterator[Finding]]
-"""Looks at the evidence and names what is wrong."""
+"""Examines the evidence and yields what is wrong."""

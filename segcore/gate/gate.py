@@ -1,4 +1,4 @@
-"""The gate: overfit one batch with a config's own pipeline before anything long is begun, and say what is wrong."""
+"""The gate: overfit one batch with a config's own pipeline before anything slow is started, and say what is wrong."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from segcore.config import TrainConfig
 
 BUDGET_S = 45.0
-"""Seconds after which the gate begins nothing long anymore."""
+"""Seconds after which the gate starts nothing slow."""
 
 
 def run_gate(
@@ -41,17 +41,18 @@ def run_gate(
     budget_s: float = BUDGET_S,
     pipeline: Pipeline | None = None,
 ) -> GateReport:
-    """Look at the data, the model and everything between, overfit one batch, and name what is wrong.
+    """Probe the data, the model and everything between, overfit one batch, and name what is wrong.
 
-    What a probe of data or model has named explains a batch that is not learned, so what only training shows is looked
-    for when these have found no error.
+    An error found by a probe of data or model already explains a batch that is not learned, so the probes of training
+    run only when there is none.
 
     Args:
-        config: The run's.
-        cache: Its decoded samples, with a `train` split.
-        num_cpus: Threads. One is enough for so little, and two are slower by far where others want the cores too.
-        budget_s: Seconds after which nothing long is begun.
-        pipeline: The objects to judge; default: the config's own.
+        config: The run's config.
+        cache: The run's decoded samples, with a `train` split.
+        num_cpus: Threads, at least 1. One is enough for this little work, and two are much slower where other
+            processes need the cores.
+        budget_s: Seconds after which nothing slow is started.
+        pipeline: The objects to test; by default those built from the config.
     """
     started = time.perf_counter()
     with _threads(num_cpus):

@@ -1,4 +1,4 @@
-"""The probe of the metric: it is asked about predictions whose score is known."""
+"""The probe of the metric: it is called on predictions whose score is known."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from segcore.gate.report import Finding
 
 
 def probe_metric(evidence: Evidence) -> Iterator[Finding]:
-    """The metric must give the known IoU (or Dice) of cases that are known."""
+    """The metric must give the right IoU (or Dice) for cases whose score is known."""
     pipeline = evidence.pipeline
     threshold = 0.5 if pipeline.threshold == "auto" else pipeline.threshold
     cases = [_bars(0, 8, 0, 8), _bars(4, 12, 0, 8), _bars(0, 8, 0, 2), _bars(0, 6, 0, 8)]
@@ -40,7 +40,7 @@ def probe_metric(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _bars(first: int, last: int, mask_first: int, mask_last: int) -> tuple[Tensor, Tensor]:
-    """Logits and target `(1, 1, 16, 16)` that are foreground in some columns."""
+    """Logits and target, `(1, 1, 16, 16) float32` each, that are foreground in the given columns."""
     logits = torch.full((1, 1, 16, 16), -12.0)
     logits[..., first:last] = 12.0
     targets = torch.zeros(1, 1, 16, 16)
@@ -49,8 +49,8 @@ def _bars(first: int, last: int, mask_first: int, mask_last: int) -> tuple[Tenso
 
 
 def _answer(metric: Callable[[Tensor, Tensor, float], float], first: Tensor, second: Tensor, threshold: float) -> float:
-    """What a metric says; a refusal is no number."""
+    """The metric's value; NaN where it raises an error."""
     try:
         return float(metric(first, second, threshold))
-    except Exception:  # a metric of a stranger may refuse in any way
+    except Exception:  # a user's metric may raise anything
         return float("nan")

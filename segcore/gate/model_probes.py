@@ -1,4 +1,4 @@
-"""Probes of what enters the model and of what leaves it, before anything is trained."""
+"""Probes of the model's input and output, before anything is trained."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STEEP = 64.0  # a power of two: undone without rounding
 
 
 def probe_normalisation(evidence: Evidence) -> Iterator[Finding]:
-    """What enters the encoder must be the decoded image, normalised once, with the encoder's own numbers."""
+    """The encoder's input must be the decoded image, normalised once, with the encoder's own mean and std."""
     pipeline, batch = evidence.pipeline, evidence.batch
     entered = _encoder_input(evidence, batch.images[:_FEW])
     if entered is None:
@@ -42,11 +42,11 @@ def probe_normalisation(evidence: Evidence) -> Iterator[Finding]:
         "mean of what enters": float(entered.mean()), "its deviation": float(entered.std()),
         "encoder's mean": _rgb(own_mean), "encoder's std": _rgb(own_std),
     }  # fmt: skip
-    mean, std = -offsets / slopes, 1.0 / slopes  # what one normalisation would have had to be
+    mean, std = -offsets / slopes, 1.0 / slopes  # of the single normalisation that explains the input
     if torch.allclose(mean, own_mean, atol=0.02) and torch.allclose(std, own_std, rtol=0.05):
         return
     centre, width = own_mean.view(3, 1, 1), own_std.view(3, 1, 1)
-    for unit in (1.0, 255.0):  # the second time, the numbers may have been meant for bytes
+    for unit in (1.0, 255.0):  # the second normalisation may have expected bytes
         if _is_close((((raw - centre) / width) / unit - centre) / width, entered):
             yield Finding(
                 "normalised_twice", "error", "the images are normalised twice before they enter the encoder", numbers,
@@ -112,7 +112,7 @@ def probe_double_sigmoid(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _encoder_input(evidence: Evidence, images: Tensor) -> Tensor | None:
-    """What the encoder is called with, `(n, 3, h, w)`, or None where it is not called."""
+    """The encoder's input, `(n, 3, h, w) float32`, or None where it is not called with three channels."""
     seen: list[Tensor] = []
     hook = evidence.pipeline.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     try:
@@ -123,7 +123,7 @@ def _encoder_input(evidence: Evidence, images: Tensor) -> Tensor | None:
 
 
 def _lines(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Slope, offset and correlation of `y` over `x` for each of three channels."""
+    """Slope, offset and correlation of `y` over `x`, `(3,) float32` each, one value per channel."""
     x, y = (values.double().transpose(0, 1).flatten(1) for values in (x, y))
     x_mean, y_mean = x.mean(1, keepdim=True), y.mean(1, keepdim=True)
     covariance = ((x - x_mean) * (y - y_mean)).mean(1)
@@ -140,7 +140,7 @@ def _is_close(expected: Tensor, found: Tensor) -> bool:
 
 
 class _steeper:  # noqa: N801 - used as a statement
-    """Makes the last layer with weights steeper for a while: a bounded output stays bounded, logits do not."""
+    """Scales up the last layer's weights temporarily: a bounded output stays bounded, logits do not."""
 
     def __init__(self, model: nn.Module) -> None:
         layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear | nn.ConvTranspose2d)]
@@ -167,4 +167,4 @@ MODEL_PROBES: dict[str, Probe] = {
     "eval mode": probe_eval_mode,
     "double sigmoid": probe_double_sigmoid,
 }
-"""By what is looked at, in the order in which they run."""
+"""Probes by what they examine, in the order in which they run."""

@@ -1,4 +1,4 @@
-"""Probes of what a step of training reaches: learning rates, frozen layers, gradients."""
+"""Probes of what a training step reaches: learning rates, frozen layers, gradients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from segcore.gate.report import Finding
 
 
 def probe_learning_rate_zero(evidence: Evidence) -> Iterator[Finding]:
-    """Some group must have a learning rate."""
+    """At least one parameter group must have a learning rate above 0."""
     groups = evidence.pipeline.step.optimizer.param_groups
     rates = [float(group.get("peak_lr", group["lr"])) for group in groups]
     if not any(rates):
@@ -22,7 +22,7 @@ def probe_learning_rate_zero(evidence: Evidence) -> Iterator[Finding]:
 
 
 def probe_frozen(evidence: Evidence) -> Iterator[Finding]:
-    """Every layer must be trained, but for an encoder that the config freezes."""
+    """Every layer must be trained, except an encoder that the config freezes."""
     pipeline = evidence.pipeline
     groups = pipeline.step.optimizer.param_groups
     rates = {id(p): float(group.get("peak_lr", group["lr"])) for group in groups for p in group["params"]}
@@ -48,11 +48,11 @@ def probe_frozen(evidence: Evidence) -> Iterator[Finding]:
 
 
 def probe_gradient(evidence: Evidence) -> Iterator[Finding]:
-    """Each part that takes part in the forward pass must get a finite gradient that is not all zero."""
+    """Each part of the model used in the forward pass must get a finite gradient that is not all zero."""
     pipeline = evidence.pipeline
     step, model = pipeline.step, pipeline.model
     used = set[int]()
-    hooks = [  # an unused layer is no fault
+    hooks = [  # an unused layer is not an error
         module.register_forward_hook(lambda module, *_: used.update(id(p) for p in module.parameters(recurse=False)))
         for module in model.modules()
     ]
@@ -88,7 +88,7 @@ def probe_gradient(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _part_of(parameter_name: str) -> str:
-    """The part of a model that a parameter belongs to: `decoder.stages.1` of `decoder.stages.1.block.conv1.weight`."""
+    """The part of a model that a parameter belongs to: `decoder.stages.1` for `decoder.stages.1.block.conv1.weight`."""
     return ".".join(parameter_name.split(".")[:-1][:3])
 
 
@@ -101,4 +101,4 @@ OPTIMIZER_PROBES: dict[str, Probe] = {
     "frozen layers": probe_frozen,
     "gradient": probe_gradient,
 }
-"""By what is looked at, in the order in which they run."""
+"""Probes by what they examine, in the order in which they run."""

@@ -1,4 +1,4 @@
-"""Training on one batch again and again: what the gate is about."""
+"""Training repeatedly on one batch, the core of the gate."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MORE_STEPS = 64
 GOOD_IOU = 0.85
 HIGH_IOU = 0.7
 SETTLED_DROP = 0.6
-"""Share of the first loss that must be gone before probabilities say which threshold suits them."""
+"""Relative drop of the loss below which the probabilities do not yet show which threshold suits them."""
 
 _FASTER = 5.0
 _CHECK_EVERY = 8
@@ -32,13 +32,13 @@ _TAIL = 3
 
 @dataclass(frozen=True)
 class Overfit:
-    """How it went.
+    """The result of overfitting one batch.
 
     Attributes:
-        losses: Of each step, before it was taken.
+        losses: The batch's loss before each step.
         curve: Scores of the batch over all thresholds, with the batch's own statistics and without dropout.
-        probs: `(N, C, H, W) float32`, the batch's probabilities.
-        seconds: Time of the steps.
+        probs: `(N, C, H, W) float32`, the batch's probabilities in [0, 1].
+        seconds: Time that the steps took.
         ended_by: `overfitted`, `steps`, `time` or `diverged`.
     """
 
@@ -50,24 +50,24 @@ class Overfit:
 
     @property
     def initial_loss(self) -> float:
-        """Before the first step."""
+        """Loss before the first step."""
         return self.losses[0]
 
     @property
     def final_loss(self) -> float:
-        """Mean of the last steps."""
+        """Mean loss of the last three steps."""
         return sum(self.losses[-_TAIL:]) / len(self.losses[-_TAIL:])
 
     @property
     def drop(self) -> float:
-        """Share of the first loss that is gone; negative where it grew, minus infinity where it is no number."""
+        """Relative drop of the loss; negative where it grew, minus infinity where the final loss is not finite."""
         if not math.isfinite(self.final_loss):
             return -math.inf
         return (self.initial_loss - self.final_loss) / max(abs(self.initial_loss), 1e-12)
 
 
 class Start:
-    """Model, optimizer and learning rates as they are now, to come back to."""
+    """A snapshot of model, optimizer and learning rates that can be restored."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
@@ -75,7 +75,7 @@ class Start:
         self._optimizer: dict[str, Any] = copy.deepcopy(pipeline.step.optimizer.state_dict())
 
     def restore(self, lr_factor: float = 1.0) -> None:
-        """Come back, with every learning rate multiplied."""
+        """Restore the snapshot, with every learning rate multiplied by `lr_factor`."""
         step = self._pipeline.step
         step.model.load_state_dict(self._model)
         step.optimizer.load_state_dict(copy.deepcopy(self._optimizer))
@@ -87,8 +87,13 @@ class Start:
 def overfit(pipeline: Pipeline, batch: Batch, deadline: float) -> Overfit:
     """Train on one batch until its masks are reproduced at the configured threshold, or steps or time run out.
 
-    Half-trained probabilities lie close together and are cut wrongly by many a sound threshold. So a batch that is
-    known by its best threshold, but not yet by the configured one, gets more and larger steps.
+    Half-trained probabilities lie close together, and many reasonable thresholds separate them badly. So a batch that
+    is learned at its best threshold, but not yet at the configured one, gets more and larger steps.
+
+    Args:
+        pipeline: What is trained; its model and optimizer change.
+        batch: The batch to overfit.
+        deadline: Value of `time.perf_counter()`, in seconds, after which training stops.
     """
     started = time.perf_counter()
     torch.manual_seed(pipeline.config.train.seed)
@@ -123,7 +128,13 @@ def _faster(pipeline: Pipeline) -> None:
 
 
 def take_steps(pipeline: Pipeline, batch: Batch, count: int) -> list[float]:
-    """So many steps, dropout off; the losses before each. Stops at a loss that is no number."""
+    """Take up to `count` steps with dropout off, stopping at a loss that is not finite; return the loss before each.
+
+    Args:
+        pipeline: What is trained; its model and optimizer change.
+        batch: The batch to train on.
+        count: Largest number of steps, at least 1.
+    """
     training_without_dropout(pipeline.model)
     losses: list[float] = []
     for _ in range(count):
@@ -134,7 +145,7 @@ def take_steps(pipeline: Pipeline, batch: Batch, count: int) -> list[float]:
 
 
 def training_without_dropout(model: nn.Module) -> None:
-    """Training mode, but for dropout and stochastic depth, which would keep a batch from being overfitted."""
+    """Set training mode, except for dropout and stochastic depth, which would prevent overfitting a batch."""
     model.train()
     for module in model.modules():
         if isinstance(module, _DropoutNd) or type(module).__name__ in ("DropPath", "StochasticDepth"):
@@ -142,7 +153,7 @@ def training_without_dropout(model: nn.Module) -> None:
 
 
 def probs_of(pipeline: Pipeline, batch: Batch) -> Tensor:
-    """Probabilities `(N, C, H, W) float32` on the CPU; what is no number is 0."""
+    """The batch's probabilities, `(N, C, H, W) float32` on the CPU; NaN becomes 0."""
     training_without_dropout(pipeline.model)
     step = pipeline.step
     answers = []
@@ -154,14 +165,20 @@ def probs_of(pipeline: Pipeline, batch: Batch) -> Tensor:
 
 
 def batch_curve(pipeline: Pipeline, batch: Batch, probs: Tensor) -> CurveResult:
-    """Scores over all thresholds."""
+    """Scores of a batch over all thresholds.
+
+    Args:
+        pipeline: Says what the task is.
+        batch: Holds the masks, `(N, 1, H, W)`; values above 0 are foreground.
+        probs: `(N, C, H, W) float32` in [0, 1].
+    """
     curve = curve_of(pipeline.task)
-    curve.update(probs, (batch.targets > 0).byte())  # a mask of other bytes is what a probe names
+    curve.update(probs, (batch.targets > 0).byte())  # other mask values are reported by a probe
     return curve.compute()
 
 
 def applied_threshold(pipeline: Pipeline, curve: CurveResult) -> float:
-    """The configured threshold; for `auto` the curve's best."""
+    """The configured threshold; for `auto` the curve's best one."""
     return curve.best("iou")[0] if pipeline.threshold == "auto" else float(pipeline.threshold)
 
 

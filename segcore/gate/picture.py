@@ -1,4 +1,4 @@
-"""The batch as a picture: its images, masks, probabilities and predictions, a column an image."""
+"""The batch as a picture: its images, masks, probabilities and predictions, one column per image."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def draw_picture(
     ious: npt.NDArray[np.float64],
     title: str,
 ) -> ByteArray:
-    """Draw `(H, W, 3) uint8`.
+    """Draw a batch as an `(H, W, 3) uint8` picture.
 
-    In the last row, what was found is green, what was missed blue, and what is none red (`Task.compared`).
+    In the last row, correct foreground is green, missed foreground blue and false foreground red (`Task.compared`).
 
     Args:
         task: What masks and probabilities mean.
-        images: `(N, 3, h, w)`, bytes or anything else, which is then stretched to the range of bytes.
+        images: `(N, 3, h, w) uint8`; another dtype is stretched to the range of bytes.
         targets: `(N, h, w)`, the masks.
-        probs: `(N, C, h, w)` in [0, 1].
-        threshold: Of the last row.
-        ious: `(N,)` of each prediction.
-        title: One line.
+        probs: `(N, C, h, w) float32` in [0, 1].
+        threshold: Threshold of the predictions in the last row, in [0, 1].
+        ious: `(N,) float64`, IoU of each prediction.
+        title: One line of text above the picture.
     """
     count, (height, width) = len(images), targets.shape[1:]
     scale = CELL / max(height, width)
@@ -61,7 +61,7 @@ def draw_picture(
         verdict = np.zeros((height, width, 3), np.uint8)
         for layer in task.compared(preds[column], targets[column]):
             verdict[layer.where] = layer.color
-        grey = np.rint(probs[column].max(axis=0) * 255).astype(np.uint8)  # how sure of anything that is scored
+        grey = np.rint(probs[column].max(axis=0) * 255).astype(np.uint8)  # confidence in the most likely scored class
         cells = (pictures[column], task.written(targets[column]), grey, verdict)
         x = _LABELS + column * (cell_w + _GAP)
         for row, cell in enumerate(cells):

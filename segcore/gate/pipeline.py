@@ -1,4 +1,4 @@
-"""The live objects that the gate looks at: by default those of a config, each of which a caller may replace."""
+"""The live objects that the gate examines: by default those of a config, each of which a caller may replace."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SIDES = (128, 96, 64, 48)
 
 BATCH_SIZE = 8
 _FLOPS_PER_STEP = 20e9
-"""Forward and backward of one batch: some 0.3 s of one core, so that all of the gate stays well below a minute."""
+"""Operations of one training step: about 0.3 s on one core, so that the whole gate stays well below a minute."""
 _VAL_BATCHES = 2
 
 
@@ -42,11 +42,11 @@ class Pipeline:
 
     Attributes:
         config: What the objects were built from.
-        cache: The samples as they were decoded, at the gate's size.
-        read: Samples (by their place in the cache) as training gets them, but for augmentation.
-        val_pass: The first validation batches; called with the number of the pass.
-        step: Model, loss, optimizer and how a step is taken.
-        encoder: The part of the model that takes the normalised image; its `mean` and `std` are its own.
+        cache: The decoded samples, at the gate's image size.
+        read: Returns samples, by their indices in the cache, as training gets them but without augmentation.
+        val_pass: Yields the first validation batches; called with the number of the pass.
+        step: The training step with its model, loss and optimizer.
+        encoder: The part of the model that takes the normalised image; has `mean` and `std`, three values each.
         metric: Maps logits `(N, C, H, W)`, masks `(N, 1, H, W)` and a threshold to mean IoU or Dice.
         threshold: Probability from which a pixel is foreground.
         total_steps: Optimizer steps of the whole run.
@@ -64,7 +64,7 @@ class Pipeline:
 
     @property
     def model(self) -> nn.Module:
-        """What is trained."""
+        """The model that is trained."""
         return self.step.model
 
     @property
@@ -74,7 +74,7 @@ class Pipeline:
 
 
 class ResizedSamples:
-    """The samples of a cache at another size; stands in for `SampleCache` where only pixels are asked for."""
+    """The samples of a cache at another size; replaces `SampleCache` where only pixels are needed."""
 
     def __init__(self, cache: SampleCache, hw: tuple[int, int]) -> None:
         self.source = cache
@@ -97,16 +97,16 @@ class ResizedSamples:
 
 
 def build_pipeline(config: TrainConfig, cache: SampleCache, device: torch.device | None = None) -> Pipeline:
-    """The pipeline of a config, made for a short run over one batch.
+    """Build the pipeline of a config for a short run over one batch.
 
-    It is the config's own but for this: images are at most 128 px on their longer side, less for expensive models; the
-    learning rate stays at its peak; there is no moving average of weights and no compiling; and on a CPU, fp16 gives
-    way to what `auto` chooses.
+    It differs from the config's own pipeline as follows: images are at most 128 px on their longer side, less for
+    expensive models; the learning rate stays at its peak; weights are not averaged and steps not compiled; and on a
+    CPU, fp16 is replaced by what `auto` chooses.
 
     Args:
-        config: The run's.
+        config: The run's config.
         cache: The run's decoded samples, with a `train` split.
-        device: Where the gate runs; default: the CPU, so that no GPU's memory is held by the process that asks.
+        device: Where the gate runs; by default the CPU, so that the calling process holds no GPU memory.
     """
     device = device or torch.device("cpu")
     loop_changes: dict[str, object] = {"ema_decay": 0.0, "compile": False}
@@ -149,14 +149,21 @@ def build_pipeline(config: TrainConfig, cache: SampleCache, device: torch.device
 
 
 def mean_iou(task: Task, logits: Tensor, masks: Tensor, threshold: float) -> float:
-    """Mean over images of each image's IoU at a threshold, as validation computes it."""
+    """Mean over images of each image's IoU at a threshold, as validation computes it.
+
+    Args:
+        task: What masks and logits mean.
+        logits: `(N, C, H, W)`, any float dtype.
+        masks: `(N, 1, H, W) uint8`.
+        threshold: In [0, 1].
+    """
     curve = curve_of(task, threshold=threshold)
     curve.update(task.probs(logits.float()), masks)
     return curve.compute().at(threshold).iou
 
 
 def _affordable_hw(config: TrainConfig, hw: tuple[int, int]) -> tuple[int, int]:
-    """The largest size up to the cache's at which a step of the model is cheap enough."""
+    """The largest image size, up to the cache's, at which a training step is cheap enough."""
     longest = max(hw)
     sides = [min(longest, SIDES[0]), *(side for side in SIDES if side < min(longest, SIDES[0]))]
     per_pixel = _flops_per_pixel(config)
@@ -167,7 +174,7 @@ def _affordable_hw(config: TrainConfig, hw: tuple[int, int]) -> tuple[int, int]:
 
 
 def _flops_per_pixel(config: TrainConfig) -> float:
-    """Floating-point operations of forward and backward, an image's pixel."""
+    """Floating-point operations of forward and backward pass per pixel of an image."""
     side = 64
     model = build_model(config.model, load_pretrained=False).eval()
     counter = FlopCounterMode(display=False)

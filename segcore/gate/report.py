@@ -18,11 +18,11 @@ class Finding:
     """One thing that is wrong, or looks wrong.
 
     Attributes:
-        code: What it is called, such as `masks_0_255`.
-        severity: `error`: certain, training would be wasted; `warning`: look at it.
+        code: Its identifier, such as `masks_0_255`.
+        severity: `error`: certain, training would be wasted; `warning`: worth a look.
         message: One sentence that says what is wrong.
-        evidence: The numbers that show it.
-        advice: What to do about it, with the dotted key where one key does it.
+        evidence: The numbers that show it, by name.
+        advice: What to do about it, with the dotted config key where there is one.
     """
 
     code: str
@@ -41,15 +41,15 @@ class Figures:
     """What overfitting one batch measured.
 
     Attributes:
-        num_images: Images of the batch.
-        height: Of these images, in pixels; the gate shrinks large ones.
-        width: Of these images, in pixels.
-        initial_loss: Before the first step.
-        final_loss: Mean of the last three steps.
-        threshold: What the config says; for `auto` the best of the curve.
-        iou_at_threshold: Mean IoU of the batch's images there.
-        best_threshold: Where the batch's curve is highest.
-        best_iou: Mean IoU there.
+        num_images: Number of images in the batch.
+        height: Height of these images in pixels; the gate shrinks large ones.
+        width: Width of these images in pixels.
+        initial_loss: Loss before the first step.
+        final_loss: Mean loss of the last three steps.
+        threshold: The configured threshold; for `auto` the best one of the batch's curve.
+        iou_at_threshold: Mean IoU of the batch's images at `threshold`.
+        best_threshold: Threshold at which the batch's curve is highest.
+        best_iou: Mean IoU at `best_threshold`.
         num_steps: Optimizer steps taken.
         train_s: Seconds that the steps took.
         total_s: Seconds of the whole gate.
@@ -77,7 +77,7 @@ class GateReport:
 
     Attributes:
         findings: Errors first.
-        figures: What overfitting measured.
+        figures: What overfitting one batch measured.
         picture: `(H, W, 3) uint8`: images, masks, probabilities and predictions of the batch.
     """
 
@@ -96,7 +96,7 @@ class GateReport:
         return tuple(finding for finding in self.findings if finding.severity == "warning")
 
     def to_dict(self) -> dict[str, Any]:
-        """Findings and figures as plain JSON values; a number that is not finite becomes text."""
+        """Findings and figures as plain JSON values; a number that is not finite becomes a string."""
         findings = [
             {**vars(finding), "evidence": {name: _json(value) for name, value in finding.evidence.items()}}
             for finding in self.findings

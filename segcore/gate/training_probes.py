@@ -1,4 +1,4 @@
-"""Probes of what overfitting one batch has shown."""
+"""Probes of the result of overfitting one batch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from segcore.gate.report import Finding
 TrainingProbe = Callable[[Evidence, Overfit, Start], Iterator[Finding]]
 
 LEARNING_DROP = 0.25
-"""Share of the first loss that must be gone for a batch to count as being learned."""
+"""Relative drop of the loss from which a batch counts as being learned."""
 
 _TRIAL_STEPS = 16
 _TRIAL_DROP = 0.15
@@ -35,7 +35,13 @@ _THRESHOLD_RUIN = 0.25
 
 
 def probe_threshold(evidence: Evidence, run: Overfit, start: Start) -> Iterator[Finding]:
-    """A model that knows the batch must also show it at the configured threshold."""
+    """A model that has learned the batch must also show it at the configured threshold.
+
+    Args:
+        evidence: The pipeline and its batch.
+        run: The result of overfitting the batch.
+        start: The snapshot from before overfitting.
+    """
     best_threshold, best_iou, _ = run.curve.best("iou")
     threshold = applied_threshold(evidence.pipeline, run.curve)
     iou = run.curve.at(threshold).iou
@@ -51,7 +57,13 @@ def probe_threshold(evidence: Evidence, run: Overfit, start: Start) -> Iterator[
 
 
 def probe_learning_rate(evidence: Evidence, run: Overfit, start: Start) -> Iterator[Finding]:
-    """Where the loss does not fall, find learning rates at which it does."""
+    """Where the loss does not fall, find learning rates at which it does.
+
+    Args:
+        evidence: The pipeline and its batch.
+        run: The result of overfitting the batch.
+        start: The snapshot from before overfitting, restored before each attempt.
+    """
     if is_learning(run):
         return
     pipeline = evidence.pipeline
@@ -108,7 +120,7 @@ def is_learning(run: Overfit) -> bool:
 
 
 def _working_factors(evidence: Evidence, start: Start, factors: list[float]) -> list[float]:
-    """Factors of the learning rate at which the loss falls soon: the first such, and lower ones down to the last."""
+    """Factors of the learning rate at which the loss soon falls: the first one found, and lower ones that work too."""
     working: list[float] = []
     for factor in factors:
         if time.perf_counter() > evidence.deadline:
@@ -127,4 +139,4 @@ TRAINING_PROBES: dict[str, TrainingProbe] = {
     "threshold": probe_threshold,
     "learning rate": probe_learning_rate,
 }
-"""By what is looked at, in the order in which they run."""
+"""Probes by what they examine, in the order in which they run."""

@@ -1,9 +1,9 @@
-"""When torch.compile pays: a rule that weighs its warm-up against the steps that are left, by what was measured here.
+"""When torch.compile pays: a rule that weighs its warm-up against the time it saves in the remaining steps.
 
-The first steps of a run are plain ones, and timed. What compiling costs and gains is then taken from the record of
-earlier runs of the same model at the same size on the same kind of device; where there is none, from the ratios of
+The first steps of a run are not compiled, and are timed. The cost and gain of compiling are then taken from the record
+of earlier runs of the same model at the same size on the same kind of device, or, without a record, from the ratios of
 `make bench NAME=compile`. Each compiled run adds to the record. Inductor keeps its kernels on disk beside the data
-cache, so the trials of a search, and later searches, share them: the second one to compile a model pays a fraction.
+cache, so the trials of a search, and later searches, share them: compiling a model again costs a fraction.
 
 References:
     Ansel et al., PyTorch 2: Faster Machine Learning Through Dynamic Python Bytecode Transformation and Graph
@@ -30,28 +30,28 @@ from segcore.errors import TrainingError
 from segcore.training.step import TrainStep
 
 SKIPPED_STEPS = 3
-"""Plain steps that are not timed: the first ones allocate memory and choose kernels."""
+"""Plain steps that are not timed, because the first ones allocate memory and choose kernels."""
 TIMED_STEPS = 8
 
 MARGIN = 1.25
-"""The gain must be that many times the warm-up: steps may be fewer than planned, and compiling loads the machine."""
+"""The gain must be this multiple of the warm-up: steps may be fewer than planned, and compiling loads the machine."""
 
 LAUNCH_S = 6e-5
-"""Seconds that a GPU step spends per layer in launching kernels (forward, backward, optimizer: a dozen of 5 us)."""
+"""Seconds per layer that a GPU step spends launching kernels (a dozen launches of 5 us each)."""
 
 RECORD_FILE = "compile.json"
 
 
 @dataclass(frozen=True)
 class CompileCosts:
-    """What compiling one model takes and gives.
+    """Cost and gain of compiling one model.
 
     Attributes:
-        cold_s: Seconds of the first compiled step where nothing is on disk.
-        warm_s: The same where Inductor's cache has the kernels.
-        speedup: Seconds of a plain step over those of a compiled one.
+        cold_s: Seconds of the first compiled step with an empty disk cache.
+        warm_s: Seconds of the first compiled step where Inductor's cache has the kernels.
+        speedup: Seconds of a plain step divided by seconds of a compiled one.
         is_cached: Whether the kernels are on disk.
-        is_measured: Whether these are figures of this very model and device, rather than ratios of others.
+        is_measured: Whether the speedup was measured for this model and device rather than estimated.
     """
 
     cold_s: float
@@ -62,7 +62,7 @@ class CompileCosts:
 
     @property
     def warm_up_s(self) -> float:
-        """Seconds until compiled steps run, as things stand."""
+        """Seconds until compiled steps run, given whether the kernels are cached."""
         return self.warm_s if self.is_cached else self.cold_s
 
 
@@ -76,7 +76,7 @@ class CompileDecision:
 
 @dataclass(frozen=True)
 class _Estimate:
-    """Seconds of the warm-up as a line over the number of layers, and the speed-up."""
+    """Warm-up seconds as a linear function (offset, slope) of the number of layers, and the speed-up."""
 
     cold: tuple[float, float]
     warm: tuple[float, float]
@@ -85,17 +85,17 @@ class _Estimate:
 
 _ESTIMATES = {
     "cpu": _Estimate(cold=(41.0, 0.2), warm=(2.6, 0.013), speedup=1.0),  # `make bench NAME=compile`, in bf16
-    "cuda": _Estimate(cold=(41.0, 0.2), warm=(2.6, 0.013), speedup=1.3),  # the same; the gain from Ansel et al.
+    "cuda": _Estimate(cold=(41.0, 0.2), warm=(2.6, 0.013), speedup=1.3),  # same warm-up; speed-up from Ansel et al.
 }
 
 
 def decide(costs: CompileCosts, *, step_s: float, steps_left: int) -> CompileDecision:
-    """The rule: compile where the steps left save more than the warm-up takes, with a margin.
+    """The rule: compile where the remaining steps save more than `MARGIN` times the warm-up.
 
     Args:
-        costs: What compiling takes and gives.
-        step_s: Seconds of a plain step, > 0.
-        steps_left: Optimizer steps that are sure to come.
+        costs: Cost and gain of compiling.
+        step_s: Seconds of a plain step, above 0.
+        steps_left: Optimizer steps that are certain to follow.
     """
     gain_s = steps_left * step_s * (1.0 - 1.0 / costs.speedup)
     is_on = gain_s > MARGIN * costs.warm_up_s
@@ -109,16 +109,22 @@ def decide(costs: CompileCosts, *, step_s: float, steps_left: int) -> CompileDec
 
 
 class CompileRecord:
-    """What compiling cost on this machine, a small JSON file beside Inductor's cache.
+    """What compiling cost on this machine: a small JSON file beside Inductor's cache.
 
-    A lost update, when two trials write at once, costs a measurement and nothing else.
+    When two trials write at once, one measurement may be lost, which is harmless.
     """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / RECORD_FILE
 
     def costs(self, key: str, num_layers: int, device: torch.device) -> CompileCosts:
-        """What is to be expected of a model: its own record, or an estimate from its number of layers."""
+        """Expected cost and gain for a model: its own record, or an estimate from its number of layers.
+
+        Args:
+            key: The model's `record_key`.
+            num_layers: Its number of layers, as `num_layers` counts them.
+            device: The device it trains on.
+        """
         known = self._read().get(key, {})
         estimate = _ESTIMATES.get(device.type, _ESTIMATES["cpu"])
         return CompileCosts(
@@ -130,7 +136,7 @@ class CompileRecord:
         )
 
     def add(self, key: str, **figures: float) -> None:
-        """Adds `cold_s`, `warm_s` or `speedup` of a model to its record."""
+        """Add a model's `cold_s`, `warm_s` or `speedup` to its record."""
         record = self._read()
         record[key] = {**record.get(key, {}), **figures}
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,18 +147,24 @@ class CompileRecord:
     def _read(self) -> dict[str, dict[str, float]]:
         try:
             found = json.loads(self._path.read_text())
-        except (OSError, ValueError):  # none yet, or one that a crash cut off: then it is measured anew
+        except (OSError, ValueError):  # no record yet, or one truncated by a crash: measure again
             return {}
         return found if isinstance(found, dict) else {}
 
 
 def use_cache(folder: Path) -> None:
-    """Lets Inductor keep its kernels in a folder, unless TORCHINDUCTOR_CACHE_DIR already names one."""
+    """Make Inductor keep its kernels in a folder, unless TORCHINDUCTOR_CACHE_DIR already names one."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
 
 
 def record_key(model: nn.Module, batch: Batch, step: TrainStep) -> str:
-    """One name for a model at a size on a kind of device with a version of torch."""
+    """Key of a model at an input size, on a kind of device, with a version of torch.
+
+    Args:
+        model: The model before compiling.
+        batch: A batch as it trains on; its size counts.
+        step: Gives device, precision and micro-batch size.
+    """
     name = torch.cuda.get_device_name() if step.device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
     shape = [*batch.images.shape[1:], step.micro_batch_size or len(batch)]
     text = f"{torch.__version__}|{name}|{step.precision}|{shape}|{model}"
@@ -160,19 +172,19 @@ def record_key(model: nn.Module, batch: Batch, step: TrainStep) -> str:
 
 
 def num_layers(model: nn.Module) -> int:
-    """Modules without children: what compile time and launches grow with."""
+    """Number of modules without children, which compile time and kernel launches grow with."""
     return sum(1 for module in model.modules() if not list(module.children()))
 
 
 class Compiler:
-    """Takes a run's steps; turns them into compiled ones when the rule, or the config, says so.
+    """Takes a run's training steps and compiles the model when the rule, or the config, says so.
 
     Args:
-        step: The step; its `model` is replaced when compiling begins.
+        step: The training step; its `model` is replaced when compiling begins.
         mode: True compiles at the first step, or fails; "auto" follows the rule, and a compiler that does not work
-            on this machine is a note; False never does.
-        steps_left: Optimizer steps that are sure to come.
-        folder: Where Inductor's cache and the record of costs are.
+            on this machine only leads to a note; False never compiles.
+        steps_left: Optimizer steps that are certain to follow.
+        folder: Folder of Inductor's cache and the record of costs.
     """
 
     def __init__(self, step: TrainStep, *, mode: bool | Literal["auto"], steps_left: int, folder: Path) -> None:
@@ -189,11 +201,15 @@ class Compiler:
 
     @property
     def is_compiled(self) -> bool:
-        """Whether the steps to come are compiled ones."""
+        """Whether further steps are compiled."""
         return self._step.model is not self._model
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Takes one step; those few that the rule needs are timed, and waited for."""
+        """Take one step and return its loss; only the few steps that the rule times wait for the device.
+
+        Raises:
+            TrainingError: `mode` is True and the compiler failed.
+        """
         if self._mode is True and self.decision is None:
             self.decision = CompileDecision(True, "compiling: train.compile is true")
             try:
@@ -217,7 +233,7 @@ class Compiler:
         return loss
 
     def _decide(self, batch: Batch, plain_step_s: float) -> bool:
-        """Follows the rule; returns whether there are compiled steps to be timed now."""
+        """Apply the rule; return whether compiled steps have to be timed now."""
         self._plain_step_s = plain_step_s
         key = record_key(self._model, batch, self._step)
         costs = self._record.costs(key, num_layers(self._model), self._step.device)
@@ -226,7 +242,7 @@ class Compiler:
             return False
         try:
             seconds = self.compile(batch, plain_step_s)
-        except Exception as error:  # Inductor, Triton and the C++ compiler each have errors of their own
+        except Exception as error:  # Inductor, Triton and the C++ compiler raise different errors
             self._step.model = self._model
             self.decision = CompileDecision(False, f"not compiling: the compiler failed: {_first_line(error)}")
             return False
@@ -234,10 +250,10 @@ class Compiler:
         return True
 
     def compile(self, batch: Batch, plain_step_s: float = math.inf) -> float:
-        """Compiles by a forward and backward pass that changes nothing; returns its seconds.
+        """Compile with one forward and backward pass that leaves the training state unchanged; return its seconds.
 
-        A GPU step of so few seconds that launching its kernels is most of it gets CUDA graphs: one launch for the
-        whole of forward, and one for backward.
+        A GPU step so short that launching kernels dominates it uses CUDA graphs: one launch for the whole forward
+        pass and one for the backward pass. `plain_step_s` is the measured time of a plain step in seconds.
         """
         use_cache(self._folder)
         device = self._step.device

@@ -1,4 +1,4 @@
-"""What a model costs whoever uses it: its number of parameters, and how long it takes for one image."""
+"""What a model costs at inference: its number of parameters, and its latency for one image."""
 
 import statistics
 import time
@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 PARAMETERS = "cost/parameters"
-"""Key of a report: all numbers that the model learns or holds frozen, without buffers."""
+"""Report key: number of parameters, trained or frozen, without buffers."""
 LATENCY = "cost/latency_ms"
-"""Key of a report: median milliseconds of one image's way through the model."""
+"""Report key: median milliseconds of a forward pass of one image."""
 
 WARM_UPS = 3
 RUNS = 10
@@ -22,11 +22,11 @@ def num_parameters(model: nn.Module) -> int:
 
 @torch.inference_mode()
 def measure_latency_ms(model: nn.Module, image_hw: tuple[int, int]) -> float:
-    """Median time of a forward pass of one image, in milliseconds, the way a sealed model predicts.
+    """Median time of a forward pass of one image, in milliseconds, as a sealed model predicts.
 
-    That is in eval mode, in float32, on the model's device and with the threads that this process has. The model is
-    left as it was: each module's mode is restored, batch norm keeps its statistics, nothing random is drawn. What else
-    runs on the machine slows this too, so only times that were taken side by side with as much compare.
+    It runs in eval mode, in float32, on the model's device and with this process's threads. The model is left as it
+    was: each module's mode is restored, batch norm keeps its statistics, no random numbers are drawn. Other load on the
+    machine slows it, so only times measured under equal load are comparable.
     """
     device = next(model.parameters()).device
     image = torch.zeros((1, 3, *image_hw), dtype=torch.uint8, device=device)

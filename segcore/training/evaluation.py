@@ -1,4 +1,4 @@
-"""A model's scores on a split: one pass gives the loss, the exact curve over all thresholds, and a few examples."""
+"""A model's scores on a split: one pass gives the loss, the exact threshold curve, and a few examples."""
 
 from __future__ import annotations
 
@@ -22,7 +22,14 @@ NUM_OVERLAYS = 6
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One pass over a split: mean loss, the threshold curve, and a few images with their probabilities."""
+    """The result of one pass over a split.
+
+    Attributes:
+        loss: Mean over images.
+        curve: Scores over all thresholds.
+        overlays: A few examples: `images` `(n, H, W, 3) uint8`, `targets` `(n, H, W) uint8` and `probs`
+            `(n, H, W) float16`.
+    """
 
     loss: float
     curve: CurveResult
@@ -36,13 +43,13 @@ def evaluate(
     loss_fn: nn.Module,
     threshold: float | Literal["auto"] = "auto",
 ) -> Evaluation:
-    """One pass over a loader: mean loss, exact threshold curve, and `NUM_OVERLAYS` evenly spaced examples.
+    """Evaluate a model in one pass: mean loss, exact threshold curve, and `NUM_OVERLAYS` evenly spaced examples.
 
     Args:
-        predictor: The model, which is put into eval mode, and what it means.
-        loader: The split.
-        loss_fn: The mean over images of a batch's loss, from logits and targets.
-        threshold: The configured one, counted exactly beside the curve's own.
+        predictor: The model, which is put into eval mode, with its task and device.
+        loader: The loader of the split.
+        loss_fn: From logits and targets to the batch's loss, a mean over images.
+        threshold: The configured threshold in [0, 1], counted exactly in addition to the curve's own; "auto" adds none.
 
     Raises:
         NonFiniteLossError: The loss became NaN or infinite.
@@ -72,7 +79,7 @@ def evaluate(
 
 
 def score(evaluation: Evaluation, threshold: float | Literal["auto"]) -> dict[str, float]:
-    """The validation metrics at the threshold that applies, beside what `auto` gives."""
+    """The validation metrics at the threshold in use, and those that `auto` gives, by report key."""
     curve = evaluation.curve
     auto_threshold, auto_iou, gap = curve.best("iou")
     applied = auto_threshold if threshold == "auto" else threshold

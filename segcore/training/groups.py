@@ -19,10 +19,10 @@ def build_optimizer(model: SegmentationModel, config: OptimizerConfig) -> torch.
 
     Every group carries `name`: `encoder/decay`, `encoder/no_decay`, `decoder/decay`, `decoder/no_decay`; the
     segmentation head belongs to the decoder. Norms and biases (parameters of one dimension) are not decayed.
-    `encoder_lr_factor` concerns timm encoders: it scales their learning rate, and 0 freezes them with
-    `model.freeze_encoder()` and leaves them out. The plain encoder trains at `lr` whatever the factor.
+    `encoder_lr_factor` applies to timm encoders only: it scales their learning rate, and 0 freezes them with
+    `model.freeze_encoder()` and leaves them out. The plain encoder always trains at `lr`.
 
-    The model must be on its device already: the fused kernels are chosen where all parameters allow them.
+    The model must already be on its device: fused kernels are used where all parameters allow them.
     """
     factor = config.encoder_lr_factor if model.has_timm_encoder else 1.0
     if factor == 0.0:

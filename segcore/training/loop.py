@@ -32,14 +32,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What one epoch gave.
+    """The result of one epoch.
 
-    `metrics` has one spelling everywhere: `train/loss`, `lr`, and of the validation images `val/loss`,
-    `val/iou` and `val/dice` (mean over images), `val/iou_pooled` and `val/dice_pooled` (over all pixels), all at
-    `val/threshold`; `val/iou_auto` at `val/threshold_auto` is what `threshold: auto` gives or would have given.
-    `time/loader_wait` is the share of the training time that was spent in waiting for batches, `time/compiled` is 1
-    where the epoch ended with compiled steps. `note` is something that a user should know of this epoch, once.
-    `applied` is what was read back of the run before its first step, in the first epoch's result.
+    Keys of `metrics`: `train/loss`, `lr`, and on the validation images `val/loss`, `val/iou` and `val/dice` (mean over
+    images), `val/iou_pooled` and `val/dice_pooled` (over all pixels), all at `val/threshold`; `val/iou_auto` at
+    `val/threshold_auto` is what `threshold: auto` gives or would give. `time/loader_wait` is the share of the training
+    time spent waiting for batches, in [0, 1]; `time/compiled` is 1 where the epoch ended with compiled steps.
+
+    Attributes:
+        epoch: The epoch, from 1.
+        metrics: Numbers by key, as above.
+        is_best: Whether this epoch is better than all earlier ones.
+        is_last: Whether this is the run's last epoch.
+        state: The live training state after the epoch.
+        note: Something the user should know about this run, in one epoch's result only.
+        applied: What was read back from the run before its first step, in the first result only.
     """
 
     epoch: int
@@ -52,7 +59,7 @@ class EpochResult:
 
 
 def seed_everything(seed: int, epoch: int) -> None:
-    """Seeds torch for one epoch, so that dropout after a resume draws what an uninterrupted run would."""
+    """Seed torch for one epoch, so that dropout after a resume draws what an uninterrupted run would draw."""
     torch.manual_seed((seed * 1_000_003 + epoch) % 2**63)
 
 
@@ -67,18 +74,18 @@ def fit(
     decided_at: Collection[int] = (),
     on_trained: Callable[[TrainingState], None] | None = None,
 ) -> Generator[EpochResult, None, None]:
-    """Trains one model and yields after each epoch; the caller may save, report or stop there.
+    """Train one model and yield after each epoch; the caller may save, report or stop there.
 
     Args:
         config: Everything that the run depends on.
         cache: Decoded samples, with a non-empty `train` and `val` split.
         metric: A key of `segcore.scores.scorer.METRICS`; it decides which epoch's weights are the best.
-        checkpoint: Training continues after its epoch, with this config's settings; what it holds is taken out of it.
-        num_cpus: Cores of this run; loader processes follow it where they help.
-        device: Default: the GPU when there is one.
-        decided_at: Epochs after which this run may be stopped; what takes long to pay is judged by the next one.
-        on_trained: Called after an epoch's steps and before its validation. Until its result is taken, nothing
-            changes in the state but `lr_schedule` and `best`, so tensors may be written meanwhile.
+        checkpoint: Training resumes after its epoch, with this config's settings. Its contents are moved out of it.
+        num_cpus: Cores of this run, at least 1; the number of loader processes follows it where they help.
+        device: The device to train on; by default the GPU when there is one.
+        decided_at: Epochs after which this run may be stopped; compiling must pay off before the next one.
+        on_trained: Called after an epoch's steps and before its validation. Until the epoch's result is yielded and
+            taken, only `lr_schedule` and `best` of the state change, so its tensors may be written meanwhile.
 
     Raises:
         AppliedConfigError: What was built is not what the config asks for.
@@ -164,16 +171,21 @@ def fit(
 
 
 def compile_mode(loop: LoopConfig, device: torch.device) -> bool | Literal["auto"]:
-    """Whether a run compiles its steps; on a CPU, or deterministic, only where it is told to: `auto` goes by timing."""
+    """Whether a run compiles its steps: `auto` depends on timing, so on a CPU or a deterministic run it means False."""
     if loop.compile == "auto" and loop.deterministic:
         return False
     return loop.compile if device.type == "cuda" or loop.compile is True else False
 
 
 def train_one_epoch(model: nn.Module, loader: Loader, take_step: Callable[[Batch], Tensor]) -> float:
-    """Trains over the loader once and returns the mean loss over samples.
+    """Train over the loader once and return the mean loss over samples.
 
-    The losses are read once, at the end, so that no step waits for one.
+    The losses are read once, at the end, so that no step waits for the device.
+
+    Args:
+        model: The model, which is put into training mode.
+        loader: The training batches of one epoch.
+        take_step: Takes one optimizer step on a batch and returns its mean loss, `() float32` on the device.
     """
     model.train()
     losses, sizes = [], []
@@ -186,10 +198,16 @@ def train_one_epoch(model: nn.Module, loader: Loader, take_step: Callable[[Batch
 
 
 def build_train_loader(config: TrainConfig, cache: SampleCache, num_cpus: int, device: torch.device) -> Loader:
-    """The training batches of a run, augmented where it is fastest, by as many processes as help.
+    """Build the loader of a run's training batches, augmented where it is fastest, with as many processes as help.
 
-    With `train.num_workers: auto` those are the run's cores where a GPU trains and the loader has to augment. Where the
-    GPU augments, one thread that reads ahead is enough; on a CPU, loader and model want the same cores.
+    With `train.num_workers: auto` there are as many processes as cores where a GPU trains and the loader augments.
+    Where the GPU augments, one thread that reads ahead is enough; on a CPU, loader and model compete for the cores.
+
+    Args:
+        config: The run's config.
+        cache: Decoded samples, with a non-empty `train` split.
+        num_cpus: Cores of this run, at least 1.
+        device: The device the run trains on.
     """
     loop, is_cuda, on_device = config.train, device.type == "cuda", augments_on_device(config, device)
     automatic = num_cpus if is_cuda and not on_device else 0

@@ -1,4 +1,4 @@
-"""Where a run trains: the device, its software, and whatever else may show in the last bits of a number."""
+"""Where a run trains: the device, its software, and whatever else may affect the last bits of a number."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ _DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """What decides about the last bits here: device, threads, instruction set and library versions; no names or paths.
+    """Everything that affects the last bits of a result: device, threads, instruction set and library versions.
 
-    With the same config and seed, equal descriptions give the same numbers bit by bit on a CPU.
+    Host names and paths are left out. With the same config and seed, equal descriptions give the same numbers bit by
+    bit on a CPU.
     """
     return {
         "device": device.type,
@@ -29,7 +30,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 
 
 def cpu_model() -> str:
-    """The processor's name, as the kernel tells it."""
+    """The processor's name, as the kernel reports it."""
     try:
         lines = _CPU_INFO.read_text(errors="replace").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""How much memory a training step will take, worked out without taking any."""
+"""How much memory a training step will take, computed without allocating it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from segcore.training.device import choose_precision
 if TYPE_CHECKING:
     from segcore.config import TrainConfig
 
-_TRACED_IMAGES = 2  # batch norm needs more than one value a channel
+_TRACED_IMAGES = 2  # batch norm needs more than one value per channel
 
 
 @dataclass(frozen=True)
 class ModelMemory:
-    """What a model takes whatever its batch is.
+    """The memory of a model, independent of the batch size.
 
     Attributes:
-        all_bytes: Parameters and buffers.
-        trained_bytes: Parameters that get a gradient.
-        bytes_per_image: What the forward pass and the loss keep of one image for the backward pass.
+        all_bytes: Bytes of parameters and buffers.
+        trained_bytes: Bytes of the parameters that get a gradient.
+        bytes_per_image: Bytes that forward pass and loss keep per image for the backward pass.
     """
 
     all_bytes: int
@@ -36,11 +36,11 @@ class ModelMemory:
 
 
 def trace_model(config: TrainConfig, device: torch.device) -> ModelMemory:
-    """Goes through forward pass and loss with tensors that have a shape but no data, and adds up what is kept.
+    """Run forward pass and loss with tensors that have a shape but no data, and add up what is kept.
 
     Args:
         config: Its `model`, `loss`, `data.image_size`, `optimizer.encoder_lr_factor` and `train.precision` count.
-        device: What it would be trained on, which decides the precision.
+        device: The device the model would train on, which decides the precision.
     """
     model = build_model_outline(config.model)
     if config.optimizer.encoder_lr_factor == 0 and model.has_timm_encoder:
@@ -73,10 +73,10 @@ def trace_model(config: TrainConfig, device: torch.device) -> ModelMemory:
 
 
 def estimate_training_bytes(config: TrainConfig, model: ModelMemory) -> int:
-    """Bytes that training with this config holds at the end of a forward pass, apart from kernels' working space.
+    """Bytes that training with this config holds at the end of a forward pass, without kernels' working space.
 
-    Weights, gradients, what the optimizer keeps, the moving average, and the activations of as many images as go
-    through the model at once.
+    They are weights, gradients, optimizer state, the moving average, and the activations of the images that go through
+    the model at once.
     """
     optimizer, loop = config.optimizer, config.train
     rule = OPTIMIZERS[optimizer.name]

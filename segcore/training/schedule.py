@@ -1,4 +1,4 @@
-"""The learning rate of a training run: its schedule's place, kept and restored."""
+"""The learning rate of a training run: follows the schedule, and saves and restores its position."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class LRSchedule:
-    """Sets the learning rate of every group: its peak times one factor of the steps taken.
+    """Sets the learning rate of every group: its peak times a factor that depends on the steps taken.
 
-    The factor is that of the config's schedule, in closed form; one that follows the metric has another factor beside
-    it, which its judgement of an epoch changes. The first learning rate is set on construction.
+    The factor is that of the config's schedule, in closed form. A schedule that follows the metric has a second factor,
+    which changes at the end of an epoch. The first learning rate is set on construction.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, config: LRSchedulerConfig, horizon: Horizon) -> None:
@@ -33,12 +33,12 @@ class LRSchedule:
         self._apply()
 
     def step(self) -> None:
-        """Take the next step's learning rate; call once after each optimizer step."""
+        """Set the next step's learning rate; call once after each optimizer step."""
         self._num_steps += 1
         self._apply()
 
     def end_epoch(self, metric: float) -> None:
-        """Note an epoch's metric, larger being better; only a schedule that follows it acts on it."""
+        """Record an epoch's metric (larger is better); only a schedule that follows the metric acts on it."""
         if self._judge is None:
             return
         before, self._waiting = self._waiting, self._judge(self._waiting, metric, **self._settings)
@@ -51,12 +51,12 @@ class LRSchedule:
         return self._horizon.total_steps
 
     def factor_at(self, step: int) -> float:
-        """Share of the peak learning rate that a step runs at, before what follows from the metric."""
+        """Share of the peak learning rate that a step runs at, without the factor that follows the metric."""
         return self._factor(min(step, self._horizon.total_steps))
 
     @property
     def last_lr(self) -> dict[str, float]:
-        """The learning rate now in force, by group name."""
+        """The current learning rate, by group name."""
         return {
             str(group.get("name", index)): float(group["lr"])
             for index, group in enumerate(self._optimizer.param_groups)
@@ -64,11 +64,11 @@ class LRSchedule:
 
     @property
     def lr(self) -> float:
-        """The learning rate now in force for decoder and head."""
+        """The current learning rate of decoder and head."""
         return float(self._optimizer.param_groups[-1]["lr"])
 
     def state_dict(self) -> dict[str, int | float]:
-        """Return the schedule's place as plain numbers; settings and peaks come from the config."""
+        """Return the schedule's position as plain numbers; settings and peaks come from the config."""
         return {
             "steps_per_epoch": self._horizon.steps_per_epoch,
             "num_steps": self._num_steps,
@@ -78,10 +78,10 @@ class LRSchedule:
         }
 
     def load_state_dict(self, state: dict[str, int | float]) -> None:
-        """Take a saved place and set the learning rates that belong there.
+        """Restore a saved position and set the learning rates that belong to it.
 
-        The place is an epoch, whatever its number of steps was; what followed from the metric concerns the schedules
-        that follow it alone.
+        The position counts in epochs, so a saved state with other steps per epoch is rescaled. The state that follows
+        the metric is restored only where this schedule follows the metric.
         """
         own_steps = self._horizon.steps_per_epoch
         self._num_steps = round(state["num_steps"] * own_steps / state.get("steps_per_epoch", own_steps))
@@ -103,13 +103,13 @@ def build_lr_scheduler(
     """Build the schedule of a config for a run of `epochs` epochs of `steps_per_epoch` optimizer steps.
 
     The groups' learning rates on the first call are the peaks; they are kept in the groups as `peak_lr`, so that
-    an optimizer whose state was loaded already gives the same schedule.
+    an optimizer whose state was already loaded gives the same schedule.
 
     Args:
-        optimizer: Whose groups' learning rates it sets.
+        optimizer: The optimizer whose learning rates are set.
         config: Which schedule, and its options.
-        epochs: Of the run, at least 1.
-        steps_per_epoch: Optimizer steps of one, at least 1.
+        epochs: Epochs of the run, at least 1.
+        steps_per_epoch: Optimizer steps per epoch, at least 1.
 
     Raises:
         ValueError: `epochs` or `steps_per_epoch` is below 1.

@@ -1,4 +1,4 @@
-"""One optimizer step, written so that a GPU is never waited for."""
+"""One optimizer step, written so that it never waits for a GPU."""
 
 from __future__ import annotations
 
@@ -32,14 +32,19 @@ class TrainStep:
     """Trains on one batch: copy to the device, augment there, forward, loss, backward, clip, step.
 
     Attributes:
-        model: What is called; the model itself, or its compiled form.
-        ema: Moving average of the weights of the model itself; None for none.
-        precision: dtype of autocast; float32 means none. Losses are float32 always.
+        model: The model itself, or its compiled form.
+        loss_fn: From logits and targets to a loss that is a mean over images.
+        optimizer: The optimizer over the model's parameter groups.
+        lr_schedule: Sets the learning rates; advanced by each step.
+        scaler: Scales losses in float16 on a GPU, else disabled.
+        ema: Moving average of the uncompiled model's weights; None for none.
+        precision: dtype of autocast; float32 means none. Losses are always float32.
+        device: The device to train on.
         grad_clip: Largest gradient norm; 0 is off.
-        micro_batch_size: Largest number of images that go through the model at once; None for all. Gradients of the
-            parts are added up, which gives the batch's own: each loss is a mean over images. Batch norm alone sees
-            the difference, since its statistics are those of a part.
-        augment: What the loader has left to the device; None for nothing.
+        micro_batch_size: Largest number of images that go through the model at once; None for all. The gradients of
+            the parts add up to the batch's own, since each loss is a mean over images. Only batch norm differs: its
+            statistics are those of a part.
+        augment: Augmentation that the loader leaves to the device; None for none.
         task: What masks and logits mean.
     """
 
@@ -61,7 +66,7 @@ class TrainStep:
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Takes the step and returns the batch's mean loss, `() float32` on the device: reading it would wait."""
+        """Take the step and return the batch's mean loss, `() float32` on the device: reading it would wait."""
         self.optimizer.zero_grad(set_to_none=True)
         losses = []
         for images, targets in self.parts(batch):
@@ -79,7 +84,7 @@ class TrainStep:
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
     def parts(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields images `(n, 3, H, W) uint8` and the task's targets on the device, augmented."""
+        """Yield the batch's micro-batches, augmented: images `(n, 3, H, W) uint8` and targets, on the device."""
         size = self.micro_batch_size or len(batch)
         for first in range(0, len(batch), size):
             part = slice(first, first + size)
@@ -91,7 +96,10 @@ class TrainStep:
             yield images, self.task.targets(masks)
 
     def loss_of(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Forward pass and loss, a scalar to go backward from."""
+        """Run forward pass and loss; return the loss, `() float32`, for the backward pass.
+
+        `images` is `(n, 3, H, W) uint8`, `targets` what `Task.targets` returns, both on the device.
+        """
         logits = forward(self.model, images, self.precision)  # (N, C, H, W)
         loss: Tensor = self.loss_fn(logits, targets)
         return loss
@@ -100,7 +108,14 @@ class TrainStep:
 def build_step(
     config: TrainConfig, device: torch.device, *, steps_per_epoch: int, load_pretrained: bool = True
 ) -> TrainStep:
-    """The training step of a config, with its model, optimizer and schedule; it seeds torch by `train.seed`."""
+    """Build the training step of a config with its model, optimizer and schedule, after seeding torch by `train.seed`.
+
+    Args:
+        config: The run's config.
+        device: The device to train on.
+        steps_per_epoch: Optimizer steps per epoch, at least 1.
+        load_pretrained: Whether to load the encoder's pretrained weights that the config names.
+    """
     loop = config.train
     prepare_device(device, deterministic=loop.deterministic)
     torch.manual_seed(loop.seed)
@@ -125,7 +140,7 @@ def build_step(
 
 
 def augments_on_device(config: TrainConfig, device: torch.device) -> bool:
-    """Whether the device augments: where `train.augment_on` says so, and it can do all of the policy."""
+    """Whether the device augments: where `train.augment_on` says so, and the device supports the whole policy."""
     where = config.train.augment_on
     return is_done_on_device(config.augment) and (where == "device" or (where == "auto" and device.type == "cuda"))
 
@@ -143,7 +158,7 @@ def build_ema(model: nn.Module, decay: float) -> AveragedModel | None:
         if not torch.is_floating_point(averaged[0]):
             torch._foreach_copy_(list(averaged), list(current))
             return
-        n = float(ema.n_averaged)  # on the CPU, where reading it waits for nothing
+        n = float(ema.n_averaged)  # kept on the CPU, so reading it does not wait
         torch._foreach_lerp_(list(averaged), list(current), 1.0 - min(decay, (1.0 + n) / (10.0 + n)))
 
     ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True)

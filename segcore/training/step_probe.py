@@ -1,4 +1,4 @@
-"""Training steps for the sake of measuring them: the memory they take, and how many images a second get through."""
+"""Training steps run only to measure them: their memory, and how many images they process per second."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from segcore.config import TrainConfig
 
 WARM_UP_STEPS = 3
-_STEPS_OF_A_RUN = 1000  # what the learning-rate schedule is told; it is of no account here
+_STEPS_OF_A_RUN = 1000  # given to the learning-rate schedule, which has no effect here
 
 
 @dataclass(frozen=True)
 class StepMemory:
-    """What one training step was seen to take of a GPU.
+    """The measured GPU memory of one training step.
 
     Attributes:
-        peak_bytes: Most that torch's allocator held, the blocks that it keeps for itself included.
-        overhead_bytes: What the process came to hold beside that while it trained: kernels and library handles.
-        free_bytes: What was free before, with this process's bare CUDA context in place.
-        total_bytes: The GPU's memory.
+        peak_bytes: Peak bytes held by torch's allocator, including the blocks it caches.
+        overhead_bytes: Further bytes that the process held while it trained: kernels and library handles.
+        free_bytes: Bytes that were free before, with only this process's CUDA context in place.
+        total_bytes: The GPU's total memory in bytes.
     """
 
     peak_bytes: int
@@ -44,7 +44,7 @@ class StepMemory:
 
 
 def random_batch(config: TrainConfig) -> Batch:
-    """A batch of noise, of the config's size."""
+    """A batch of random images and masks, of the config's batch and image size."""
     count = config.train.batch_size
     images = torch.randint(0, 256, (count, 3, *config.data.image_hw), dtype=torch.uint8)
     targets = torch.randint(0, 2, (count, 1, *config.data.image_hw), dtype=torch.uint8)
@@ -52,9 +52,9 @@ def random_batch(config: TrainConfig) -> Batch:
 
 
 def measure_memory(config: TrainConfig, device: torch.device) -> StepMemory:
-    """Trains and validates on noise, and reads what that took of the GPU.
+    """Train and validate on random data, and measure the GPU memory that takes.
 
-    The first round is not counted: cuDNN tries algorithms in it whose working space is never needed again.
+    The first round is not counted: in it cuDNN tries algorithms whose working space is not needed again.
 
     Raises:
         torch.OutOfMemoryError: It does not fit.
@@ -89,8 +89,8 @@ class RateProbe:
 
     Args:
         config: What to train.
-        batches: Batches without end, as `endless_batches` or `itertools.repeat(random_batch(config))` gives them.
-        device: Where.
+        batches: An endless iterator, such as `endless_batches` or `itertools.repeat(random_batch(config))`.
+        device: The device to train on.
     """
 
     def __init__(self, config: TrainConfig, batches: Iterator[Batch], device: torch.device) -> None:
@@ -102,7 +102,7 @@ class RateProbe:
         self._wait()
 
     def images_per_s(self, seconds: float) -> float:
-        """Trains for so long, at least one step, and returns the images that got through a second."""
+        """Train for a number of seconds, at least one step, and return the images processed per second."""
         started, count = time.perf_counter(), 0
         while count == 0 or time.perf_counter() - started < seconds:
             batch = next(self._batches)
@@ -120,7 +120,14 @@ class RateProbe:
 def endless_batches(
     config: TrainConfig, cache_path: Path, num_cpus: int, device: torch.device
 ) -> Iterator[Iterator[Batch]]:
-    """The training batches of a config, epoch after epoch."""
+    """Open the cache and yield an endless iterator over the training batches of a config, epoch after epoch.
+
+    Args:
+        config: The run's config.
+        cache_path: The file of the decoded samples.
+        num_cpus: Cores of this run, at least 1.
+        device: The device the batches are for.
+    """
     with open_cache(cache_path) as cache:
         loader = build_train_loader(config, cache, num_cpus, device)
 

@@ -1,6 +1,6 @@
 """The optimizers, one file each: its options, how it is built and its numpy twin, declared as `COMPONENT`.
 
-Found by the registry of optimizers, from which the config's section is made; so nothing here imports torch at start.
+The registry of optimizers imports these to build the config's section, so nothing here imports torch at import time.
 
 Layer 4.
 """

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 def build_adamw(
     groups: list[dict[str, Any]], *, lr: float, weight_decay: float, can_fuse: bool
 ) -> torch.optim.Optimizer:
-    """Adam whose decay is apart from the gradient, with betas 0.9 and 0.999 and eps 1e-8.
+    """Build AdamW: Adam with weight decay decoupled from the gradient, betas 0.9 and 0.999, eps 1e-8.
+
+    Args:
+        groups: Parameter groups, each with `params`, `lr` and `weight_decay`.
+        lr: Default learning rate, above 0.
+        weight_decay: Default weight decay, 0 or more.
+        can_fuse: Whether all parameters allow fused kernels.
 
     References:
         Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019, arXiv:1711.05101.
@@ -28,7 +34,14 @@ def build_adamw(
 
 
 def adamw_twin(weights: Floats, gradients: Sequence[Floats], *, lr: float, weight_decay: float) -> Floats:
-    """`build_adamw`'s steps in numpy."""
+    """`build_adamw`'s steps in numpy; return the weights after them, `(P,) float64`.
+
+    Args:
+        weights: `(P,) float64`, before the first step.
+        gradients: The gradient of each step, `(P,) float64`.
+        lr: Learning rate, above 0.
+        weight_decay: Weight decay, 0 or more.
+    """
     import numpy as np
 
     mean, square = np.zeros_like(weights), np.zeros_like(weights)

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 def build_nadam(
     groups: list[dict[str, Any]], *, lr: float, weight_decay: float, can_fuse: bool
 ) -> torch.optim.Optimizer:
-    """Adam with Nesterov's momentum and decay apart from the gradient; it has no fused form.
+    """Build NAdam: Adam with Nesterov's momentum and weight decay decoupled from the gradient.
+
+    Args:
+        groups: Parameter groups, each with `params`, `lr` and `weight_decay`.
+        lr: Default learning rate, above 0.
+        weight_decay: Default weight decay, 0 or more.
+        can_fuse: Ignored: NAdam has no fused kernels.
 
     References:
         Dozat, "Incorporating Nesterov Momentum into Adam", 2016.
@@ -28,7 +34,14 @@ def build_nadam(
 
 
 def nadam_twin(weights: Floats, gradients: Sequence[Floats], *, lr: float, weight_decay: float) -> Floats:
-    """`build_nadam`'s steps in numpy, with torch's decay of the momentum, 0.004."""
+    """`build_nadam`'s steps in numpy, with torch's momentum decay 0.004; return the weights after them.
+
+    Args:
+        weights: `(P,) float64`, before the first step.
+        gradients: The gradient of each step, `(P,) float64`.
+        lr: Learning rate, above 0.
+        weight_decay: Weight decay, 0 or more.
+    """
     import numpy as np
 
     mean, square, product = np.zeros_like(weights), np.zeros_like(weights), 1.0

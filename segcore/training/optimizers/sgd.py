@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 def build_sgd(
     groups: list[dict[str, Any]], *, lr: float, weight_decay: float, can_fuse: bool, momentum: float
 ) -> torch.optim.Optimizer:
-    """SGD, Nesterov's with momentum above 0; its decay is L2, a part of the gradient."""
+    """Build SGD, with Nesterov's momentum where it is above 0; weight decay is L2, added to the gradient.
+
+    Args:
+        groups: Parameter groups, each with `params`, `lr` and `weight_decay`.
+        lr: Default learning rate, above 0.
+        weight_decay: Default weight decay, 0 or more.
+        can_fuse: Whether all parameters allow fused kernels.
+        momentum: Share of the last step that is kept, in [0, 1).
+    """
     from torch.optim import SGD
 
     return SGD(
@@ -28,7 +36,17 @@ def build_sgd(
 def sgd_twin(
     weights: Floats, gradients: Sequence[Floats], *, lr: float, weight_decay: float, momentum: float
 ) -> Floats:
-    """`build_sgd`'s steps in numpy; its buffer begins with the first gradient, as there is no dampening."""
+    """`build_sgd`'s steps in numpy; return the weights after them, `(P,) float64`.
+
+    The momentum buffer starts with the first gradient, since there is no dampening.
+
+    Args:
+        weights: `(P,) float64`, before the first step.
+        gradients: The gradient of each step, `(P,) float64`.
+        lr: Learning rate, above 0.
+        weight_decay: Weight decay, 0 or more.
+        momentum: Share of the last step that is kept, in [0, 1).
+    """
     buffer = 0.0 * weights
     for gradient in gradients:
         gradient = gradient + weight_decay * weights

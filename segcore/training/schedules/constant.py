@@ -1,4 +1,4 @@
-"""No schedule."""
+"""The constant schedule: always the peak."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ def constant(horizon: Horizon) -> Callable[[int], float]:
 
 
 def constant_twin(step: int, horizon: Horizon) -> float:
-    """`constant` a second time."""
+    """Independent implementation of `constant`."""
     return 1.0
 
 

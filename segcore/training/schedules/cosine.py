@@ -15,6 +15,11 @@ def cosine(horizon: Horizon, *, warmup_epochs: float, min_lr_factor: float) -> C
     With T steps in the run, W = warmup_epochs in steps and m = min_lr_factor, step s runs at (s + 1) / W while s < W,
     then at m + (1 - m) (1 + cos(pi p)) / 2 with p = (s - W) / (T - W).
 
+    Args:
+        horizon: Length of the run.
+        warmup_epochs: Length of the warm-up in epochs, 0 or more.
+        min_lr_factor: Floor as a share of the peak, in [0, 1].
+
     References:
         Loshchilov and Hutter, "SGDR", 2017, arXiv:1608.03983.
     """
@@ -26,7 +31,14 @@ def cosine(horizon: Horizon, *, warmup_epochs: float, min_lr_factor: float) -> C
 
 
 def cosine_twin(step: int, horizon: Horizon, *, warmup_epochs: float, min_lr_factor: float) -> float:
-    """`cosine` a second time, by the half angle's sine."""
+    """Independent implementation of `cosine`, with the half-angle sine.
+
+    Args:
+        step: Optimizer steps taken, in [0, total_steps].
+        horizon: Length of the run.
+        warmup_epochs: Length of the warm-up in epochs, 0 or more.
+        min_lr_factor: Floor as a share of the peak, in [0, 1].
+    """
     risen, left = left_after_warm_up(step, horizon, warmup_epochs)
     return risen * (min_lr_factor + (1.0 - min_lr_factor) * math.sin(math.pi * left / 2.0) ** 2)
 

@@ -1,4 +1,4 @@
-"""One cycle: up and down."""
+"""The one-cycle schedule: up to the peak, then down."""
 
 import math
 from collections.abc import Callable
@@ -8,11 +8,18 @@ from segcore.registries import Horizon, ScheduleShape
 from segcore.training.schedules.options import MIN_LR_FACTOR
 
 ONECYCLE_START_FACTOR = 1.0 / 25.0
-"""Where it starts, as a share of the peak."""
+"""Learning rate of the first step, as a share of the peak."""
 
 
 def onecycle(horizon: Horizon, *, pct_start: float, min_lr_factor: float) -> Callable[[int], float]:
-    """A half cosine from 1/25 to 1 over the first `pct_start` of the run, then one down to the floor; momentum stays.
+    """A half cosine from 1/25 to 1 over the first `pct_start` of the run, then one down to the floor.
+
+    Momentum is not cycled.
+
+    Args:
+        horizon: Length of the run.
+        pct_start: Share of the run spent rising, in (0, 1).
+        min_lr_factor: Floor as a share of the peak, in [0, 1].
 
     References:
         Smith and Topin, "Super-Convergence", 2018, arXiv:1708.07120.
@@ -32,7 +39,14 @@ def _cosine_between(start: float, end: float, progress: float) -> float:
 
 
 def onecycle_twin(step: int, horizon: Horizon, *, pct_start: float, min_lr_factor: float) -> float:
-    """`onecycle` a second time, by the half angle's cosine."""
+    """Independent implementation of `onecycle`, with the half-angle cosine.
+
+    Args:
+        step: Optimizer steps taken, in [0, total_steps].
+        horizon: Length of the run.
+        pct_start: Share of the run spent rising, in (0, 1).
+        min_lr_factor: Floor as a share of the peak, in [0, 1].
+    """
     total = horizon.total_steps
     top = pct_start * total
     if step < top:

@@ -1,4 +1,4 @@
-"""The schedule that follows the metric."""
+"""The plateau schedule, which follows the metric."""
 
 from dataclasses import replace
 
@@ -12,11 +12,11 @@ def judge(waiting: Waiting, metric: float, *, patience: int, factor: float, min_
     """Multiply the learning rate by `factor` after more than `patience` epochs without a new best.
 
     Args:
-        waiting: What it has come to.
-        metric: Of the epoch, larger being better; NaN is no new best.
-        patience: Epochs without a new best that nothing follows from.
-        factor: In (0, 1).
-        min_lr_factor: Floor, as a share of the peak.
+        waiting: The state before this epoch.
+        metric: The epoch's metric, larger is better; NaN is never a new best.
+        patience: Tolerated epochs without a new best, 0 or more.
+        factor: Multiplies the learning rate, in (0, 1).
+        min_lr_factor: Floor as a share of the peak, in [0, 1].
     """
     if metric > waiting.best_metric:
         return replace(waiting, best_metric=metric, num_bad_epochs=0)
@@ -26,7 +26,13 @@ def judge(waiting: Waiting, metric: float, *, patience: int, factor: float, min_
 
 
 def judge_twin(*, patience: int, factor: float, min_lr_factor: float) -> tuple[int, float, float]:
-    """What `judge` must be seen to do."""
+    """What `judge` is expected to do: its patience, the first reduced share of the peak, and the smallest share.
+
+    Args:
+        patience: Tolerated epochs without a new best, 0 or more.
+        factor: Multiplies the learning rate, in (0, 1).
+        min_lr_factor: Floor as a share of the peak, in [0, 1].
+    """
     return patience, max(min_lr_factor, factor), min_lr_factor
 
 

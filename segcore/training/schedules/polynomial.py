@@ -1,4 +1,4 @@
-"""A power of what is left of the run."""
+"""The polynomial schedule: a power of the remaining share of the run."""
 
 import math
 from collections.abc import Callable
@@ -12,6 +12,12 @@ from segcore.training.schedules.warm_up import left_after_warm_up, warm_up_then
 def polynomial(horizon: Horizon, *, warmup_epochs: float, min_lr_factor: float, power: float) -> Callable[[int], float]:
     """A linear warm-up, then m + (1 - m) (1 - p)^power with p from 0 to 1 and m = min_lr_factor.
 
+    Args:
+        horizon: Length of the run.
+        warmup_epochs: Length of the warm-up in epochs, 0 or more.
+        min_lr_factor: Floor as a share of the peak, in [0, 1].
+        power: Exponent, above 0.
+
     References:
         Chen et al., "DeepLab", 2016, arXiv:1606.00915.
     """
@@ -23,7 +29,15 @@ def polynomial(horizon: Horizon, *, warmup_epochs: float, min_lr_factor: float, 
 
 
 def polynomial_twin(step: int, horizon: Horizon, *, warmup_epochs: float, min_lr_factor: float, power: float) -> float:
-    """`polynomial` a second time."""
+    """Independent implementation of `polynomial`.
+
+    Args:
+        step: Optimizer steps taken, in [0, total_steps].
+        horizon: Length of the run.
+        warmup_epochs: Length of the warm-up in epochs, 0 or more.
+        min_lr_factor: Floor as a share of the peak, in [0, 1].
+        power: Exponent, above 0.
+    """
     risen, left = left_after_warm_up(step, horizon, warmup_epochs)
     return float(risen * (min_lr_factor + (1.0 - min_lr_factor) * left**power))
 

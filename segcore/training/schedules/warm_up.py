@@ -6,12 +6,12 @@ from segcore.registries import Horizon
 
 
 def warm_up_then(falling: Callable[[float], float], horizon: Horizon, warmup_epochs: float) -> Callable[[int], float]:
-    """Rise to 1 in equal steps, then fall.
+    """Rise to 1 in equal steps, then fall; return a function from steps taken to the share of the peak.
 
     Args:
         falling: From progress after the warm-up, in [0, 1], to the share of the peak.
         horizon: Length of the run.
-        warmup_epochs: Length of the warm-up, in epochs; never beyond the run.
+        warmup_epochs: Length of the warm-up in epochs, 0 or more; cut off at the end of the run.
     """
     warmup_steps = min(horizon.total_steps, round(warmup_epochs * horizon.steps_per_epoch))
 
@@ -24,7 +24,13 @@ def warm_up_then(falling: Callable[[float], float], horizon: Horizon, warmup_epo
 
 
 def left_after_warm_up(step: int, horizon: Horizon, warmup_epochs: float) -> tuple[float, float]:
-    """For twins: the share of the warm-up, and how much of the fall is left, 1 to 0; both 1 outside of theirs."""
+    """For twins: the completed share of the warm-up, and the remaining share of the fall, each 1 outside its phase.
+
+    Args:
+        step: Optimizer steps taken, in [0, total_steps].
+        horizon: Length of the run.
+        warmup_epochs: Length of the warm-up in epochs, 0 or more.
+    """
     warm_up = min(horizon.total_steps, round(warmup_epochs * horizon.steps_per_epoch))
     if step < warm_up:
         return (step + 1) / warm_up, 1.0
