@@ -1,4 +1,4 @@
-"""Trainings of a search made again: to confirm its winner, and to say what each change was worth.
+"""Repeated trainings of a search: to confirm its winner, and to measure what each change was worth.
 
 Imported by stages.
 

@@ -1,9 +1,9 @@
-"""Which of the best trials is the best, once each was trained again with other seeds.
+"""Which of the best trials wins, once each was trained again with other seeds.
 
-The best of many trials owes a part of its value to luck: to its seed, and to validation images that happen to suit it.
-Seeds that the search never used have no such luck. Candidates are ranked by the mean over seeds; whoever cannot be told
-from the first of them, by an interval of the difference that is paired by image and counts the noise of the seeds, is
-tied with it, and of those that are tied the cheapest is taken.
+The best of many trials owes part of its value to luck: to its seed, and to validation images that happen to suit it.
+Seeds that the search never used have no such luck. Candidates are ranked by the mean over seeds. A candidate is tied
+with the first if the interval of their difference, paired by image and including the noise of the seeds, contains 0;
+the cheapest of the tied candidates wins.
 
 References:
     Bouthillier et al., Accounting for Variance in Machine Learning Benchmarks, MLSys 2021 (arXiv:2103.03098).
@@ -24,7 +24,7 @@ from segcore.scores.scorer import scorer_of
 from segcore.scores.seed_noise import FloatArray
 
 COSTS = ("cost/parameters", "cost/latency_ms")
-"""What may be kept low."""
+"""The costs that may be kept low."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,17 +61,17 @@ def decide(
     """Ranks the candidates, finds those that are tied with the first, and takes one.
 
     Args:
-        candidates: Those without a seed that came to its end are last, and cannot win.
-        groups: Of the validation images, for the intervals; None where images have no scores.
-        objective: What they are judged by. Of a tie, the candidate with the least of its cost wins; where it has none,
-            and of equal ones, that with the fewest parameters; then the best mean.
+        candidates: Those without a finished training are last, and cannot win.
+        groups: Groups of the validation images, for the intervals; None where images have no scores.
+        objective: What they are judged by. In a tie, the candidate with the lowest cost wins; without a cost, or at
+        equal cost, the one with the fewest parameters; then the one with the best mean.
         seeds: Those that were asked for.
 
     Returns:
-        What `confirm.json` is to hold.
+        The content of `confirm.json`.
 
     Raises:
-        ValueError: No candidate has two seeds, so that nothing is known of the noise.
+        ValueError: No candidate has two seeds, so the noise is unknown.
     """
     sign, cost = objective.sign, objective.second or "cost/parameters"
     done = [candidate for candidate in candidates if len(candidate.scores)]
@@ -124,13 +124,13 @@ def decide(
 
 
 def _cost(row: ConfirmedTrial, name: str) -> float:
-    """What a model costs; one that is not known is the highest."""
+    """What a model costs; infinite where that is unknown."""
     value = row.parameters if name == "cost/parameters" else row.latency_ms
     return math.inf if value is None else value
 
 
 def _price(row: ConfirmedTrial, cost: str, sign: float) -> tuple[float, ...]:
-    """Cheapest first; the candidates that may win have a mean."""
+    """Sort key, cheapest first; the candidates that may win have a mean."""
     costs = (_cost(row, name) for name in dict.fromkeys((cost, *COSTS)))
     return (*costs, -sign * (row.mean or 0.0), row.trial)
 

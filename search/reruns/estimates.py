@@ -1,7 +1,7 @@
-"""Means and differences of scores by seed, with the intervals that there can be.
+"""Means and differences of scores by seed, with intervals where they can be computed.
 
-`segcore.scores.seed_noise` does the statistics; here is one place for what several configs share, and for when there
-is less to go by: a metric without scores of images (`val/loss`), or no config with two seeds.
+`segcore.scores.seed_noise` does the statistics; this module holds what several configs share, and the cases with less
+data: a metric without scores of images (`val/loss`), or no config with two seeds.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,7 +26,7 @@ class SeedEstimates:
     Args:
         cells: Of every config `(S, N)` scores by seed and image, or `(S, 1)` values by seed.
         groups: Each image's group; None: each image is one.
-        has_images: False where columns are no images: intervals are then over seeds alone.
+        has_images: False where columns are not images: intervals are then over seeds alone.
         bounds: The least and the largest score.
 
     Attributes:
@@ -71,7 +71,7 @@ class SeedEstimates:
         )
 
     def difference(self, first: FloatArray, second: FloatArray) -> tuple[float, Interval | None]:
-        """mean(first) - mean(second) and its interval; the very same trainings differ by exactly 0."""
+        """mean(first) - mean(second) and its interval; identical trainings differ by exactly 0."""
         if np.array_equal(first, second):
             return 0.0, [0.0, 0.0]
         if self.noise is None:
@@ -94,5 +94,5 @@ def _parts(estimate: Estimate) -> tuple[float, Interval]:
 
 
 def pair_of(interval: Interval | None) -> tuple[float, float] | None:
-    """The two ends of an interval, where there is one."""
+    """The two ends of an interval; None where there is none."""
     return None if interval is None else (interval[0], interval[1])

@@ -2,7 +2,7 @@
 
 Every worth is a difference of two cells of a plan, image by image, with an interval over images and seeds, and it is
 signed so that positive is better. Each step begins where the one before it ended, so the worths add up to the total.
-What a group is worth depends on what it meets: in another order the total would be divided otherwise.
+What a group is worth depends on the steps before it: in another order the total would be divided differently.
 """
 
 import math
@@ -44,7 +44,7 @@ NO_IMPORTANCES = Importances({}, [])
 
 @dataclass(frozen=True)
 class CellOutcomes:
-    """What the trainings of a plan came to, by cell and seed.
+    """The results of a plan's trainings, by cell and seed.
 
     Attributes:
         images: The counts of each training's best epoch; not read for `val/loss`.
@@ -67,11 +67,11 @@ def build_ledger(
     half_of: Sequence[int] | None,
     importance: Importances = NO_IMPORTANCES,
 ) -> Ledger:
-    """What `ledger.json` is to hold.
+    """The content of `ledger.json`.
 
     Args:
         plan: What was to be trained.
-        found: What its trainings came to.
+        found: The results of its trainings.
         objective: What the search was judged by.
         seeds: Those that were asked for.
         groups: Each validation image's group; None: each image is one.
@@ -154,7 +154,7 @@ class _Scores:
         return next(sizes, None) if self._metric else None
 
     def of(self, scored: Scored) -> FloatArray | None:
-        """The cell's scores by seed in order of the seeds; None where none of its trainings came to its end."""
+        """The cell's scores by seed in order of the seeds; None where none of its trainings finished."""
         if scored not in self._known:
             by_seed = sorted(self._trainings.get(scored.cell, {}).items())
             rows = [self._row(training, scored.threshold) for _, training in by_seed]
@@ -200,7 +200,7 @@ class _Comparison:
     def _of_thresholds(
         self, first: FloatArray, second: FloatArray, threshold: Threshold, other: Threshold
     ) -> tuple[float, Interval | None]:
-        """Of the same trainings cut at two thresholds: what seeds do to both alike is no noise of the difference.
+        """The difference of the same trainings at two thresholds: what a seed does to both alike cancels out.
 
         How much the difference itself varies with the seed is measured on all cells.
         """

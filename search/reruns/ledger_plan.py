@@ -1,7 +1,7 @@
 """Which trainings a gain ledger needs: from the config's own values to the winner's, one group of settings at a time.
 
 Nothing is trained here. A cell is a config that has to be trained, whatever the seed; configs that train alike are one
-cell, whatever they are needed for. The threshold is applied to what was trained, so it makes no cell of its own.
+cell, even if several rows need them. The threshold is applied to what was trained, so it makes no cell of its own.
 """
 
 import json
@@ -27,7 +27,7 @@ SELECTORS = {
     "scheduler": "lr_scheduler.name",
     "optimizer": "optimizer.name",
 }
-"""The key of a group that chooses what the group's other keys are about."""
+"""The key of each group that decides which of its other keys apply."""
 _GROUP_OF_SECTION = {
     "model": "encoder",
     "loss": "loss",
@@ -84,7 +84,7 @@ class Plan:
     """What to train, and how the results are to be compared.
 
     `cells` has the winner first; one that is needed for several rows stands there once. `notes` say in plain words
-    what could not be compared as it should be.
+    which comparisons are limited, and why.
     """
 
     trial: int
@@ -121,7 +121,7 @@ def make_plan(
         space: The run's space.
         winner: Number of the trial that won.
         params: Of each trial by number, the searched dotted keys and their values; the winner's among them.
-        trials: What came of them.
+        trials: Their results.
     """
     final = apply(base, params[winner])
     cells = _Cells()
@@ -138,7 +138,7 @@ def make_plan(
 
 
 class _Cells:
-    """Configs by name, each kind of training once."""
+    """Configs by name; configs that train alike are there once."""
 
     def __init__(self) -> None:
         self.configs: dict[str, TrainConfig] = {}
@@ -235,14 +235,14 @@ def _alternatives(
 
 
 def _moved_with(selector: str, space: Space) -> set[str]:
-    """The keys that some option of a choice brings with it, whatever group they belong to."""
+    """The keys that some option of a choice sets, whatever group they belong to."""
     choices = [node.domain for node, _ in all_nodes(space.nodes) if node.key == selector]
     options = [option for choice in choices if isinstance(choice, Choice) for option in choice.options]
     return {node.key for option in options for node, _ in all_nodes(option.nodes)} - {"threshold"}
 
 
 def _difference(config: TrainConfig, other: TrainConfig, keys: Iterable[str]) -> tuple[tuple[str, Any], ...]:
-    """Of these keys, those that training with `config` reads and `other` has otherwise, with the config's values."""
+    """Those of the keys that training with `config` reads and that differ in `other`, with the config's values."""
     return tuple((key, value) for key, _, value in _changes(other, config, keys))
 
 

@@ -19,9 +19,9 @@ class Rerun:
 
     Attributes:
         number: Its number among the run's trainings.
-        label: What it is, for people, e.g. `trial 9, seed 2`.
+        label: A description for people, e.g. `trial 9, seed 2`.
         train: What it trains with; the seed is in it.
-        intermediate_values: The metric by epoch, of what earlier sessions came to.
+        intermediate_values: The metric by epoch, from earlier sessions.
     """
 
     number: int
@@ -31,10 +31,10 @@ class Rerun:
 
 
 class RerunSearcher(Searcher):  # type: ignore[misc]
-    """Suggests trainings in their order; one that lost its worker goes on, one that failed is not tried again.
+    """Suggests trainings in order; one that lost its worker continues, one that failed is not repeated.
 
     Args:
-        reruns: Those that are to be made or to go on.
+        reruns: Those that are to start or to continue.
         spec_of: Makes a training's spec for the trainable from its number and its config.
         objective: What trainings are compared by.
         alone: Numbers of those that ran out of memory beside others.
@@ -62,7 +62,7 @@ class RerunSearcher(Searcher):  # type: ignore[misc]
         return frozenset(self._live)
 
     def is_waiting(self, number: int) -> bool:
-        """Nobody waits at a rung here."""
+        """Always false: trainings do not wait at rungs."""
         return False
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
@@ -71,7 +71,9 @@ class RerunSearcher(Searcher):  # type: ignore[misc]
         return True
 
     def suggest(self, trial_id: str) -> RaySpec | str | None:
-        """The spec of the next training; None while a live one may come back, `FINISHED` when nothing is left."""
+        """The spec of the next training; None while a live one may have to continue, `FINISHED` when nothing is
+        left.
+        """
         if len(self._live) >= self._max_concurrent:
             return None
         rerun = self._queue.next_shared() or self._queue.next_alone()
@@ -89,7 +91,7 @@ class RerunSearcher(Searcher):  # type: ignore[misc]
             self._live[trial_id].intermediate_values[report.epoch] = float(report.metrics[self.metric])
 
     def on_trial_complete(self, trial_id: str, result: RayResult | None = None, error: bool = False) -> None:
-        """A training left its worker; of an error, `fail` tells what it was.
+        """Ends a training that left its worker; after an error, `fail` does that.
 
         Args:
             trial_id: Ray's id of the trial.
@@ -100,7 +102,7 @@ class RerunSearcher(Searcher):  # type: ignore[misc]
             self._live.pop(trial_id, None)
 
     def fail(self, trial_id: str, kind: str) -> None:
-        """Ends a training that had an error of a kind of `search.tune.failures`, or queues it to go on."""
+        """Ends a training that had an error of a kind of `search.tune.failures`, or queues it to continue."""
         rerun = self._live.pop(trial_id, None)
         if rerun is not None and kind == INTERRUPTED:
             self._queue.lost_worker(rerun, max(rerun.intermediate_values, default=0))
@@ -108,7 +110,7 @@ class RerunSearcher(Searcher):  # type: ignore[misc]
             self._queue.out_of_memory(rerun)
 
     def flush_if_due(self) -> None:
-        """Nothing is held back."""
+        """Does nothing: no report is buffered."""
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the journal is the state."""

@@ -1,7 +1,7 @@
 """Trainings made again beside a search, as Ray trials: with other seeds, or with some settings of another trial.
 
-A training is known by its config, in which its seed is: who wants one that is there already gets it. They live in the
-run's folder `reruns/`, with a journal and checkpoints like the search's, so one that was interrupted goes on.
+A training is identified by its config, seed included, so one that exists already is not made twice. They live in the
+run's folder `reruns/`, with a journal and checkpoints like the search's, so one that was interrupted is resumed.
 """
 
 import logging
@@ -59,7 +59,7 @@ log = logging.getLogger("segsearch")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a training came to: its best epoch's metrics and its images' counts there, or the error it ended with."""
+    """The result of a training: its best epoch's metrics and counts per image, or the error it ended with."""
 
     number: int
     metrics: dict[str, float]
@@ -68,7 +68,7 @@ class Outcome:
 
 
 def want(paths: RunPaths, trainings: Iterable[tuple[str, TrainConfig]]) -> list[Rerun]:
-    """Numbers trainings, each with its label, and keeps the list; those that are known keep their number and label."""
+    """Numbers trainings, each with its label, and stores the list; known ones keep their number and label."""
     reruns = paths.reruns
     known = read_trainings(reruns)
     before, found = len(known), []
@@ -86,7 +86,13 @@ def want(paths: RunPaths, trainings: Iterable[tuple[str, TrainConfig]]) -> list[
 
 
 def unfinished(paths: RunPaths, wanted: Sequence[Rerun], metric: str) -> list[Rerun]:
-    """Those that have neither come to their end nor failed, each knowing how far it is."""
+    """The trainings that have neither finished nor failed, each with its metric by epoch so far.
+
+    Args:
+        paths: The run.
+        wanted: The trainings to look up.
+        metric: The metric that the progress is read by.
+    """
     events = read_events(paths.reruns.events)
     journal, errors = epochs_by_trial(events), errors_by_trial(events)
     left = {}
@@ -108,7 +114,7 @@ def run_again(
     keep_weights: bool,
     trainable: Callable[[RaySpec], None] = train_trial,
 ) -> bool:
-    """Makes those trainings of `wanted` that are not there yet; Ray must be up.
+    """Runs the trainings of `wanted` that are not done yet; Ray must be up.
 
     Args:
         search: The run's.
@@ -116,11 +122,11 @@ def run_again(
         cache_path: The decoded samples.
         wanted: From `want`.
         console: Where progress is shown.
-        keep_weights: Leave the best epoch's weights of what ends here; False: only what its images came to.
+        keep_weights: Keep the best epoch's weights of what ends here; False: keep only the counts of its images.
         trainable: What trains; it takes the spec of `train_trial` and reports what that does.
 
     Returns:
-        Whether all of them ended; False when it was interrupted and can be gone on with.
+        Whether all of them ended; False when it was interrupted and can be resumed.
 
     Raises:
         ResourceError: No node could ever run such a training.
@@ -173,7 +179,13 @@ def run_again(
 
 
 def outcomes(paths: RunPaths, wanted: Sequence[Rerun], objective: Objective) -> dict[int, Outcome]:
-    """What each training that ended came to, by its number."""
+    """The result of each training that ended, by its number.
+
+    Args:
+        paths: The run.
+        wanted: The trainings to look up.
+        objective: What decides each training's best epoch.
+    """
     events = read_events(paths.reruns.events)
     journal, errors = epochs_by_trial(events), errors_by_trial(events)
     found = {}
@@ -196,12 +208,12 @@ def image_scores(
     """Scores `(S, N)` of each of N validation images in S trainings, whose mean is the metric.
 
     With `threshold: auto` they are cross-fitted: the threshold of one half of the images is chosen on the other half,
-    as it is for a model's own score. For `val/loss`, which images have no share in, `(S, 1)`.
+    as it is for a model's own score. For `val/loss`, which has no value per image, `(S, 1)`.
 
     Args:
         metric: The run's.
         threshold: What the trainings were configured with.
-        done: Trainings that came to their end.
+        done: Trainings that finished.
         val: The validation samples, in the order of the cache.
         seed: Of the halves.
     """
@@ -220,12 +232,12 @@ def val_halves(val: Sequence[Sample], seed: int) -> list[int] | None:
 
 
 def image_groups(metric: str, val: Sequence[Sample]) -> list[str] | None:
-    """The group of each validation image; None for a metric that images have no share in."""
+    """The group of each validation image; None for a metric without values per image."""
     return [sample.group or sample.name for sample in val] if scorer_of(metric).has_images else None
 
 
 def tidy(paths: RunPaths, keep: Iterable[int]) -> None:
-    """Deletes the weights of all ended trainings but those to keep; what their images came to stays."""
+    """Deletes the weights of all ended trainings except those to keep; the counts of their images stay."""
     kept = set(keep)
     journal = epochs_by_trial(read_events(paths.reruns.events))
     for number, folders in paths.reruns.checkpoints().items():
@@ -250,7 +262,7 @@ def _ended(paths: RunPaths, wanted: Sequence[Rerun], left: Sequence[Rerun]) -> d
 
 
 def _best(paths: RunPaths, wanted: Sequence[Rerun], objective: Objective) -> tuple[float, int] | None:
-    """The best value so far, and whose it is."""
+    """The best value so far, and the training that has it."""
     journal, metric = epochs_by_trial(read_events(paths.reruns.events)), objective.metric
     numbers = {rerun.number for rerun in wanted} & journal.keys()
     values = [(float(row.metrics[metric]), number) for number in numbers for row in journal[number].values()]
@@ -282,14 +294,14 @@ def _name(trial: Trial) -> str:
 
 
 class _Tidy(tune.Callback):  # type: ignore[misc]
-    """Leaves of an ended training what is asked of it later."""
+    """Deletes what nobody needs of an ended training."""
 
     def __init__(self, reruns: RunPaths, keep_weights: bool) -> None:
         self._reruns = reruns
         self._keep_weights = keep_weights
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Its last report has arrived: older checkpoints and what only a resume needs can go.
+        """Deletes older checkpoints and what only a resume needs; the last report has arrived.
 
         Args:
             iteration: Ray's count of steps of its loop.

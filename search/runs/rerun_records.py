@@ -1,5 +1,4 @@
-"""What `trainings.json`, `confirm.json` and `ledger.json` hold: trainings made again with other seeds, and what came of
-them."""
+"""What `trainings.json`, `confirm.json` and `ledger.json` hold: repeated trainings and their results."""
 
 from collections.abc import Mapping
 from typing import Any, Literal

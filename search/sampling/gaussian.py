@@ -64,7 +64,13 @@ class CurveProcess:
         self._num_at_fit = 0
 
     def propose(self, trials: Sequence[Past], rng: np.random.Generator, count: int) -> list[Array]:
-        """The `count` most promising positions, best first."""
+        """The `count` most promising positions, best first.
+
+        Args:
+            trials: All trials so far.
+            rng: Source of randomness.
+            count: How many positions.
+        """
         data = _thinned(self._observed(with_values(trials)), rng)
         if self._theta is None or len(data.y) >= _REFIT_GROWTH * self._num_at_fit or len(data.y) < self._num_at_fit:
             self._theta = _fit(data, self._theta, rng)

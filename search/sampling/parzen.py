@@ -34,7 +34,13 @@ _FEWEST_TO_TRUST = 5
 
 
 def score_by_progress(trials: Sequence[Past], rungs: Sequence[int], num_parameters: int) -> Scores:
-    """Later epochs first, then the value: how Optuna itself ranks pruned trials below complete ones."""
+    """Later epochs first, then the value: how Optuna itself ranks pruned trials below complete ones.
+
+    Args:
+        trials: What the trials reported.
+        rungs: Not used.
+        num_parameters: Not used.
+    """
     order = sorted((trial for trial in trials if trial.values), key=lambda trial: (trial.last, trial.best))
     return {trial.number: float(rank) for rank, trial in enumerate(order)}
 
@@ -45,6 +51,11 @@ def score_by_rung(trials: Sequence[Past], rungs: Sequence[int], num_parameters: 
     Those that stopped below that rung are left out, as in BOHB: they were not good enough for it, but how they would
     have ended is unknown. Where the lower rungs have proved to rank trials as the higher ones do, though, they are as
     good as known, and every trial takes part, its value carried upwards by what trials gained from rung to rung.
+
+    Args:
+        trials: What the trials reported.
+        rungs: Epochs at which trials are compared, ascending.
+        num_parameters: Number of searched parameters; a rung needs 3 trials more than that.
     """
     at_rung = [{t.number: t.values[rung] for t in trials if rung in t.values} for rung in rungs]
     if _low_rungs_rank_like_high(at_rung):

@@ -74,7 +74,13 @@ class Proposer:
         self._samplers = {name: _built(name, setting) for name in self._shares}
 
     def started(self, number: int, flat: Mapping[str, ParamValue], origin: str = "") -> None:
-        """Takes note of a trial that runs with these settings; one outside of the space is none of ours."""
+        """Takes note of a trial that runs with these settings; one outside of the space is none of ours.
+
+        Args:
+            number: The trial.
+            flat: Flat dotted key -> value.
+            origin: Who proposed it.
+        """
         try:
             position = self._cube.position(flat)
         except (KeyError, ValueError):
@@ -82,7 +88,13 @@ class Proposer:
         self.trials[number] = Past(number, dict(flat), position, origin=origin)
 
     def reported(self, number: int, epoch: int, value: float) -> None:
-        """Takes a report, in the metric's own direction."""
+        """Takes a report, in the metric's own direction.
+
+        Args:
+            number: The trial.
+            epoch: The epoch, from 1.
+            value: The metric.
+        """
         if number in self.trials:
             self.trials[number].report(epoch, self._sign * value)
 

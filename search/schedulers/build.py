@@ -1,4 +1,4 @@
-"""The scheduler that a config chose, at work: its judge, who waits, its population, and when it decides."""
+"""Builds the parts of the scheduler that a config chose: judge, promotions, population, decision epochs."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from search.schedulers.setting import Setting
 
 
 def build_judge(options: SchedulerConfig, setting: Setting) -> Judge | None:
-    """The scheduler of that name, as if it had seen the setting's history itself; None where it judges nobody."""
+    """The scheduler of that name, which knows the setting's history; None for one that never stops a trial."""
     return _rule(options).judge(options, setting)
 
 
 def build_promotions(options: SchedulerConfig, setting: Setting) -> Promotions | None:
-    """Who waits at which rung, where the scheduler pauses trials rather than stopping them; else None."""
+    """Which trials wait at which rung, where the scheduler pauses trials instead of stopping them; else None."""
     return _rule(options).promotions(options, setting)
 
 
@@ -27,7 +27,7 @@ def population_of(options: SchedulerConfig, max_epochs: int) -> Population | Non
 
 
 def decision_epochs(options: SchedulerConfig, max_epochs: int) -> tuple[int, ...]:
-    """Epochs below the last at which trials are judged; a checkpoint there is worth its time.
+    """Epochs below the last at which trials are judged; a checkpoint is saved there.
 
     Empty for a scheduler that judges at every epoch, or at none.
     """

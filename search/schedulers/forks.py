@@ -1,8 +1,8 @@
-"""Population based training: who is stopped, who is copied, and how a copy's settings are altered.
+"""Population based training: which trials are copied, and how a copy's settings are altered.
 
 A member that is among the worst at a perturbation point is stopped, and in its place a *fork* starts: a trial of its
-own, with the altered settings of one of the best, that goes on from that one's weights at such a point. Everything here
-follows from the study, the run's folder and the seed, so that a resumed search goes on the same way.
+own, with the altered settings of one of the best, that continues from its weights at such a point. Everything here
+follows from the study, the run's folder and the seed, so that a resumed search continues in the same way.
 
 References:
     Jaderberg et al., Population Based Training of Neural Networks, 2017, arXiv:1711.09846.
@@ -40,7 +40,7 @@ _MOST_DRAWS = 100
 class Snapshots:
     """Checkpoints of members that may be copied, and those that forks begin with; hard links, which cost no space.
 
-    A trial deletes its older checkpoints as it goes on, and one that has ended keeps its best epoch alone; a link keeps
+    A trial deletes its older checkpoints while it trains, and an ended one keeps only its best epoch; a link keeps
     the files that a fork may need.
     """
 
@@ -57,15 +57,21 @@ class Snapshots:
         return self.paths.snapshot(number, epoch).is_dir()
 
     def drop(self, number: int, epoch: int) -> None:
-        """Lets go of a snapshot, if there is one."""
+        """Deletes a snapshot, if there is one."""
         shutil.rmtree(self.paths.snapshot(number, epoch), ignore_errors=True)
 
     def start_fork(self, number: int, parent: int, epoch: int) -> None:
-        """Hands a parent's snapshot to the fork with that number."""
+        """Links a parent's snapshot as the starting point of a fork.
+
+        Args:
+            number: The fork.
+            parent: The trial that it continues.
+            epoch: Epoch of the parent's snapshot.
+        """
         _link_folder(self.paths.snapshot(parent, epoch), self.paths.fork_start(number))
 
     def drop_start(self, number: int) -> None:
-        """Lets go of what a fork began with, if it is one."""
+        """Deletes the starting point of a fork; does nothing for other trials."""
         shutil.rmtree(self.paths.fork_start(number), ignore_errors=True)
 
 
@@ -76,7 +82,7 @@ class Forks:
     Args:
         population: The rules.
         space: What the settings of a fork are altered within.
-        snapshots: What forks go on from.
+        snapshots: What forks continue from.
         objective: What trials are compared by.
         seed: The search's seed.
     """
@@ -90,12 +96,12 @@ class Forks:
     def prepare(self, study: optuna.Study) -> bool:
         """Enqueues the fork that is due, so that the study's next `ask` gives it.
 
-        The first `population` trials start afresh, as does a trial when there is nobody left to copy: then nothing is
-        enqueued. A point that waits in the study already goes first.
+        The first `population` trials start from scratch, as does a trial when no trial can be copied any more: then
+        nothing is enqueued. A point that already waits in the study comes first.
 
         Returns:
-            Whether to ask now. False while the population is full, or while nobody who could be copied has come far
-            enough: then some trial is running, and the end of one is a reason to ask again.
+            Whether to ask now. False while the population is full, or while no trial that could be copied has come far
+            enough: then some trial is running, and its end is the time to ask again.
         """
         trials = study.get_trials(deepcopy=False)
         if any(trial.state == TrialState.WAITING for trial in trials):
@@ -118,7 +124,7 @@ class Forks:
         return True
 
     def _parent(self, trials: Sequence[FrozenTrial], rng: np.random.Generator) -> tuple[FrozenTrial, int] | None:
-        """One of the best at the point where the last trial was stopped; at any point, if that has none."""
+        """One of the best at the point where the last trial was stopped; at any point, if there is none at that one."""
         found = {point: best for point in self.population.points if (best := self._best_at(trials, point))}
         if not found:
             return None
@@ -146,8 +152,14 @@ def perturb(
     """A parent's settings, altered: never the same, and never what the space forbids.
 
     Each number is multiplied by 0.8 or 1.2, kept within its range, and put on its range's steps, one step at least;
-    with `resample_probability`, it is drawn anew, evenly on its range's own scale. A choice is kept, or with that
-    probability drawn anew; what a newly chosen branch brings with it is drawn too.
+    with `resample_probability`, it is drawn anew, evenly on its range's own scale. A choice is kept, or drawn anew with
+    the same probability; the parameters of a newly chosen branch are drawn too.
+
+    Args:
+        space: The space that the result must lie in.
+        params: The parent's settings.
+        rng: Source of randomness.
+        resample_probability: Chance in [0, 1] that a setting is drawn anew.
     """
     for attempt in range(_MOST_DRAWS):
         # A parent at a corner that offers nothing but itself is left by drawing more and more anew.

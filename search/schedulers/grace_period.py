@@ -1,4 +1,4 @@
-"""The options of schedulers that judge from an epoch on, and what these can be in a search."""
+"""The options of schedulers that judge from some epoch on, and their limits in a search."""
 
 from typing import Any
 

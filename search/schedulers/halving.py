@@ -9,7 +9,7 @@ from search.schedulers.setting import Setting
 
 
 class Bracket:
-    """Rungs, and the values of those that came to each.
+    """Rungs, and the values of the trials that reached each.
 
     Attributes:
         rungs: `(epoch, trial -> value)`, the latest first; the last epoch of a trial may be one of them.
@@ -23,9 +23,14 @@ class Bracket:
         ]
 
     def passes(self, number: int, epoch: int, value: float) -> bool:
-        """Takes a value at the latest rung that it reached and that has none of the trial yet; whether that passes.
+        """Records a value at the latest rung reached, once per trial and rung; returns whether it passes there.
 
-        A value that is no number passes only where nobody came before, and is no measure for others.
+        A value that is not a number passes only at a rung that no trial reached before; it is not recorded.
+
+        Args:
+            number: The trial.
+            epoch: The epoch that it has ended.
+            value: Its metric, larger being better.
         """
         for rung, values in self.rungs:
             if epoch < rung:
@@ -40,7 +45,7 @@ class Bracket:
 
 
 class Halving:
-    """Stops whoever is not among the best 1/reduction_factor that reached a rung before.
+    """Stops each trial that is not among the best 1/reduction_factor of those that reached a rung before.
 
     Each trial is compared with all that reached the rung of its bracket before it. A resumed search starts a new judge,
     so the rungs are filled by replaying the reports of earlier trials. A trial that resumes counts once at each rung
@@ -71,17 +76,17 @@ class Halving:
         return int(rng.choice(len(sizes), p=shares / shares.sum()))
 
     def begins(self, number: int) -> None:
-        """Its bracket follows from its number."""
+        """Does nothing: a trial's bracket follows from its number."""
 
     def goes_on(self, report: Judged) -> bool:
-        """Stops a trial at a rung and at its last epoch, or lets it go on."""
+        """Stops a trial at a rung or at its last epoch, or lets it continue."""
         if report.epoch >= self._setting.max_epochs:
             return False
         bracket = self.brackets[self.bracket_of(report.number)]
         return bracket.passes(report.number, report.epoch, report.value)
 
     def ends(self, number: int, *, is_finished: bool) -> None:
-        """Its values stay in the rungs."""
+        """Does nothing: the trial's values stay in the rungs."""
 
     def fails(self, number: int) -> None:
-        """Its values stay in the rungs."""
+        """Does nothing: the trial's values stay in the rungs."""

@@ -1,4 +1,4 @@
-"""The rules of population based training: who is among the worst, and who may be copied."""
+"""The rules of population based training: which members are among the worst, and which may be copied."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ class Population:
     def is_loser(self, number: int, values: Mapping[int, float]) -> bool:
         """Whether a trial's value is below the share that stays, larger being better; a tie spares.
 
-        It is one of the youngest `size` of `values`, or it is not judged.
+        Only the youngest `size` trials of `values` are judged.
         """
         members = sorted(values, reverse=True)[: self.size]
         cutoff = int(len(members) * self.quantile)
         return number in members and values[number] < sorted(values[member] for member in members)[cutoff]
 
     def best_of(self, values: Mapping[int, float]) -> set[int]:
-        """The members that may be copied: so many as the top share of a full population, the earlier first in a tie."""
+        """The members that may be copied: as many as the top share of a full population, the earlier first in a tie."""
         most = max(1, int(self.size * self.quantile))
         sound = [number for number, value in values.items() if np.isfinite(value)]
         return set(sorted(sound, key=lambda number: (-values[number], number))[:most])

@@ -1,4 +1,4 @@
-"""What a scheduler is: how it judges trials, and what it states of itself for the config, the checks and the docs."""
+"""What a scheduler is: how it judges trials, and what it declares for the config, the checks and the docs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Judged:
     Attributes:
         number: The trial.
         epoch: The epoch that it has ended, from 1.
-        value: The metric times the objective's sign: larger is better; NaN where it is no number.
+        value: The metric times the objective's sign: larger is better; NaN where it is not a number.
         cost: What its model costs, in a search with a second metric.
     """
 
@@ -34,36 +34,36 @@ class Judge(Protocol):
     """A scheduler at work. It keeps its records by the study's numbers of trials, so that a search can be resumed."""
 
     def begins(self, number: int) -> None:
-        """A trial starts, or one that was here before starts again."""
+        """Notes a trial that starts or resumes."""
 
     def goes_on(self, report: Judged) -> bool:
-        """Takes a report; whether the trial goes on."""
+        """Records a report; returns whether the trial continues."""
 
     def ends(self, number: int, *, is_finished: bool) -> None:
-        """A trial ended: it came to its last epoch, or was stopped by a scheduler or somebody else."""
+        """Notes a trial that ended: it reached its last epoch, or was stopped by a scheduler or otherwise."""
 
     def fails(self, number: int) -> None:
-        """A trial broke; it may come again."""
+        """Notes a trial that failed; it may start again."""
 
 
 @dataclass(frozen=True)
 class SchedulerRule:
-    """How one scheduler is built, and what the rest of the program has to know of it.
+    """How one scheduler is built, and what the rest of the program has to know about it.
 
     Its functions take its options as the config holds them: an object with an attribute for each.
 
     Attributes:
         does: What it does, for the docs.
         when: When it is the right one, for the docs.
-        judge: Builds it, as if it had seen the setting's history itself; None: nobody is ever judged.
-        decision_epochs: Epochs below the last, of the given number, at which trials are judged: a checkpoint there is
-            worth its time. Empty for a scheduler that judges at every epoch, or at none.
-        promotions: Who waits at which rung, where trials wait rather than being stopped; else None.
+        judge: Builds it with the setting's history replayed; None: no trial is ever judged.
+        decision_epochs: Epochs below the last, of the given number, at which trials are judged: a checkpoint is saved
+        there. Empty for a scheduler that judges at every epoch, or at none.
+        promotions: Builds the record of which trials wait at which rung; None where trials do not wait.
         population: The population that forks are made in; None where there are no forks. A trial whose settings change
             while it trains cannot be confirmed, explained or made again.
         limits: The largest values that options can have in a search of that size.
-        problems: What cannot work in that search, of what the file sets.
-        weighs_cost: Whether it suits a search with a second metric: it weighs the cost, or stops nobody.
+        problems: Options set in the file that cannot work in that search.
+        weighs_cost: Whether it suits a search with a second metric: it weighs the cost, or stops no trial.
         weighs_cost_if: The option that has to be true for that, if there is one.
     """
 

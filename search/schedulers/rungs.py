@@ -1,8 +1,8 @@
-"""Successive halving that pauses and promotes: who waits at which rung, and who goes on next.
+"""Successive halving that pauses and promotes: which trials wait at which rung, and which continues next.
 
-A trial that reaches a rung pauses there unless it is among the best 1/reduction_factor that reached it; when it is,
-it goes on from its checkpoint. A trial that is stopped for good is judged once, by those that came before it, so the
-first ones pass whatever they are worth; one that waits is judged again with each newcomer.
+A trial that reaches a rung pauses there unless it is among the best 1/reduction_factor that reached it; when it is, it
+continues from its checkpoint. A trial that is stopped for good is judged once, by those that came before it, so the
+first ones pass whatever their value; one that waits is judged again each time another trial reaches the rung.
 
 Where trials have a cost beside their value, the best are the first by Pareto order: a cheap model then passes though
 its value is a little lower, and where all cost the same, the order is that of the values.
@@ -20,7 +20,13 @@ from segcore.objective import Objective
 
 
 def rungs(grace_period: int, reduction_factor: int, max_epochs: int) -> tuple[int, ...]:
-    """The epochs of all rungs below the last epoch."""
+    """The epochs of all rungs below the last epoch.
+
+    Args:
+        grace_period: Epoch of the first rung.
+        reduction_factor: Each rung is this many times later than the one before.
+        max_epochs: The last epoch of a trial.
+    """
     found = []
     rung = grace_period
     while rung < max_epochs:
@@ -34,8 +40,8 @@ class Promotions:
 
     Args:
         rungs: Their epochs, ascending, below the last epoch.
-        reduction_factor: One of so many goes on from each rung.
-        objective: What trials are compared by; with a cost, one whose cost is unknown is the dearest.
+        reduction_factor: One of this number of trials continues from each rung.
+        objective: What trials are compared by; with a cost, one whose cost is unknown counts as the most expensive.
     """
 
     def __init__(self, rungs: Sequence[int], reduction_factor: int, objective: Objective) -> None:
@@ -54,7 +60,13 @@ class Promotions:
         unfinished: Iterable[int],
         costs: Mapping[int, float] | None = None,
     ) -> None:
-        """Takes over what trials reported in earlier sessions; of the `unfinished`, those that stood at a rung wait."""
+        """Takes over the reports of earlier sessions; those of the `unfinished` that were at a rung wait.
+
+        Args:
+            history: Trial -> epoch -> value, in the metric's own direction.
+            unfinished: Trials that have not ended.
+            costs: Trial -> cost, in a search with a second metric.
+        """
         unfinished = frozenset(unfinished)
         self._costs.update(costs or {})
         for number, epochs in history.items():
@@ -67,9 +79,15 @@ class Promotions:
                 self._waiting[number] = last
 
     def goes_on(self, number: int, epoch: int, value: float, cost: float | None = None) -> bool:
-        """Takes a report; whether the trial goes on, which it does unless it has to wait at this epoch's rung.
+        """Records a report; returns whether the trial continues rather than waits at this epoch's rung.
 
         A trial's first cost is the one that counts.
+
+        Args:
+            number: The trial.
+            epoch: The epoch that it has ended.
+            value: Its metric, in the metric's own direction.
+            cost: What its model costs; None where that is unknown or does not count.
         """
         if cost is not None:
             self._costs.setdefault(number, cost)
@@ -88,11 +106,11 @@ class Promotions:
         return frozenset(self._waiting)
 
     def next(self, *, is_last_call: bool, leaving: Collection[int] = ()) -> int | None:
-        """Who goes on now, from the highest rung that has somebody; None if nobody may.
+        """The trial to continue now, from the highest rung that has one; None if none may.
 
         Args:
-            is_last_call: No new trial will come, so that one goes on even where it is the only one of its rung.
-            leaving: Trials that have been told to wait but have not left their worker yet; they are passed over.
+            is_last_call: No new trial will come, so one continues even if it is the only one of its rung.
+            leaving: Trials that have been told to wait but have not left their worker yet; they are skipped.
         """
         for rung in sorted(self._values, reverse=True):
             for number in self._best_of(rung, self._share(rung, is_last_call)):
@@ -103,10 +121,10 @@ class Promotions:
         return None
 
     def _share(self, rung: int, is_last_call: bool = False) -> int:
-        """How many of a rung may go on: a share of those that came, rounded to the nearest; at the end, up.
+        """How many of a rung may continue: a share of those that reached it, rounded to the nearest, at the end up.
 
-        Rounded down, as in the paper, a search of a few dozen trials would hardly train one to the end before its last
-        trial has begun, and nothing would be known of late epochs; rounded up, too many would be.
+        Rounded down, as in the paper, a search of a few dozen trials would hardly finish one before its last trial has
+        begun, and nothing would be known of late epochs; rounded up, too many would be trained to the end.
         """
         share = len(self._values[rung]) / self._factor
         return math.ceil(share) if is_last_call else math.ceil(share - 0.5)
@@ -118,7 +136,7 @@ class Promotions:
             self._values[epoch].setdefault(number, self._best[number])
 
     def _best_of(self, rung: int, count: int) -> list[int]:
-        """The best so many that reached a rung, best first; the earlier trial wins a tie."""
+        """The given number of best trials that reached a rung, best first; the earlier trial wins a tie."""
         values = self._values[rung]
         if self._has_cost:
             return pareto_order({n: (value, self._log_cost(n)) for n, value in values.items()})[:count]

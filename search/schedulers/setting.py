@@ -16,17 +16,17 @@ Curves = Mapping[int, Mapping[int, float]]
 
 @dataclass(frozen=True)
 class Setting:
-    """The search that a scheduler belongs to, and how far it has come.
+    """The search that a scheduler belongs to, and its progress so far.
 
     Attributes:
         objective: What trials are compared by.
-        max_epochs: Epochs of a trial that nobody stops.
-        seed: Decides what a scheduler draws.
+        max_epochs: Epochs of a trial that is not stopped.
+        seed: Seed of what a scheduler draws.
         history: What trials reported in earlier sessions; they are not judged again there.
-        unfinished: Those of them that go on.
+        unfinished: Those of them that continue.
         costs: Trial number -> cost, of trials that ran before.
         snapshots: Where checkpoints are kept that forks may begin with.
-        promotions: Who waits at which rung, for a scheduler that lets trials wait.
+        promotions: Which trials wait at which rung, for a scheduler that lets trials wait.
     """
 
     objective: Objective

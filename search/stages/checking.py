@@ -26,7 +26,7 @@ from segcore.errors import NoDataError
 log = logging.getLogger("segsearch")
 
 SPACE_SAMPLES = 64
-"""Points of the space of which each encoder is built once."""
+"""Number of sampled points of the space; each encoder among them is built once."""
 
 
 def check(search: Search, console: Console) -> tuple[DatasetIndex, Path]:
@@ -62,6 +62,11 @@ def prepare_data(config: SearchConfig, console: Console) -> tuple[DatasetIndex, 
 
 def decode_data(index: DatasetIndex, config: SearchConfig, console: Console) -> Path:
     """Checks the images and masks, and decodes them once, into the cache whose path it returns.
+
+    Args:
+        index: The images and masks.
+        config: The config that names the data.
+        console: Where progress is shown.
 
     Raises:
         DataError: With everything that is wrong with the data.
@@ -101,7 +106,7 @@ def require_models(search: Search) -> None:
 def require_encoders(candidates: Iterable[TrainConfig]) -> None:
     """Builds each encoder once, so that a wrong name or missing weights show now, before any image is decoded.
 
-    Weights from timm's hub are thereby downloaded once, before trials would all ask for them.
+    This also downloads weights from timm's hub once, before all trials ask for them.
 
     Raises:
         ConfigError: With the key at fault.
@@ -126,10 +131,15 @@ def prove_space(search: Search) -> None:
 
 
 def same_data(config: SearchConfig, paths: RunPaths, console: Console) -> tuple[DatasetIndex, Path]:
-    """The run's data and its cache, made anew where it is gone.
+    """The run's data and its cache, which is decoded again where it is gone.
+
+    Args:
+        config: The run's config.
+        paths: The run.
+        console: Where progress is shown.
 
     Raises:
-        RunError: The data is not what it was when the run began.
+        RunError: The data has changed since the run began.
     """
     index, cache_path = prepare_data(config, console)
     if read_run(paths).data_fingerprint not in (None, fingerprint_of(cache_path)):

@@ -31,15 +31,16 @@ log = logging.getLogger("segsearch")
 
 
 def is_wanted(config: SearchConfig) -> bool:
-    """Whether the config asks for a confirmation that can be had.
+    """Whether the config asks for a confirmation and its scheduler allows one.
 
-    With `pbt` it cannot: a trial's settings change while it trains, so its last ones from nothing are another training.
+    `pbt` does not: a trial's settings change while it trains, so training from scratch with its last settings is a
+    different training.
     """
     return config.search.confirm is not None and not config.search.scheduler.makes_forks
 
 
 def confirm(work: Work, trials: Trials, configs: Mapping[int, TrainConfig]) -> bool:
-    """Trains the best trials again as far as that is not done yet, and writes `confirm.json`; Ray must be up.
+    """Trains those of the best trials again that are still missing, and writes `confirm.json`; Ray must be up.
 
     Args:
         work: The run.
@@ -47,7 +48,7 @@ def confirm(work: Work, trials: Trials, configs: Mapping[int, TrainConfig]) -> b
         configs: What each ran with.
 
     Returns:
-        Whether it came to its end; False when it was interrupted and can be gone on with.
+        Whether it finished; False when it was interrupted and can be resumed.
     """
     config, paths, objective = work.config, work.paths, work.search.objective
     settings = config.search.confirm

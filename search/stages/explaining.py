@@ -45,9 +45,9 @@ Cells = dict[str, dict[int, Rerun]]
 def explain(
     paths: RunPaths, console: Console, *, num_seeds: int | None = None, begin: Sequence[str] = ()
 ) -> Ledger | None:
-    """Trains what the ledger needs and is not there yet, and returns the record, which is `ledger.json` too.
+    """Trains what the ledger still needs, writes `ledger.json`, and returns its record.
 
-    None when it was interrupted; the same call goes on then.
+    None when it was interrupted; the same call then continues.
 
     Args:
         paths: A search of which at least one trial reported.
@@ -57,7 +57,7 @@ def explain(
 
     Raises:
         RunError: It is no search, it has no trial yet, its data has changed, or it is being worked on.
-        ConfigError: `begin` names what is not searched, or no valid value.
+        ConfigError: `begin` names a key that is not searched, or an invalid value.
     """
     if read_run(paths).kind != "search":
         raise RunError(f"{paths.name!r} is one training run, not a search; there is no winner to explain")
@@ -92,6 +92,11 @@ def _same_command(paths: RunPaths, num_seeds: int | None, begin: Sequence[str]) 
 def winner_of(config: SearchConfig, paths: RunPaths, trials: Trials) -> int:
     """The trial that was confirmed, or else has the best value.
 
+    Args:
+        config: The run's config.
+        paths: The run.
+        trials: Its trials.
+
     Raises:
         RunError: No trial has one.
     """
@@ -106,7 +111,7 @@ def winner_of(config: SearchConfig, paths: RunPaths, trials: Trials) -> int:
 
 
 def _notes(config: SearchConfig, paths: RunPaths, seeds: Sequence[int]) -> list[str]:
-    """What is to be known of the winner's own trainings."""
+    """Remarks about the winner's own trainings."""
     confirmation = wanted_confirmation(config, paths)
     if confirmation is None or len(confirmation.candidates) < 2 or not set(seeds) & set(confirmation.seeds):
         return []

@@ -31,7 +31,7 @@ EXIT_DONE, EXIT_EXPORT_FAILED = 0, 3
 
 
 def require_targets(config: SearchConfig) -> None:
-    """Refuses an export that could not work, before hours are spent.
+    """Refuses an export that could not work, before hours of training are spent.
 
     Raises:
         ConfigError: A target lacks its token, or something is in its way.
@@ -53,6 +53,12 @@ def export_run(
     """Exports the sealed model to the config's targets, or to those given; returns the exit code.
 
     A target that fails leaves the sealed model and the other targets as they are.
+
+    Args:
+        config: The run's config.
+        paths: The run.
+        console: Where progress is shown.
+        targets: Where to export; None takes the config's targets.
     """
     specs = config.export.targets if targets is None else targets
     failed = _send(config, paths, console, specs, asked=targets is not None) if specs else []
@@ -75,8 +81,8 @@ def targets_without_model(config: SearchConfig, paths: RunPaths) -> list[SpecLik
 def export_again(name_or_path: str, results: Path, targets: list[str], console: Console) -> int:
     """Exports a run's sealed model again, to the config's targets or to others; returns the exit code.
 
-    How the run ended is changed by its own targets alone: a run that is to be resumed stays so, and where a model was
-    sent besides says nothing of the run.
+    Only the run's own targets change its recorded status: a run that can be resumed stays so, and sending the model
+    elsewhere does not affect the run.
 
     Args:
         name_or_path: The run.
@@ -104,7 +110,7 @@ def export_again(name_or_path: str, results: Path, targets: list[str], console: 
 
 
 def export_context(config: SearchConfig, paths: RunPaths | None) -> TrackingContext:
-    """What a target may need to know of the run."""
+    """What a target may need to know about the run."""
     wandb = config.tracking.wandb
     return TrackingContext(
         mode=wandb.mode,

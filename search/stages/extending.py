@@ -1,7 +1,7 @@
 """More trials for a search that has ended, in the same space or a changed one, with its history kept.
 
 `plan_extension` refuses whatever would make old and new trials incomparable; `begin_extension` writes the new config.
-From then on the run is an interrupted one, which `resume` can take up like any other.
+From then on the run counts as interrupted, and `resume` continues it like any other.
 """
 
 import logging
@@ -121,7 +121,7 @@ def begin_extension(paths: RunPaths, extension: Extension) -> None:
     """Writes the extended config and says what it will do.
 
     The note in `run.json` goes first and the config last: a run that was killed in between still has its old config,
-    is interrupted, and comes to its old end when resumed; its note is dropped by the next extension.
+    is interrupted, and finishes as before when resumed; its note is dropped by the next extension.
 
     Raises:
         RunError: Another process works on the run.
@@ -153,7 +153,7 @@ def begin_extension(paths: RunPaths, extension: Extension) -> None:
 
 
 def _that_took_place(paths: RunPaths, notes: list[ExtensionNote]) -> list[ExtensionNote]:
-    """Drops a last note whose config was never written."""
+    """Drops the last note if its config was never written."""
     if not notes:
         return []
     config, earlier = (path.read_text(encoding="utf-8") for path in (paths.config, paths.earlier_config(len(notes))))

@@ -47,7 +47,7 @@ def pass_gate(search: Search, cache_path: Path, console: Console) -> "GateReport
     """Inspects, and says what is to be looked at.
 
     Raises:
-        GateError: With everything that is certainly wrong, and where the picture is.
+        GateError: Names everything that is certainly wrong, and the picture's path.
     """
     report = inspect(search, cache_path, console)
     for finding in report.warnings:
@@ -68,7 +68,7 @@ def require_passed(report: "GateReport", name: str, picture: Path | None = None)
     Args:
         report: What the gate found.
         name: The config's name, for the picture's file.
-        picture: Where the picture is already.
+        picture: The picture's path, if it was written already.
 
     Raises:
         GateError: With every error.
@@ -84,7 +84,12 @@ def require_passed(report: "GateReport", name: str, picture: Path | None = None)
 
 
 def write_picture(report: "GateReport", name: str, path: Path | None = None) -> Path:
-    """Writes the picture to a path, by default to a new file in the system's folder for such, and returns the path.
+    """Writes the picture to a path, by default a new temporary file, and returns the path.
+
+    Args:
+        report: What the gate found.
+        name: The config's name, for the new file's name.
+        path: The file to write; None makes a new one.
 
     Raises:
         RunError: It cannot be written there.
@@ -108,7 +113,7 @@ def keep(report: "GateReport", paths: RunPaths) -> None:
 
 
 def render_gate(report: "GateReport") -> Iterator[RenderableType]:
-    """What was tried, how it went, and each finding."""
+    """What was tried, the result, and each finding."""
     figures = report.figures
     table = Table("gate", "", title=None, box=None, show_header=False)
     table.add_row("batch", f"{figures.num_images} images at {figures.width}x{figures.height} px")

@@ -1,7 +1,7 @@
 """The whole job, stage by stage: data, cache, search, seal, export. `run` and `resume` are the same stages.
 
-Each stage finds out from the run's folder what is done already, so a second command goes on where the first one was
-cut off.
+Each stage finds out from the run's folder what is done already, so a second command continues where the first one was
+interrupted.
 """
 
 import logging
@@ -96,7 +96,7 @@ def _begin(config: SearchConfig, kind: Literal["search", "train"], console: Cons
 
 
 def resume(paths: RunPaths, console: Console) -> Outcome:
-    """Goes on with a run that was stopped, whatever stopped it.
+    """Resumes a run that was stopped, whatever stopped it.
 
     Raises:
         RunError: Another process works on it, or the data is not what it was.
@@ -197,7 +197,7 @@ def _train_and_seal(work: Work) -> Outcome:
 
 
 def make_report(paths: RunPaths) -> None:
-    """Writes the run's page. The run is done by then, so whatever goes wrong here is only said."""
+    """Writes the run's page. The run is done by then, so a failure here is only reported."""
     try:
         from search.report.build import write_report
 
@@ -250,7 +250,7 @@ def _confirm(work: Work) -> bool:
 
 
 def _track_summary(work: Work, card: Card) -> None:
-    """Logs the sealed model's scores as a run of their own in the search's group."""
+    """Logs the sealed model's scores as a separate run in the search's group."""
     tracking = work.config.tracking.wandb
     if tracking.mode == "disabled":
         return

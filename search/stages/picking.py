@@ -1,4 +1,4 @@
-"""Sealing a trial of one's own choice, such as another point of a search's front, beside the run's own model."""
+"""Sealing a trial that the user chooses, such as another point of a search's front, beside the run's own model."""
 
 import logging
 from pathlib import Path

@@ -26,7 +26,7 @@ from segcore.sealed.bundle import Bundle, load_bundle
 from segcore.sealed.card import CARD_FILE, Scores, SplitScores
 
 _FATAL_FOR_ALL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-"""What a disk says when it takes no file at all."""
+"""Error codes of a disk that accepts no file at all."""
 
 REMOTE = tuple(target.name for target in TARGETS if target.build.fetch is not None)
 """Targets that a sealed model can be fetched from again."""
@@ -47,6 +47,11 @@ class Failure:
 
 def find_model(text: str, results: Path, progress: Callable[[str, int, int], None] | None = None) -> Path:
     """The folder of a sealed model: a bundle, a run (its `best/`), or a copy of one at `KIND:LOCATION`.
+
+    Args:
+        text: What the user typed.
+        results: Folder of the runs.
+        progress: Called as `(file name, bytes done, bytes in total)` during a download.
 
     Raises:
         BundleError: There is no such model.
@@ -107,7 +112,7 @@ def predict_images(
     original_size: bool,
     progress: Callable[[int], None] | None = None,
 ) -> list[Failure]:
-    """Writes a mask of 0 and 255 for each image to `out/NAME.png`, each beside its place and then moved there.
+    """Writes a mask of 0 and 255 for each image to `out/NAME.png`, each under a temporary name and then moved.
 
     An image that cannot be read, or whose mask cannot be written, is left out; the others are predicted.
 
@@ -144,7 +149,7 @@ def predict_images(
 
 
 def require_writable(out: Path) -> None:
-    """Refuses a folder in which no mask could be written; makes it for the proof and leaves nothing behind.
+    """Refuses a folder in which no mask could be written; creates it for the test and leaves nothing behind.
 
     Raises:
         DataError: With the reason.
@@ -171,8 +176,8 @@ class DataScores:
     Attributes:
         split: Which images: a split's name, or `all`.
         threshold: The model's.
-        scores: Of all of them together.
-        images: Of each.
+        scores: Scores over all images.
+        images: Scores of each image.
     """
 
     split: str
@@ -194,8 +199,8 @@ def evaluate_data(
     Args:
         bundle: The model.
         data: Where the images and masks are.
-        split: `train` or `val` as training would split this data, carving included; `test` or `all` of the data as
-            it lies; None takes `test` where there is one, else `val`, else everything.
+        split: `train` or `val` as training would split this data, a carved val split included; `test` or `all` of the
+        data as it is on disk; None takes `test` where there is one, else `val`, else everything.
         progress: Called with `(images done, images in all)`.
 
     Raises:
@@ -214,7 +219,13 @@ def evaluate_data(
 
 
 def load_model(text: str, results: Path, progress: Callable[[str, int, int], None] | None = None) -> Bundle:
-    """`find_model`, then `load_bundle`."""
+    """`find_model`, then `load_bundle`.
+
+    Args:
+        text: What the user typed.
+        results: Folder of the runs.
+        progress: As for `find_model`.
+    """
     return load_bundle(find_model(text, results, progress))
 
 

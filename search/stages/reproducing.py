@@ -1,9 +1,9 @@
 """Training a trial of a run again, from nothing, and saying whether it came out the same.
 
 The record is the journal's: every epoch's metrics. The trial is trained in this process with its config, its seed, its
-number of threads and its kind of device; a fork of another trial begins where that one was, so the chain of its parents
-is trained first. A trial that was stopped at a rung and went on, was resumed or lost its worker is trained in one go:
-none of that is supposed to leave a trace. Nothing is written into the run's folder.
+number of threads and its kind of device; a fork of another trial starts from that one's weights, so the chain of its
+parents is trained first. A trial that waited at a rung, was resumed or lost its worker is trained in one go: none of
+that should affect the result. Nothing is written into the run's folder.
 """
 
 import logging
@@ -40,7 +40,7 @@ from segcore.training.machine import describe_machine
 log = logging.getLogger("segsearch")
 
 _OF_THE_MOMENT = ("time/", "cost/latency")
-"""Metrics that are no part of what was learned."""
+"""Metrics that do not depend on what was learned, such as times."""
 _NOISE_FACTOR = 2.0
 
 
@@ -69,8 +69,8 @@ def reproduce(
             trainings on this GPU differ by.
 
     Returns:
-        A record: `matched`, `how`, `epochs` (a row each: `epoch`, `recorded`, `new`, `difference`, `equal`), `weights`
-        (`equal`, `different` or `not compared`), and what else is of interest.
+        A record: `matched`, `how`, `epochs` (one row each: `epoch`, `recorded`, `new`, `difference`, `equal`),
+        `weights` (`equal`, `different` or `not compared`), and what else is of interest.
 
     Raises:
         RunError: There is no such trial, nothing of it is recorded, or the data has changed.
@@ -132,7 +132,13 @@ def recorded_trials(config: SearchConfig, paths: RunPaths) -> dict[int, Recorded
 def compare(
     recorded: Mapping[int, Mapping[str, Any]], new: Mapping[int, Mapping[str, Any]], metric: str
 ) -> list[dict[str, Any]]:
-    """A row for each epoch that was trained again; `equal` says that all metrics of it are, bit by bit."""
+    """A row for each epoch that was trained again; `equal` is true when all its metrics are equal bit by bit.
+
+    Args:
+        recorded: Epoch -> metrics, as the journal has them.
+        new: Epoch -> metrics of the new training.
+        metric: The metric whose values and difference each row shows.
+    """
     rows = []
     for epoch in sorted(new):
         before, after = recorded.get(epoch, {}), new[epoch]
@@ -153,7 +159,14 @@ def compare(
 def verdict(
     rows: list[dict[str, Any]], weights: str, *, within: float | None = None, noise: float | None = None
 ) -> dict[str, Any]:
-    """Whether it matched, and how: `bitwise`, or within what was allowed or measured."""
+    """Whether it matched, and how: `bitwise`, or within the allowed or the measured difference.
+
+    Args:
+        rows: From `compare`.
+        weights: `equal`, `different` or `not compared`.
+        within: Largest difference that was allowed, if one was given.
+        noise: What two trainings on this GPU differ by, where it was measured.
+    """
     largest = largest_difference(rows)
     record: dict[str, Any] = {"largest_difference": largest, "noise": noise}
     if _is_bitwise(rows, weights):
@@ -166,7 +179,7 @@ def verdict(
 
 
 def largest_difference(rows: list[dict[str, Any]]) -> float | None:
-    """Of the run's metric over all epochs; None where an epoch has no counterpart or is no number."""
+    """Largest difference of the run's metric over all epochs; None where a value is missing or not a number."""
     found = [row["difference"] for row in rows]
     if not found or any(value is None or math.isnan(value) for value in found):
         return None
@@ -186,7 +199,7 @@ def _train(
     device: torch.device,
     folder: Path,
 ) -> Iterator[EpochResult]:
-    """Trains a trial up to an epoch, and before it, what it is a fork of, up to where it was forked."""
+    """Trains a trial up to an epoch; its parent first, up to the epoch at which it was forked."""
     trial, start = trials[number], None
     if trial.parent is not None:
         parent, epoch = trial.parent
@@ -210,7 +223,7 @@ def _train(
 
 
 def _compare_weights(new: BestModel | None, kept: BestModel | None) -> str:
-    """Of the best epoch, where the trial's checkpoint is still there and holds the same one."""
+    """Compares the best epoch's weights, if the trial's checkpoint still exists and holds that epoch."""
     if new is None or kept is None or new.epoch != kept.epoch:
         return "not compared"
     same = new.weights.keys() == kept.weights.keys()

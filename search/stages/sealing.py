@@ -1,4 +1,4 @@
-"""From a search's best trial to the sealed model in `best/`, with the score that it earns."""
+"""From a search's best trial to the sealed model in `best/`, with its scores."""
 
 import logging
 import time
@@ -50,7 +50,7 @@ def seal_search(
         work: The run.
         trials: Its trials.
         train_config_of: What each ran with.
-        confirmation: What the best of them came to with other seeds, where the config asks for that.
+        confirmation: The confirmation of the best trials, where the config asks for one.
 
     Raises:
         TrainingError: No trial reported, or no checkpoint can be read.
@@ -94,13 +94,13 @@ def _seal_search(
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model that could be sealed: its best epoch, and whose it is.
+    """A model that could be sealed: its best epoch, and which training it is from.
 
     Attributes:
-        best: Its best epoch.
+        best: The best epoch of its training.
         paths: The run that it was trained in, or that run's `reruns`.
         number: Its number there.
-        train: What it was trained with, of one that was trained again.
+        train: What it was trained with; only for one that was trained again.
     """
 
     best: BestModel
@@ -110,12 +110,12 @@ class TrainedModel:
 
     @property
     def seed(self) -> int | None:
-        """The seed of one that was trained again."""
+        """The seed; only for one that was trained again."""
         return None if self.train is None else self.train.train.seed
 
 
 def confirmed_model(paths: RunPaths, confirmation: Confirmation) -> TrainedModel | None:
-    """Of the winner's trainings, the search's own and those with other seeds, the one with the best value on val."""
+    """The winner's training with the best value on val, among the search's own and those with other seeds."""
     objective = Objective(confirmation.metric, confirmation.mode)
     row = confirmation.winning
     found = []
@@ -134,7 +134,7 @@ def _origin(paths: RunPaths, number: int, model: TrainedModel) -> Origin:
 
 
 def _confirmed(confirmation: Confirmation) -> Confirmed:
-    """What the card says of the confirmation: the mean over seeds, which is what such a training comes to."""
+    """What the card says of the confirmation: the mean over seeds, which is what to expect of such a training."""
     row = confirmation.winning
     return Confirmed(
         metric=confirmation.metric, seeds=confirmation.seeds, num_images=confirmation.num_images,
@@ -144,7 +144,13 @@ def _confirmed(confirmation: Confirmation) -> Confirmed:
 
 
 def still_sealed(paths: RunPaths, trials: Trials, confirmation: Confirmation | None = None) -> Card | None:
-    """The card of `best/` where it holds, whole and scored, what `seal_search` would seal; else None."""
+    """The card of `best/` where it holds, whole and scored, what `seal_search` would seal; else None.
+
+    Args:
+        paths: The run.
+        trials: Its trials.
+        confirmation: The confirmation, where the config asks for one.
+    """
     try:
         card = verify_bundle(paths.best)
     except BundleError:
@@ -172,7 +178,7 @@ def newest_readable(paths: RunPaths, number: int) -> BestModel | None:
 
 
 def applied_of(paths: RunPaths, number: int) -> dict[str, Any] | None:
-    """What was read back of a trial before it trained; None for one of an older version."""
+    """What was read back of a trial before it trained; None for a trial of an older version."""
     proofs = applied_by_trial(read_events(paths.events)).get(number)
     return dict(proofs[-1].applied) if proofs else None
 
@@ -189,10 +195,10 @@ def seal(
     applied: dict[str, Any] | None = None,
     confirmed: Confirmed | None = None,
 ) -> Card:
-    """Writes the bundle, loads it back as a stranger would, scores it from the image files, and completes its card.
+    """Writes the bundle, loads it back like any user, scores it from the image files, and completes its card.
 
-    The score on `val` chose the epoch, the threshold and the winner, so it flatters; where there is a `test` split, it
-    is opened here, once, and is the score to quote.
+    The score on `val` chose the epoch, the threshold and the winner, so it is optimistic; where there is a `test`
+    split, it is used here, once, and gives the score to quote.
 
     Args:
         folder: Where the bundle goes.
@@ -203,7 +209,7 @@ def seal(
         origin: Which training it is.
         chosen_on: The metric that chose the epoch.
         applied: What was read back of the training before it began.
-        confirmed: What its settings came to with other seeds.
+        confirmed: The mean over seeds of its settings, if they were confirmed.
     """
     auto = train.threshold == "auto"
     card = Card().but(
@@ -251,10 +257,15 @@ def seal(
 def score_splits(
     bundle: Bundle, index: DatasetIndex, chose: list[str]
 ) -> tuple[dict[str, SplitScores], Optimism | None]:
-    """What the card says of val and, where there is one, of test; and how much val's own score flatters.
+    """What the card says of val and, where there is one, of test; and how optimistic val's own score is.
 
-    Val chose what `chose` names. Test chose nothing. Without a test split, the part of the threshold is undone by
-    choosing it on one half of val and scoring it on the other: `cross_fitted` of val's scores.
+    What `chose` names was chosen on val; nothing was chosen on test. Without a test split, the optimism due to the
+    threshold is removed by choosing it on one half of val and scoring it on the other: `cross_fitted` of val's scores.
+
+    Args:
+        bundle: The sealed model.
+        index: The data's images and masks.
+        chose: What was chosen on val.
     """
     val, test = index.split("val"), index.split("test")
     halves = CrossFit(val, bundle.config.data.seed, bundle.task) if "threshold" in chose and not test else None

@@ -23,8 +23,8 @@ log = logging.getLogger("segsearch")
 def train_run(work: Work) -> BestModel:
     """Trains what is left of the run, and returns its best epoch.
 
-    Each epoch is saved before it is told of, and the earlier ones are removed after that, so that a stop, whatever
-    stopped it, costs one epoch, and each epoch is told of once.
+    Each epoch is saved before it is reported, and earlier checkpoints are removed after that, so that an interruption
+    costs one epoch at most, and each epoch is reported once.
     """
     config, paths = work.config, work.paths
     num_cpus = len(os.sched_getaffinity(0))
@@ -33,7 +33,7 @@ def train_run(work: Work) -> BestModel:
     events = EventLog(paths.events)
     older = paths.trial_checkpoints(0)
     reached = max(epochs_by_trial(read_events(paths.events)).get(0, {}), default=0)
-    checkpoint = first_readable(older, last_epoch=reached)  # of one that was saved and not told of, the row is missing
+    checkpoint = first_readable(older, last_epoch=reached)  # an epoch that was saved but not reported has no row
     resumed_from = None if checkpoint is None else checkpoint.folder
     folder = paths.tune / paths.next_session() / trial_dirname(0)
     every_epoch = range(1, num_epochs + 1)

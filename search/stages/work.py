@@ -1,4 +1,4 @@
-"""What the stages of a run are handed: its files, what it searches, its data, and where progress is shown."""
+"""What each stage of a run gets: its files, its search, its data, and where progress is shown."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

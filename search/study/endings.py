@@ -97,7 +97,13 @@ def tell_end(
 
 
 def end_running(study: optuna.Study, events: EventLog, objective: Objective) -> int:
-    """Ends the trials that a time budget cut off: PRUNED at their last report, FAIL without one; returns how many."""
+    """Ends the trials that a time budget cut off: PRUNED at their last report, FAIL without one; returns how many.
+
+    Args:
+        study: The study.
+        events: The journal, which is written before the study.
+        objective: Says which epoch of a trial is the best.
+    """
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     for frozen in running:
         end_trial(study, events, frozen.number, frozen.intermediate_values, objective)

@@ -120,7 +120,14 @@ def catch_up(
 def end_outside(
     study: optuna.Study, unfinished: Sequence[FrozenTrial], objective: Objective, events: EventLog
 ) -> list[FrozenTrial]:
-    """Ends the unfinished trials that the space no longer holds, at their last report, and returns the others."""
+    """Ends the unfinished trials that the space no longer holds, at their last report, and returns the others.
+
+    Args:
+        study: The study.
+        unfinished: Trials that have to continue.
+        objective: What trials are judged by.
+        events: The journal, which is written before the study.
+    """
     outside = [trial for trial in unfinished if trial.user_attrs.get(OUTSIDE_ATTR)]
     for trial in outside:
         end_trial(study, events, trial.number, trial.intermediate_values, objective)

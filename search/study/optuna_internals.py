@@ -40,12 +40,27 @@ def handle_of(study: optuna.Study, number: int) -> optuna.trial.Trial:
 
 
 def set_attr(study: optuna.Study, number: int, key: str, value: Any) -> None:
-    """Sets a user attribute of a trial that has not ended."""
+    """Sets a user attribute of a trial that has not ended.
+
+    Args:
+        study: The study.
+        number: The trial.
+        key: The attribute's name.
+        value: Anything that JSON can hold.
+    """
     study._storage.set_trial_user_attr(_id_of(study, number), key, value)
 
 
 def set_param(study: optuna.Study, number: int, name: str, value: Any, distribution: BaseDistribution) -> None:
-    """Stores a parameter of a trial that is running."""
+    """Stores a parameter of a trial that is running.
+
+    Args:
+        study: The study.
+        number: The trial.
+        name: The parameter's name in the study.
+        value: Its value, as the distribution takes it.
+        distribution: What it was drawn from.
+    """
     stored = distribution.to_internal_repr(value)
     study._storage.set_trial_param(_id_of(study, number), name, stored, distribution)
 

@@ -31,6 +31,11 @@ def point_in(space: Space, base: TrainConfig, flat: Mapping[str, Any]) -> dict[s
     """A trial's flat parameters as a point of this space, or None if they are none.
 
     Keys that the trial did not search had the base's values; keys that this space does not search must have them.
+
+    Args:
+        space: The space.
+        base: The config that the space varies.
+        flat: Flat dotted key -> value, as the trial ran.
     """
     ran = apply(base, flat)
     point = space.defaults(ran)
@@ -41,7 +46,13 @@ def point_in(space: Space, base: TrainConfig, flat: Mapping[str, Any]) -> dict[s
 
 
 def in_space(space: Space, base: TrainConfig, flat: Mapping[str, Any]) -> bool:
-    """Whether a trial of the space would run with just these flat parameters."""
+    """Whether a trial of the space would run with just these flat parameters.
+
+    Args:
+        space: The space.
+        base: The config that the space varies.
+        flat: Flat dotted key -> value.
+    """
     return point_in(space, base, flat) is not None
 
 
@@ -76,6 +87,11 @@ def points_of(space: Space, flat: Mapping[str, Any]) -> Recorded:
 
 def recordable(trials: Sequence[FrozenTrial], space: Space, flat: Mapping[str, Any]) -> Recorded:
     """A point under the names and with the distributions that Optuna takes after those of `trials`.
+
+    Args:
+        trials: Trials recorded so far.
+        space: The space that `flat` is a point of.
+        flat: Flat dotted key -> value.
 
     Raises:
         KeyError, ValueError: `flat` is no point of the space.

@@ -29,6 +29,12 @@ _UNREADABLE = (RuntimeError, SQLAlchemyError, sqlite3.Error, optuna.exceptions.S
 def open_study(storage_url: str, name: str, *, mode: str, sampler: optuna.samplers.BaseSampler | None) -> optuna.Study:
     """Opens the run's study, or creates it.
 
+    Args:
+        storage_url: `sqlite:///` and the path.
+        name: The study's name.
+        mode: `max` or `min`.
+        sampler: Optuna's sampler; None takes Optuna's default.
+
     Raises:
         RunError: The file is no Optuna storage that this version can read.
     """
@@ -77,7 +83,13 @@ class ReportBuffer:
         self._flushed = time.monotonic()
 
     def add(self, number: int, epoch: int, value: float) -> None:
-        """Takes a report; it is in the study after the next flush."""
+        """Takes a report; it is in the study after the next flush.
+
+        Args:
+            number: The trial.
+            epoch: The epoch, from 1.
+            value: The metric.
+        """
         self._pending[number, epoch] = value
 
     def add_cost(self, number: int, cost: float) -> None:

@@ -104,8 +104,7 @@ class CheckpointBudget(tune.Callback):  # type: ignore[misc]
             self._has_changed = True
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Deletes what is older than the trial's newest checkpoint; the trial left its worker and its report has
-        arrived.
+        """Deletes what is older than the newest checkpoint of a trial that has left its worker.
 
         Args:
             iteration: Ray's count of steps of its loop.
@@ -133,9 +132,7 @@ class CheckpointBudget(tune.Callback):  # type: ignore[misc]
         self._left.add(number)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Deletes what ended trials no longer need, now that the study knows how they ended, and enforces the
-        budget.
-        """
+        """Deletes what ended trials no longer need, and enforces the budget; the study has their ends by now."""
         for number in self._left:
             state = trial_of(self._study, number).state
             self._account(number, self._paths.trial_checkpoints(number), has_ended=state.is_finished())

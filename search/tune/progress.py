@@ -60,9 +60,7 @@ class ProgressCallback(Callback):  # type: ignore[misc]
         self._live: Live | None = None
 
     def __getstate__(self) -> dict[str, object]:
-        """Ray pickles its callbacks into the experiment's state; a console cannot be pickled and is not needed
-        there.
-        """
+        """Leaves out the console: Ray pickles its callbacks, a console cannot be pickled."""
         return {key: value for key, value in self.__dict__.items() if key not in ("_console", "_live")}
 
     def start(self) -> None:

@@ -1,6 +1,4 @@
-"""Two things that Ray does not do by itself: say that it is gone, and limit the damage of a killed worker to one
-trial.
-"""
+"""Two things that Ray does not do itself: report that it is gone, and lose only one trial to a killed worker."""
 
 import logging
 import os

@@ -69,9 +69,7 @@ class Retries(Generic[T]):
         return self._alone_queue.pop(0) if self._alone_queue else None
 
     def begin(self, trial: T) -> None:
-        """Notes how far a trial that continues has come; a checkpoint of an epoch whose report never arrived is not
-        used.
-        """
+        """Notes how far a continuing trial has come; a checkpoint whose report never arrived is not used."""
         earlier = self._earlier.get(trial.number, _Earlier())
         self._earlier[trial.number] = replace(earlier, reached=max(trial.intermediate_values, default=0))
 

@@ -88,9 +88,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         return True
 
     def suggest(self, trial_id: str) -> RaySpec | str | None:
-        """The spec of the next trial; None while live trials may still continue, `FINISHED` when nothing is left to
-        do.
-        """
+        """The next trial's spec; None while live trials may still continue, `FINISHED` when nothing is left."""
         if len(self._live) >= self._max_concurrent:
             return None
         self._reports.flush()

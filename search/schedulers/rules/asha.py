@@ -27,20 +27,20 @@ class Waiting:
         self._promotions = promotions
 
     def begins(self, number: int) -> None:
-        """The promotions know it from its first report on."""
+        """Does nothing: the promotions know a trial from its first report on."""
 
     def goes_on(self, report: Judged) -> bool:
-        """Pauses a trial at a rung, or lets it go on."""
+        """Pauses a trial at a rung, or lets it continue."""
         if report.epoch >= self._setting.max_epochs:
             return True
         value = self._setting.objective.sign * report.value  # in the metric's own direction
         return self._promotions.goes_on(report.number, report.epoch, value, report.cost)
 
     def ends(self, number: int, *, is_finished: bool) -> None:
-        """Whether it waits, the promotions know."""
+        """Does nothing: the promotions know whether the trial waits."""
 
     def fails(self, number: int) -> None:
-        """Its values stay in the rungs."""
+        """Does nothing: the trial's values stay in the rungs."""
 
 
 def decision_epochs(options: Any, max_epochs: int) -> tuple[int, ...]:

@@ -16,11 +16,11 @@ from segcore.component import Component, Option
 class MedianRule:
     """Stops a trial whose best epoch so far is below the median of the others' running means at the same epoch.
 
-    A running mean begins with the grace period, and a trial counts once it has come as far. Ray's own rule is not used:
-    while too few trials have come as far it pauses, which throws away what a trial learned since its last checkpoint;
-    it keeps its records by Ray's trial objects, so that a resumed search would begin without them; and the NaN of one
-    trial may spare that trial for ever. Here a value that is no number counts for nothing, and a report that was told
-    before is not judged again.
+    A running mean begins with the grace period, and a trial counts once it has reached that epoch. Ray's own rule is
+    not used: while too few trials have reached the epoch it pauses the trial, which throws away what a trial learned
+    since its last checkpoint; it keeps its records by Ray's trial objects, so that a resumed search would begin without
+    them; and the NaN of one trial may spare that trial forever. Here a value that is not a number is ignored, and a
+    report that was seen before is not judged again.
 
     References:
         Golovin et al., Google Vizier, KDD 2017.
@@ -36,10 +36,10 @@ class MedianRule:
                 self._record(number, epoch, setting.objective.sign * value)
 
     def begins(self, number: int) -> None:
-        """It is known from its first report on."""
+        """Does nothing: a trial counts from its first report on."""
 
     def goes_on(self, report: Judged) -> bool:
-        """Stops a trial, or lets it go on."""
+        """Stops a trial, or lets it continue."""
         number, epoch = report.number, report.epoch
         if epoch in self._values.get(number, {}):
             return True
@@ -51,10 +51,10 @@ class MedianRule:
         return max(numbers, default=-math.inf) >= median(means)
 
     def ends(self, number: int, *, is_finished: bool) -> None:
-        """Its means stay a measure for others."""
+        """Does nothing: others are still compared with the trial's means."""
 
     def fails(self, number: int) -> None:
-        """Its means stay a measure for others."""
+        """Does nothing: others are still compared with the trial's means."""
 
     def _record(self, number: int, epoch: int, value: float) -> None:
         own = self._values.setdefault(number, {})

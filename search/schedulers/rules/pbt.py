@@ -15,11 +15,11 @@ from segcore.component import Component, Option
 class PopulationRule:
     """Stops a member that is among the worst of the population at a perturbation point, and keeps copies of the best.
 
-    The population at a point are the youngest so many trials that came to it, whatever became of them later. Members do
-    not wait for each other, so one is judged at a point and at each report up to the next point, by its value at the
-    point, as more of the others come to it. Ray's `PopulationBasedTraining` is not used: it takes no searcher, and it
-    changes the config of a running trial, so that no trial of the study would be what its parameters say. A value that
-    is no number is the worst.
+    The population at a point is the given number of youngest trials that reached it, whatever happened to them later.
+    Members do not wait for each other, so one is judged at a point and at each report up to the next point, by its
+    value at the point, as more of the others come to it. Ray's `PopulationBasedTraining` is not used: it takes no
+    searcher, and it changes the config of a running trial, so that no trial of the study would match its parameters. A
+    value that is not a number is the worst.
 
     References:
         Jaderberg et al., Population Based Training of Neural Networks, 2017, arXiv:1711.09846.
@@ -41,7 +41,7 @@ class PopulationRule:
         self._left.discard(number)
 
     def goes_on(self, report: Judged) -> bool:
-        """Stops a member by its last perturbation point, or lets it go on."""
+        """Stops a member by its value at its last perturbation point, or lets it continue."""
         point = self._population.point_at(report.epoch)
         if point is None or report.epoch >= self._setting.max_epochs:
             return True
@@ -57,14 +57,14 @@ class PopulationRule:
         return True
 
     def ends(self, number: int, *, is_finished: bool) -> None:
-        """A finished trial can still be copied; one that was stopped, by a scheduler or otherwise, cannot."""
+        """Keeps the snapshots of a finished trial, which can still be copied; a stopped trial cannot."""
         if not is_finished:
             self._leave(number)
         if self._setting.snapshots:
             self._setting.snapshots.drop_start(number)
 
     def fails(self, number: int) -> None:
-        """A failed trial is not copied; one that comes again needs what it began with."""
+        """Deletes the snapshots of a failed trial; its starting point stays, in case it starts again."""
         self._leave(number)
 
     def _leave(self, number: int) -> None:
