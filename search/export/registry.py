@@ -43,14 +43,14 @@ def build_target(spec: SpecLike, context: TrackingContext | None = None) -> Targ
 
 
 def check_targets(specs: Sequence[SpecLike], context: TrackingContext | None = None) -> list[str]:
-    """What would stop an export that is still hours away: a missing token, a folder in the way. No request is sent.
+    """What would stop a later export: a missing token, a folder in the way. No request is sent.
 
     Args:
         specs: Where to.
         context: As for `build_target`.
 
     Returns:
-        One message a target that is not ready; empty if all are.
+        One message per target that is not ready; empty if all are.
     """
     problems = []
     for spec in specs:

@@ -1,4 +1,4 @@
-"""Hands a sealed model over: every target is tried, each copy is verified, and `export.json` says what came of it."""
+"""Hands a sealed model over: every target is tried, each copy is verified, and the result is kept in `export.json`."""
 
 import logging
 import time
@@ -23,7 +23,7 @@ log = logging.getLogger("segsearch")
 
 @dataclass(frozen=True)
 class ExportOutcome:
-    """What became of one target.
+    """The result of an export to one target.
 
     Attributes:
         target: Kind of the target.
@@ -81,7 +81,7 @@ def export_all(
         progress: Called as `(file name, bytes done, bytes in total)`.
 
     Returns:
-        One outcome a spec, in order. A failure is in its `error`, not raised.
+        One outcome per spec, in order. A failure is in its `error`, not raised.
 
     Raises:
         BundleError: The model is incomplete or altered, so nothing was sent.

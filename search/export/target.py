@@ -1,6 +1,6 @@
 """What an export target is: how it declares itself, what it does, and the receipt it gives.
 
-A target's word is never enough: each one compares what the destination holds with the sha256 of
+An upload's success is never taken on trust: each target compares what the destination holds with the sha256 of
 what was sent, and only then returns a `Receipt`.
 """
 
@@ -103,7 +103,7 @@ class Destination:
         open: Builds it from a location and what the run knows of itself; nothing is sent yet.
         placeholder: Stands for a location in the docs: `PATH`.
         secrets: Environment variables that it reads a secret from; their values are kept out of every text.
-        is_path: A location is a path of this machine, so that it is made absolute and is nobody's business.
+        is_path: A location is a path of this machine, so that it is made absolute, and shortened in reports.
         fetch: Copies a sealed model from a location back into a folder; None where it cannot.
     """
 

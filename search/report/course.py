@@ -22,7 +22,7 @@ class Point:
         state: How it ended.
         value: The metric of its best epoch.
         best_so_far: The best value of all trials up to this one.
-        epochs_spent: Epochs that all trials had been trained when it came to its best.
+        epochs_spent: Epochs that all trials together had trained when it reached its best.
         settings: What it ran with.
     """
 
@@ -36,7 +36,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Step:
-    """After so many epochs of all trials together, the best value rose to this."""
+    """A new best value, and the epochs that all trials together had trained by then."""
 
     epochs: int
     best: float

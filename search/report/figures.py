@@ -26,7 +26,7 @@ class Dot:
 
 
 def dots(points: Sequence[Dot]) -> list[Figure]:
-    """One trace a state, so that the legend names the states."""
+    """One trace per state, so that the legend names the states."""
     traces = []
     for state in dict.fromkeys([*STATE_COLORS, *(point.state for point in points)]):
         chosen = [point for point in points if point.state == state]

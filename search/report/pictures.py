@@ -33,5 +33,5 @@ def png(array: Pixels) -> str:
 
 
 def css_color(color: Color) -> str:
-    """A colour as a style sheet has it."""
+    """A colour in CSS notation."""
     return "#{:02x}{:02x}{:02x}".format(*color)

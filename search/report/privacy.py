@@ -16,7 +16,7 @@ _OURS = frozenset(target.name for target in TARGETS if not target.build.is_path)
 
 
 def without_private(value: Tree) -> Tree:
-    """The same record or tree: paths cut to their last part, secrets starred, and None for a number that is none."""
+    """The same record or tree: paths cut to their last part, secrets starred, non-finite numbers None."""
     return cast("Tree", _cleaned(value))
 
 

@@ -50,10 +50,10 @@ class Section(Generic[Record]):
     Attributes:
         name: Its key in `segsearch report --json`, and its anchor on the page.
         order: Where it stands on the page.
-        title: Its heading, where that does not hang on the record; "" for none.
+        title: Its heading, where that does not depend on the record; "" for none.
         record: What it shows: a frozen dataclass, or a tuple of them; None where it does not apply to a run.
         render: The HTML below the heading; "" where there is nothing to draw.
-        title_of: The heading of a record, where it hangs on that.
+        title_of: The heading of a record, where it depends on that.
         is_long: It may be broken over two pages of paper.
     """
 

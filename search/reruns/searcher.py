@@ -71,9 +71,7 @@ class RerunSearcher(Searcher):  # type: ignore[misc]
         return True
 
     def suggest(self, trial_id: str) -> RaySpec | str | None:
-        """The spec of the next training; None while a live one may have to continue, `FINISHED` when nothing is
-        left.
-        """
+        """The next training's spec; None while a live one may have to continue, `FINISHED` when none is left."""
         if len(self._live) >= self._max_concurrent:
             return None
         rerun = self._queue.next_shared() or self._queue.next_alone()

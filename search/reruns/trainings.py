@@ -91,7 +91,7 @@ def unfinished(paths: RunPaths, wanted: Sequence[Rerun], metric: str) -> list[Re
     Args:
         paths: The run.
         wanted: The trainings to look up.
-        metric: The metric that the progress is read by.
+        metric: The metric that each epoch's value is of.
     """
     events = read_events(paths.reruns.events)
     journal, errors = epochs_by_trial(events), errors_by_trial(events)

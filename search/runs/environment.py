@@ -26,7 +26,7 @@ def describe_environment() -> dict[str, Any]:
 
     from segcore.training.machine import cpu_model, driver_version
 
-    gpus = torch.cuda.device_count()  # their names would cost this process a CUDA context; each trial tells its own
+    gpus = torch.cuda.device_count()  # their names would cost this process a CUDA context; each trial reports its own
     host = {
         "name": socket.gethostname(),
         "cpus": os.cpu_count(),
@@ -61,7 +61,7 @@ def versions() -> dict[str, str]:
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Dotted field -> [then, now] for what differs; a field that only one side knows is left out."""
+    """Dotted field -> [then, now] for what differs; a field that only one side has is left out."""
     found = {}
     for section in _COMPARED:
         before, after = then.get(section) or {}, now.get(section) or {}

@@ -1,7 +1,7 @@
 """What a run's journal can say: one frozen record for each kind of line.
 
 A line is one JSON object: its kind under `event`, then the fields of the record below that has this kind. A line that
-is no whole object, as a crash leaves it, or that lacks a field, is passed over; so is a line of a kind that only a
+is no whole object, as a crash leaves it, or that lacks a field, is ignored; so is a line of a kind that only a
 newer version knows, and a field that only a newer version writes, so that an older version still reads what it can.
 """
 
@@ -32,7 +32,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Enqueued:
-    """A point waits for its turn in the study; `params` are the study's own names and values, maybe not all."""
+    """A point waits in the study to be tried; `params` has the study's names and values, perhaps not all."""
 
     KIND: ClassVar = "enqueued"
     number: int
@@ -130,7 +130,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Dropped:
-    """The checkpoint of a trial that has ended, of so many `bytes`, is deleted to save space."""
+    """The checkpoint of a trial that has ended, of size `bytes`, is deleted to save space."""
 
     KIND: ClassVar = "dropped"
     number: int

@@ -109,7 +109,7 @@ def absolute_paths(config: SearchConfig) -> SearchConfig:
 
 
 def _has_reports(paths: RunPaths) -> bool:
-    """Whether the run came to anything but the beginning of its first trials."""
+    """Whether any trial of the run has reported."""
     return any(not isinstance(event, Began | Enqueued | Resumed) for event in read_events(paths.events))
 
 
@@ -210,7 +210,7 @@ def _this_process() -> Worker:
 def _begin(paths: RunPaths) -> None:
     """Records that this process works on the run now.
 
-    Adds what a session worked that was killed before it could record it: up to its last report.
+    Adds the time of an earlier session that was killed before it could record it, up to its last report.
     """
     record = read_run(paths)
     timings = dict(record.timings)
@@ -246,7 +246,7 @@ class RunChanges(TypedDict, total=False):
 def update_run(paths: RunPaths, **changes: Unpack[RunChanges]) -> None:
     """Changes fields of `run.json`, which is replaced whole; None drops a field.
 
-    An `error` is dropped once the status is no failure.
+    An `error` is dropped once the status is not a failure.
     """
     record = read_run(paths).but(format=FORMAT, **changes)
     if record.status not in ("failed", "export_failed"):
@@ -268,7 +268,8 @@ def timed(paths: RunPaths, stage: str) -> Iterator[None]:
 def stage_seconds(paths: RunPaths, stage: str) -> float:
     """Seconds that a stage has taken so far, over all sessions.
 
-    One that this process is in counts until now; one in which an earlier process was killed, until its last report.
+    The stage that this process is in counts until now; one in which an earlier process was killed, until its last
+    report.
     """
     record = read_run(paths)
     total, entered = record.timings.get(f"{stage}_s", 0.0), record.stage

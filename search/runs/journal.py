@@ -1,6 +1,6 @@
-"""The run's journal, `events.jsonl`: what happened, line by line, written before the study or anyone else is told.
+"""The run's journal, `events.jsonl`: what happened, line by line, written before the study or anything else is updated.
 
-What the lines can say is in `search.runs.events`; what they say of one trial, together, is in `search.runs.lives`. A
+`search.runs.events` defines the lines; `search.runs.lives` gathers those of one trial. A
 line cut off by a crash is ignored; an epoch that was trained again after a crash counts once, as its last line says.
 """
 
@@ -36,13 +36,13 @@ INTERRUPTED = "interrupted"
 RETRIED_ALONE = "out of memory beside others"
 """The trial's share of a GPU was too little: it continues from its newest checkpoint, alone on a whole one."""
 GOES_ON = (INTERRUPTED, RETRIED_ALONE)
-"""The kinds after which a trial has not ended."""
+"""The kinds of errors after which a trial continues."""
 
 
 class EventLog:
     """Appends to a journal; every line is flushed to the file before `append` returns.
 
-    The file is opened at the first line, and not carried along when the object is pickled (Ray pickles its callbacks).
+    The file is opened at the first line, and is left out when the object is pickled (Ray pickles its callbacks).
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,7 +67,15 @@ class EventLog:
     def began(
         self, number: int, params: Params, origin: str, *, ray_id: str = "", parent: tuple[int, int] | None = None
     ) -> None:
-        """Records that a trial begins, and with what; see `Began`."""
+        """Records that a trial begins, and with what; see `Began`.
+
+        Args:
+            number: The trial.
+            params: What it runs with, as flat dotted keys.
+            origin: Who proposed it.
+            ray_id: Ray's id of its first attempt.
+            parent: Of a fork, number and epoch of the trial that it continues.
+        """
         self.append(Began(number, time.time(), dict(params), origin, ray_id, parent))
 
     def resumed(self, number: int, ray_id: str) -> None:
@@ -75,27 +83,63 @@ class EventLog:
         self.append(Resumed(number, time.time(), ray_id))
 
     def epoch(self, number: int, epoch: int, metrics: Metrics) -> None:
-        """Records one report of a trial."""
+        """Records one report of a trial.
+
+        Args:
+            number: The trial.
+            epoch: The epoch, from 1.
+            metrics: What the trial reported.
+        """
         self.append(Epoch(number, epoch, time.time(), metrics))
 
     def applied(self, number: int, applied: Facts, machine: Facts) -> None:
-        """Records what was read back of a trial that begins or continues, and where it trains."""
+        """Records what was read back of a trial that begins or continues, and where it trains.
+
+        Args:
+            number: The trial.
+            applied: What was read back.
+            machine: Where it trains.
+        """
         self.append(Applied(number, time.time(), applied, machine))
 
     def error(self, number: int, kind: str, message: str) -> None:
-        """Records why a trial failed."""
+        """Records why a trial failed.
+
+        Args:
+            number: The trial.
+            kind: The kind of the failure.
+            message: The error's message.
+        """
         self.append(Error(number, time.time(), kind, message))
 
     def interrupted(self, number: int, epoch: int, message: str) -> None:
-        """Records that a trial's worker died, and how far the trial had come; it continues."""
+        """Records that a trial's worker died, and how far the trial had come; it continues.
+
+        Args:
+            number: The trial.
+            epoch: The last epoch that it reported.
+            message: What Ray said of the worker's death.
+        """
         self.append(Interrupted(number, epoch, time.time(), message))
 
     def retried(self, number: int, epoch: int, message: str) -> None:
-        """Records that a trial ran out of its share's memory, and how far it had come; it continues alone."""
+        """Records that a trial ran out of its share's memory, and how far it had come; it continues alone.
+
+        Args:
+            number: The trial.
+            epoch: The last epoch that it reported.
+            message: The error's message.
+        """
         self.append(Retried(number, epoch, time.time(), message))
 
     def ended(self, number: int, state: EndState, why: str = "") -> None:
-        """Records how a trial ended."""
+        """Records how a trial ended.
+
+        Args:
+            number: The trial.
+            state: How it ended.
+            why: The kind of the failure, if it failed.
+        """
         self.append(Ended(number, time.time(), state, why))
 
     def dropped(self, number: int, num_bytes: int) -> None:
@@ -156,7 +200,7 @@ def retried_trials(events: Iterable[Event]) -> frozenset[int]:
 
 
 def waiting_alone(events: Iterable[Event]) -> dict[int, Retried]:
-    """The trials that were to continue alone and of which nothing was heard since, by number."""
+    """The trials that were to continue alone and have not reported since, by number."""
     last = {event.number: event for event in events if not isinstance(event, Resumed)}
     return {number: event for number, event in last.items() if isinstance(event, Retried)}
 

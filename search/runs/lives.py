@@ -33,18 +33,18 @@ class TrialLife:
     Attributes:
         number: Its number in the run, from 0.
         state: `waiting` has no parameters yet; `running` has not ended, whether or not a session works on it now.
-        params: What it runs with, as flat dotted config keys; None where nothing has said so (yet).
+        params: What it runs with, as flat dotted config keys; None where that is not known (yet).
         enqueued: What it waits with, in the study's own names; None for one that began without waiting.
         origin: Who proposed it: config, enqueued, start, prior, fork, or a sampler's name; empty where unknown.
         parent: Of a fork, the number and the epoch of the trial that it continues.
         began: When, as Unix time in seconds.
         ended: The same, of its end; None while it has none.
         why: Of one that failed, the kind of its failure, as in its error.
-        ray_ids: Ray's ids, one an attempt.
-        epochs: What it reported, by epoch and in order; one that was trained again is there once, as last told.
+        ray_ids: Ray's ids, one per attempt.
+        epochs: What it reported, by epoch and in order; one that was trained again is there once, as last reported.
         first: What it reported first; the second metric in it is the cost that it is judged by.
         error: Its last error.
-        applied: What was read back of it and where it trained, one record an attempt.
+        applied: What was read back of it and where it trained, one record per attempt.
         retried: It ran out of its share's memory once and continued, or is to continue, alone.
         dropped: Its checkpoint was deleted to save space.
         stored_cost: The value of the second metric that an earlier version kept in the study alone.
@@ -70,7 +70,7 @@ class TrialLife:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it will train no more."""
+        """Whether it has ended for good."""
         return self.state in ("complete", "pruned", "failed")
 
     @property

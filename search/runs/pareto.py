@@ -1,4 +1,4 @@
-"""Two aims at once: which points no other one beats in both, and in what order the others come behind them.
+"""Two objectives at once: the Pareto fronts of points, and an order of all points by them.
 
 A point is `(value, cost)`: a value is better when it is larger, a cost when it is smaller.
 
@@ -16,7 +16,7 @@ Point = tuple[float, float]
 def sorted_fronts(points: Mapping[int, Point]) -> list[list[int]]:
     """The numbers of all points in fronts, best value first within each.
 
-    No point of the first front is dominated, which is: no other one is at least as good in both and better in one.
+    No point of the first front is dominated: no other one is at least as good in both and better in one.
     The second front is the first of what is left without it, and so on. Equal points share a front.
     """
     fronts: list[list[int]] = []
@@ -47,7 +47,7 @@ def pareto_order(points: Mapping[int, Point]) -> list[int]:
 
 
 def _spread_out(front: Sequence[int], points: Mapping[int, Point]) -> list[int]:
-    """A front, best value first, by falling crowding distance; its two ends are infinitely far from anybody."""
+    """A front, best value first, by falling crowding distance; its two ends are at infinite distance."""
     distance = dict.fromkeys(front, 0.0)
     for axis in (0, 1):
         along = [_finite(points[number][axis]) for number in front]

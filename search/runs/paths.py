@@ -1,4 +1,4 @@
-"""The one owner of every file name of a run, and of writing those files so that none is ever half there."""
+"""All file names of a run, and writing those files so that no reader ever sees half of one."""
 
 import itertools
 import json
@@ -52,17 +52,17 @@ class RunPaths:
 
     @property
     def events(self) -> Path:
-        """Append-only journal: a JSON line for each epoch and each error, written before anything else is told."""
+        """Append-only journal: a JSON line for each epoch and each error, written before anything else is updated."""
         return self.root / "events.jsonl"
 
     @property
     def trials(self) -> Path:
-        """A row a trial."""
+        """One row per trial."""
         return self.root / "trials.parquet"
 
     @property
     def epochs(self) -> Path:
-        """A row an epoch."""
+        """One row per epoch."""
         return self.root / "epochs.parquet"
 
     @property
@@ -77,7 +77,7 @@ class RunPaths:
 
     @property
     def trainings(self) -> Path:
-        """In `reruns`: what each training there is, by its number."""
+        """In `reruns`: the list of its trainings, by number."""
         return self.root / "trainings.json"
 
     @property
@@ -134,7 +134,7 @@ class RunPaths:
         return found
 
     def half_made_checkpoints(self, number: int | None = None) -> list[Path]:
-        """What killed processes have left of checkpoints, of one trial or all, that they were writing or deleting."""
+        """Partial checkpoints that killed processes were writing or deleting, of one trial or all."""
         if number is None:
             return list(self.tune.glob("session-*/trial_*/.checkpoint_*"))
         return [path for folder in self._trial_folders(number) for path in folder.glob(".checkpoint_*")]
@@ -144,13 +144,19 @@ class RunPaths:
         return [*self.tune.glob("snapshots/trial_*/epoch_*"), *self.tune.glob("forks/trial_*")]
 
     def begin_attempt(self, session: str, number: int) -> int:
-        """Makes a folder for a trial that begins, or begins again, in a session, and says the how manieth it is."""
+        """Makes a folder for a trial's next attempt in a session, and returns the attempt's number, from 0."""
         attempt = len(_attempts(self.tune / session, number))
         self.attempt(session, number, attempt).mkdir(parents=True)
         return attempt
 
     def attempt(self, session: str, number: int, attempt: int) -> Path:
-        """A trial's folder in a session; its checkpoints are in it."""
+        """A trial's folder in a session; its checkpoints are in it.
+
+        Args:
+            session: Name of the session.
+            number: The trial.
+            attempt: Number of the attempt in the session, from 0.
+        """
         return self.tune / session / trial_dirname(number, attempt)
 
     def snapshot(self, number: int, epoch: int) -> Path:
@@ -202,7 +208,7 @@ def list_runs(results: Path) -> list[RunPaths]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file beside its place and moves it there, so that a reader sees the old one or the new one."""
+    """Writes a file under a temporary name and moves it into place: a reader sees the old one or the new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
@@ -223,7 +229,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object.
 
     Raises:
-        RunError: The file is missing or no JSON object.
+        RunError: The file is missing or not a JSON object.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A run as its files tell it; a file that is not there yet reads as None or empty.
+    """A run as its files have it; a file that is not there yet reads as None or empty.
 
-    What was read once stays as it was read: open the run again to see what has come since. Any part raises a RunError
+    What was read once is kept: open the run again to see later changes. Any part raises a RunError
     where its file is damaged, and a BundleError where the card is.
 
     Args:
@@ -64,7 +64,7 @@ class Run:
 
     @cached_property
     def status(self) -> str:
-        """How it stands now: `running`, `stopped`, or what it recorded when it ended."""
+        """Its present status: `running`, `stopped`, or what it recorded when it ended."""
         return self.record.status_now
 
     @cached_property
@@ -103,7 +103,7 @@ class Run:
 
     @cached_property
     def num_trials(self) -> int:
-        """How many trials there are, from as little as will do; 0 for a single training run."""
+        """How many trials there are, reading as little as possible; 0 for a single training run."""
         if self.record.kind == "train":
             return 0
         if self.status in ("done", "export_failed"):
@@ -115,7 +115,7 @@ class Run:
 
     @cached_property
     def told(self) -> Trials:
-        """The trials by the journal alone: quick to read, but of a run of format 1 without what they ran with."""
+        """The trials from the journal alone: quick to read, but without the parameters in a run of format 1."""
         lives = self._journal.values() if self.record.kind == "search" else ()
         return Trials.of_lives(lives, self.objective)
 
@@ -152,7 +152,7 @@ class Run:
 
     @cached_property
     def confirmation(self) -> Confirmation | None:
-        """What the best trials came to with other seeds."""
+        """The results of the best trials with other seeds."""
         return read_confirmation(self.paths)
 
     @cached_property
@@ -195,7 +195,7 @@ class Run:
 
     @cached_property
     def _tables(self) -> tuple[Trials, list[EpochRow]]:
-        """The journal's word, where it says what trials ran with; else that of the tables, or of the study."""
+        """The trials from the journal, where it has what they ran with; else from the tables or the study."""
         if self.record.kind == "search":
             lives = self._journal
             if lives and all(life.params is not None or life.state == "waiting" for life in lives.values()):
@@ -214,7 +214,7 @@ class Run:
 
     @property
     def _is_ahead_of_tables(self) -> bool:
-        """Whether the journal may know of more than the tables, which are written when a session ends."""
+        """Whether the journal may have more than the tables, which are written when a session ends."""
         trials, events = self.paths.trials, self.paths.events
         if not trials.exists():
             return True

@@ -46,19 +46,19 @@ class StoppedBy(Record):
 
 
 class Packing(Record):
-    """How many trials share a GPU, and what that was decided from.
+    """How many trials share a GPU, and the measurements behind that.
 
     Attributes:
-        key: Tells whether the measurement still holds.
+        key: Identifies what was measured; the measurement holds while this is unchanged.
         limit: The most that may, whatever their memory.
         largest: Settings of the largest configuration.
         estimate_bytes: What it was estimated to take.
         peak_bytes: What it was measured to take.
         overhead_bytes: What its process holds beside that.
-        free_bytes: What was free of the GPU.
+        free_bytes: Free memory of the GPU.
         total_bytes: The GPU's memory.
         mps: Pipe directory of a running NVIDIA MPS.
-        images_per_s: By number of trials on a GPU, what they get through together.
+        images_per_s: Images per second of all together, by number of trials on a GPU.
         error: Why it could not be measured.
         trials_per_gpu: The answer.
     """
@@ -98,7 +98,7 @@ class ExtensionNote(Record):
 
 
 class RunRecord(Record):
-    """`run.json`: what a run is, how it stands, and what its numbers may depend on beside its config.
+    """`run.json`: what a run is, its status, and what its numbers may depend on beside its config.
 
     Attributes:
         status: As it was last written; see `status_now`.
@@ -142,7 +142,7 @@ class RunRecord(Record):
     def status_now(self) -> str:
         """The status, or `stopped` for a run that claims to be running while its process is gone.
 
-        Of a process on another host nothing is known; its word is taken.
+        A process on another host cannot be checked; its recorded status is taken.
         """
         if self.status != "running":
             return self.status

@@ -14,7 +14,7 @@ Interval = tuple[float, float]
 
 
 class KnownTraining(Record):
-    """A training of `reruns/`: its number there, what it is for people, and the config that it trains with."""
+    """A training of `reruns/`: its number there, a description for people, and its config."""
 
     number: int
     label: str
@@ -35,13 +35,13 @@ class ConfirmedTrial(Record):
     Attributes:
         trial: Its number in the search.
         searched: The value that the search saw.
-        mean: Over the seeds; None where no training came to its end.
+        mean: Over the seeds; None where no training finished.
         interval: Of the mean.
         values: `(seed, value)`.
         failed: `(seed, why)`.
         reruns: `(seed, number of the training)`.
         parameters: Of its model.
-        latency_ms: An image.
+        latency_ms: Milliseconds per image.
         settings: Searched dotted key -> value.
         difference: From the first candidate; None for that one itself.
     """
@@ -76,7 +76,7 @@ class Confirmation(Record):
 
     @property
     def is_tie(self) -> bool:
-        """Whether there is another trial that cannot be told from the first."""
+        """Whether another trial cannot be told apart from the first."""
         return len(self.tied) > 1
 
     @property
@@ -86,7 +86,7 @@ class Confirmation(Record):
 
 
 class Level(Record):
-    """What a config comes to over the seeds."""
+    """The result of a config over the seeds."""
 
     mean: float | None
     interval: Interval | None

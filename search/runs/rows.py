@@ -1,4 +1,4 @@
-"""What came of one trial, as a row; from what the journal tells of it, and to the columns of the table and back."""
+"""The result of one trial as a row, made from its life in the journal; converts to table columns and back."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -21,7 +21,7 @@ _COLUMNS = frozenset(
 
 @dataclass(frozen=True)
 class TrialRow:
-    """What came of one trial.
+    """The result of one trial.
 
     Attributes:
         number: Its number in the search, from 0.
@@ -36,7 +36,7 @@ class TrialRow:
         params: What it ran with: searched dotted key -> value, without keys that its branch does not have.
         error: Why it failed: `kind: message`.
         applied: What was read back of it before it trained.
-        ray_trial_ids: Ray's ids of it, one an attempt.
+        ray_trial_ids: Ray's ids of it, one per attempt.
     """
 
     number: int
@@ -70,7 +70,7 @@ class EpochRow:
 
 
 def row_of_life(life: TrialLife, objective: Objective) -> TrialRow:
-    """What came of a trial so far, by the journal."""
+    """The result of a trial so far, from the journal."""
     values = life.values(objective.metric)
     best_epoch = objective.best_epoch(values)
     reported = life.epochs[best_epoch].metrics if best_epoch is not None else {}
@@ -114,7 +114,7 @@ def is_measured(name: str, value: object) -> bool:
 
 
 def is_result(name: str) -> bool:
-    """Whether a metric of an epoch says something of the trial that it was the best one of."""
+    """Whether a metric of a trial's best epoch counts among the trial's results."""
     return name.startswith(("val/", "cost/")) or name in ("train/loss", "lr")
 
 
@@ -139,7 +139,7 @@ def columns_of(row: TrialRow, second: str | None) -> dict[str, Any]:
 
 
 def row_of_columns(row: Mapping[str, Any]) -> TrialRow:
-    """The same back; a column that is missing or None says nothing."""
+    """The same back; a missing column counts as None."""
     known = {name: value for name, value in row.items() if value is not None}
     applied = known.get("applied")
     return TrialRow(

@@ -1,4 +1,4 @@
-"""Which training the sealed model is of: a trial's own, or one of the same settings with another seed."""
+"""Which training the sealed model comes from: a trial's own, or one of the same settings with another seed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ class SealedTraining:
 
     @property
     def is_again(self) -> bool:
-        """Whether the trial was trained again, so that what the search recorded of it is of other weights."""
+        """Whether the trial was trained again, so that what the search recorded belongs to other weights."""
         return self.seed is not None
 
     @property

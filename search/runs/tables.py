@@ -18,14 +18,14 @@ from segcore.objective import Objective
 
 @dataclass(frozen=True)
 class Tables:
-    """`trials`: a row a trial; `epochs`: a row an epoch. Plain dicts, ready to print or to write."""
+    """`trials` has one row per trial, `epochs` one per epoch. Plain dicts, ready to print or to write."""
 
     trials: list[dict[str, Any]]
     epochs: list[dict[str, Any]]
 
 
 def build_tables(lives: Iterable[TrialLife], objective: Objective) -> Tables:
-    """Makes both tables of what is known of each trial; one that waits to begin has no row.
+    """Makes both tables from the trials' lives; a trial that waits to begin has no row.
 
     A trial's `value` is the metric of its best epoch, which is also the epoch whose weights its checkpoint keeps,
     whatever its state: a trial that was stopped early may still hold the best model. With a second metric, its column
@@ -37,7 +37,13 @@ def build_tables(lives: Iterable[TrialLife], objective: Objective) -> Tables:
 
 
 def write_tables(tables: Tables, trials_path: Path, epochs_path: Path) -> None:
-    """Writes both tables as Parquet, each beside its place and then moved there."""
+    """Writes both tables as Parquet, each beside its place and then moved there.
+
+    Args:
+        tables: What to write.
+        trials_path: File of the trial table.
+        epochs_path: File of the epoch table.
+    """
     _write_parquet(tables.trials, trials_path)
     _write_parquet(tables.epochs, epochs_path)
 
@@ -48,7 +54,7 @@ def write_epochs(events: Iterable[Event], path: Path) -> None:
 
 
 def _epoch_table(lives: Iterable[TrialLife]) -> list[dict[str, Any]]:
-    """A row an epoch, in order of trial and epoch."""
+    """One row per epoch, in order of trial and epoch."""
     return [
         {
             "number": row.number,

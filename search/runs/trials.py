@@ -1,4 +1,4 @@
-"""A search's trials as rows, and the only orderings of them that there are: the best, all by rank, the Pareto front."""
+"""A search's trials as rows, and the only place that orders them: the best, all by rank, the Pareto front."""
 
 import math
 from collections import Counter
@@ -18,7 +18,7 @@ class Trials(Sequence[TrialRow]):
     """The trials of a search in order of their number, with what is better.
 
     Args:
-        rows: One row a trial.
+        rows: One row per trial.
         objective: What they are judged by.
     """
 
@@ -61,16 +61,16 @@ class Trials(Sequence[TrialRow]):
         """The trial whose best epoch is the best of all; the earlier trial wins a tie. None when none has a value.
 
         A trial that was stopped early may win. One that failed may win only where all that reported failed: what broke
-        it may have bent its last epochs too, but its best checkpoint is better than nothing.
+        it may have spoiled its last epochs too, but its best checkpoint is better than nothing.
         """
         return next((row for row in self.ranked() if row.value is not None), None)
 
     def contenders(self) -> list[int]:
-        """The numbers of those that may win, best first: each is the best where those before it have no model."""
+        """The trials that may win, best first: each wins if those before it have no model."""
         return [row.number for row in self.ranked() if row.value is not None]
 
     def ranked(self) -> list[TrialRow]:
-        """All of them, best first, of equal ones the earlier; then those that failed, then those without a value."""
+        """All trials, best first, the earlier first in a tie; then failed ones, then those without a value."""
         sign = self.objective.sign
         return sorted(
             self._rows,
@@ -82,7 +82,7 @@ class Trials(Sequence[TrialRow]):
         return [row for row in self.ranked() if row.is_sound][:count]
 
     def furthest_first(self) -> list[TrialRow]:
-        """The trials that ended and have a value, but for those that failed: complete ones first, then by their epochs.
+        """The trials that ended with a value and did not fail: complete ones first, then by their epochs.
 
         So that values of the same epoch stand side by side: those of different epochs cannot be compared. Of trials
         that came equally far, the best is first; of equal ones, the earlier.
@@ -97,7 +97,7 @@ class Trials(Sequence[TrialRow]):
         return sorted((row for row in ended if row.value is not None and not math.isnan(row.value)), key=place)
 
     def front(self) -> list[TrialRow]:
-        """The trials that no other one beats in value and second metric at once, best value first, so cheapest last.
+        """The Pareto front in value and second metric, best value first, so cheapest last.
 
         Trials without a value or a cost, and those that failed, are not compared. Of trials with the same value and
         cost, all are there. Empty without a second metric.
@@ -113,7 +113,7 @@ class Trials(Sequence[TrialRow]):
 
     @classmethod
     def of_lives(cls, lives: Iterable[TrialLife], objective: Objective) -> "Trials":
-        """What came of trials so far; one that waits to begin is none yet.
+        """The results of trials so far; one that waits to begin is left out.
 
         Args:
             lives: What the journal tells of each.
@@ -126,13 +126,13 @@ class Trials(Sequence[TrialRow]):
         """The trials of `trials.parquet`.
 
         Args:
-            rows: The table's rows, by column; a column that is missing or None says nothing.
+            rows: The table's rows, by column; a missing column counts as None.
             objective: What they are judged by.
         """
         return cls([row_of_columns(row) for row in rows], objective)
 
     def table(self) -> list[dict[str, Any]]:
-        """The rows of `trials.parquet`; all have the same columns, None where a trial has nothing to say."""
+        """The rows of `trials.parquet`; all have the same columns, None where a trial has no value."""
         second = self.objective.second
         front = {row.number for row in self.front()}
         rows = [columns_of(row, second) for row in self._rows]

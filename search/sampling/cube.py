@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 
 
 class Cube:
-    """The unit cube of a space, one axis a parameter, those of all branches included.
+    """The unit cube of a space, one axis per parameter, those of all branches included.
 
     A position on a range's axis is the share of the way from its low to its high end, on the range's own scale; a
     stepped range and a choice cut their axis into equal parts. Axes of branches that a point does not take are 0.5.
@@ -33,7 +33,7 @@ class Cube:
 
     @property
     def num_features(self) -> int:
-        """Columns of `features`: one a range, one an option of a choice."""
+        """Columns of `features`: one per range, one per option of a choice."""
         return sum(_num_options(node) or 1 for node in self.parameters)
 
     @property
@@ -50,7 +50,7 @@ class Cube:
         """The position `(num_axes,)` of a point; the inverse of `point`.
 
         Raises:
-            KeyError, ValueError: It is no point of the space.
+            KeyError, ValueError: It is not a point of the space.
         """
         found = np.full(self.num_axes, 0.5)
         for name, value in self.space.to_params(flat).items():
@@ -64,7 +64,7 @@ class Cube:
         return found
 
     def features(self, positions: Array) -> Array:
-        """Positions `(N, num_axes)` as `(N, num_features)`: ranges in [0, 1], choices one-hot, no matter where unused.
+        """Positions `(N, num_axes)` as `(N, num_features)`: ranges in [0, 1], choices one-hot, unused axes ignored.
 
         Two different options are as far from each other as the two ends of a range.
         """
@@ -103,7 +103,7 @@ class Cube:
 
 
 class _At:
-    """Answers a space's questions with what lies at one position; stands in for an Optuna trial."""
+    """Suggests the values at one position; stands in for an Optuna trial."""
 
     def __init__(self, positions: Mapping[str, float]) -> None:
         self._positions = positions

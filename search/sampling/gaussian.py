@@ -2,9 +2,8 @@
 
 The value of settings x at epoch t, with s = log t / log T, is modelled as the sum of independent parts: a common
 learning curve f(s), what the settings are worth at any epoch g(x), what they are worth at this epoch h(x, s), the luck
-of the single training u, and noise. A trial that was stopped early so informs about the end just as far as early epochs
-have proved to say something about it. Trials that still run are taken for what is expected of them, so that others
-do not get the same point.
+of the single training u, and noise. So a trial that was stopped early informs about the end as much as early epochs
+have proved to. Trials that still run count with their expected value, so that others do not get the same point.
 
 References:
     Swersky, Snoek and Adams, Freeze-Thaw Bayesian Optimization, 2014, arXiv:1406.3896 (curves under one process).
@@ -90,7 +89,7 @@ class CurveProcess:
         return _climb(gain, seen[np.argsort(-means)[:5]], rng, self._cube.num_axes, count)
 
     def _observed(self, trials: Sequence[Past]) -> _Data:
-        """Values at rungs and at each trial's last epoch; a failed trial is as bad as the worst, from the beginning."""
+        """Values at rungs and at each trial's last epoch; a failed trial counts as the worst value."""
         rows = [(trial, epoch) for trial in trials for epoch in trial.values if self._tells(trial, epoch)]
         y = np.array([trial.values[epoch] for trial, epoch in rows])
         high, middle = y.max(), float(np.median(y))
@@ -112,7 +111,7 @@ class CurveProcess:
 
 
 def _thinned(data: _Data, rng: np.random.Generator) -> _Data:
-    """At most so many observations: of the lowest rung only some, of the others the latest."""
+    """The observations, limited in number: of the lowest rung only some, of the others the latest."""
     if len(data.y) <= _MOST_OBSERVATIONS:
         return data
     order = np.lexsort((rng.random(len(data.y)), data.s == data.s.min()))
@@ -122,7 +121,7 @@ def _thinned(data: _Data, rng: np.random.Generator) -> _Data:
 def _start(num_features: int) -> tuple[Array, Array, Array, list[tuple[float, float]]]:
     """Start, prior mean, prior deviation and bounds of the logarithms of all parameters.
 
-    In order: a lengthscale a feature, those of f and h along s, and the variances of g, h, u, noise and f.
+    In order: a lengthscale per feature, those of f and h along s, and the variances of g, h, u, noise and f.
     """
     scale = math.log(math.sqrt(num_features) * 0.6)
     center = np.array([scale] * num_features + [math.log(v) for v in (0.5, 0.7, 0.6, 0.3, 0.02, 0.01, 1.0)])

@@ -1,4 +1,4 @@
-"""Tree-structured Parzen estimators over scores of our own making, on Optuna's machinery.
+"""Tree-structured Parzen estimators over our own scores, using Optuna's sampler.
 
 Optuna's sampler asks its study for trials and splits them by their values. Here it is handed a view of the trials in
 which each carries a score that makes it comparable with the others, however far it got; see `score_by_rung`.
@@ -49,8 +49,8 @@ def score_by_rung(trials: Sequence[Past], rungs: Sequence[int], num_parameters: 
     """Compares trials at one epoch that they all reached: the highest rung that enough have reached.
 
     Those that stopped below that rung are left out, as in BOHB: they were not good enough for it, but how they would
-    have ended is unknown. Where the lower rungs have proved to rank trials as the higher ones do, though, they are as
-    good as known, and every trial takes part, its value carried upwards by what trials gained from rung to rung.
+    have ended is unknown. Where the lower rungs have proved to rank trials as the higher ones do, though, their ends
+    are as good as known, and every trial takes part, its value carried upwards by what trials gained from rung to rung.
 
     Args:
         trials: What the trials reported.
@@ -124,12 +124,12 @@ class ParzenSampler:
         self._distributions = {node.name: distribution_of(node.domain) for node in space.parameters()}
 
     def propose(self, question: Question) -> Iterator[Params]:
-        """Points without end, each as good as the others; see `Sampler.propose`."""
+        """An endless sequence of points, none preferred to another; see `Sampler.propose`."""
         trials, rng = question.trials, question.rng
         scores = self._score(trials, self._rungs, len(self._distributions))
         worst = min(scores.values(), default=0.0) - 1.0
-        # Failed trials, and running ones of which nothing is known yet, are taken for bad: failed because they are,
-        # running ones so that nobody else gets their point (the constant liar).
+        # Failed trials, and running ones of which nothing is known yet, count as bad: failed ones because they are,
+        # running ones so that no other trial gets their point (the constant liar).
         scores |= {t.number: worst for t in trials if t.failed or (t.running and not t.values)}
         view = _View([self._frozen(trial, scores[trial.number]) for trial in trials if trial.number in scores])
         with warnings.catch_warnings():
@@ -171,7 +171,7 @@ def _empty_study() -> optuna.Study:
 
 
 class _Question:
-    """Asks a sampler for one parameter after the other, as `optuna.Trial` does; nothing is stored."""
+    """Asks a sampler for the parameters one by one, as `optuna.Trial` does; nothing is stored."""
 
     def __init__(self, sampler: TPESampler, view: _View) -> None:
         self._sampler, self._view = sampler, view

@@ -1,4 +1,4 @@
-"""What a sampler is told of the trials so far."""
+"""What a sampler gets to know of the trials so far."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +13,9 @@ from segcore.params import ParamValue
 class Past:
     """A trial as samplers see it: larger values are better, and a value is the best up to its epoch.
 
-    A checkpoint is kept of a trial's best epoch, so what a trial is worth is never less than what it was worth before.
-    `failed` is a trial that broke, of which nothing but that is known. `cost`, where the search has a second metric, is
-    what the trial's model costs; smaller is better.
+    A checkpoint is kept of a trial's best epoch, so a trial's value never falls. `failed` marks a trial that broke, of
+    which nothing else is known. `cost`, where the search has a second metric, is what the trial's model costs; smaller
+    is better.
     """
 
     number: int
@@ -28,7 +28,7 @@ class Past:
     cost: float | None = None
 
     def report(self, epoch: int, value: float) -> None:
-        """Takes a value, larger being better; one that is no number tells nothing."""
+        """Takes a value, larger being better; one that is not a number is ignored."""
         if not np.isfinite(value):
             return
         self.values[epoch] = max([value, *(v for e, v in self.values.items() if e <= epoch)])

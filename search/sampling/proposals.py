@@ -1,4 +1,4 @@
-"""The sampler of a search, told of everything that the search has tried so far."""
+"""The sampler of a search, with everything that the search has tried so far."""
 
 import optuna
 from optuna.trial import TrialState
@@ -11,7 +11,7 @@ from search.study.recording import point_in
 
 
 def build_proposer(search: Search, study: optuna.Study) -> Proposer:
-    """The config's sampler, told of every trial that the study holds and that is a point of the present space."""
+    """The config's sampler, with every trial of the study that is a point of the present space."""
     settings, base, space = search.config.search, search.base, search.space
     own = space.defaults(base)
     first = [*([(own, "config")] if own else []), *((point, "enqueued") for point in search.enqueued_points())]

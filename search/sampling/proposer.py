@@ -1,7 +1,7 @@
-"""Who is tried next: known points first, then a random start, then what a sampler makes of all trials so far.
+"""What is tried next: known points first, then a random start, then what a sampler makes of all trials so far.
 
 A proposer keeps no state of its own but the trials: what it proposes follows from the seed, the number of the trial and
-what the others came to, so a search that was stopped goes on as if it had not been.
+the results of the others, so a search that was stopped continues as if it had not been.
 """
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -35,7 +35,7 @@ class Proposer:
     Args:
         space: What is searched.
         sampler: Its name.
-        seed: Of everything random.
+        seed: Seed of everything random.
         num_samples: Trials of the whole search; the even start is an eighth of them, within limits.
         max_epochs: Epochs of a whole trial.
         rungs: Epochs at which the scheduler compares trials, ascending; empty when it stops none.
@@ -74,7 +74,7 @@ class Proposer:
         self._samplers = {name: _built(name, setting) for name in self._shares}
 
     def started(self, number: int, flat: Mapping[str, ParamValue], origin: str = "") -> None:
-        """Takes note of a trial that runs with these settings; one outside of the space is none of ours.
+        """Takes note of a trial that runs with these settings; one outside of the space is ignored.
 
         Args:
             number: The trial.
@@ -104,7 +104,7 @@ class Proposer:
             self.trials[number].cost = cost
 
     def ended(self, number: int, *, failed: bool = False) -> None:
-        """A trial ended: it finished, was stopped, or `failed` by its own settings."""
+        """Notes that a trial ended: it finished, was stopped, or `failed` because of its settings."""
         if number in self.trials:
             self.trials[number].running = False
             self.trials[number].failed = failed
@@ -155,7 +155,7 @@ class Proposer:
         return None
 
     def _chance_to_work(self, flat: Mapping[str, ParamValue], trials: Sequence[Past]) -> float:
-        """How readily a point is taken, given how often trials with the same values failed.
+        """Chance to accept a point, given how often trials with the same values failed.
 
         Models of the metric learn nothing from a trial without one, such as one that ran out of memory. For each value
         of a choice or a stepped range, the share of its trials that worked, with one of each kind added, is compared

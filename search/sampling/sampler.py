@@ -1,4 +1,4 @@
-"""What a sampler is: how it proposes points, and what it states of itself for the config and the docs."""
+"""What a sampler is: how it proposes points, and what it declares for the config and the docs."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class Setting:
         cube: The space as the unit cube.
         rungs: Epochs at which trials are compared, ascending; the last epoch of a trial is the last of them.
         weights: What the metric may weigh in a proposal, in [0, 1]; 1 alone in a search without a cost.
-        seed: Of everything random.
+        seed: Seed of everything random.
     """
 
     space: "Space"
@@ -35,7 +35,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Question:
-    """Who is to be tried next.
+    """What a sampler is asked: the settings of the next trial.
 
     Attributes:
         number: The trial that is asked for.
@@ -53,22 +53,22 @@ class Question:
 
 
 class Sampler(Protocol):
-    """A sampler at work."""
+    """A sampler that was built for a search."""
 
     def propose(self, question: Question) -> Iterable[Params]:
-        """Points of the space, flat dotted key -> value, the one that it likes best first; no end is fine too."""
+        """Points of the space, flat dotted key -> value, the preferred one first; may be endless."""
 
 
 @dataclass(frozen=True)
 class SamplerRule:
-    """How one sampler is built, and what the rest of the program has to know of it.
+    """How one sampler is built, and what the rest of the program has to know about it.
 
     Attributes:
         does: What it does, for the docs.
         when: When it is the right one, for the docs.
         build: Builds it; None for a mixture.
         shares: Of a mixture: sampler -> chance that it is the one which proposes.
-        learns: Whether it makes something of the trials: then the search begins with an even start, and settings that
+        learns: Whether it learns from the trials: then the search begins with an even start, and settings that
             failed are avoided.
     """
 

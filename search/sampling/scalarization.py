@@ -1,4 +1,4 @@
-"""Two aims made one, anew for each proposal, so that every sampler can propose for both.
+"""Combines metric and cost into one value, anew for each proposal, so that any sampler can optimize both.
 
 References:
     Knowles, ParEGO: A Hybrid Algorithm with On-line Landscape Approximation for Expensive Multiobjective Optimization
@@ -21,12 +21,12 @@ def scalarized(trials: Sequence[Past], weight: float) -> list[Past]:
     """The trials with values that weigh metric and cost: an augmented Tchebycheff function, larger is better.
 
     Both are brought to [0, 1], 0 being the best so far: the metric by what trials came to, the cost by its logarithm.
-    The hopeless do not stretch the metric's range: it ends 1.5 times as far below the median as the best is above it,
-    and they lie beyond 1. Each epoch's value is scalarized with its trial's cost, so a trial's values rise with its
+    Very bad trials do not stretch the metric's range: it ends 1.5 times as far below the median as the best is above
+    it, and they lie beyond 1. Each epoch's value is scalarized with its trial's cost, so a trial's values rise with its
     epochs as before. A trial without a cost has no values.
 
     Args:
-        trials: What they came to; their objects stay as they are.
+        trials: What they reported; the objects are not changed.
         weight: What the metric weighs, in [0, 1].
     """
     known = [trial for trial in trials if trial.values and trial.cost is not None]

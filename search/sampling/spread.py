@@ -11,7 +11,7 @@ class Spread:
 
     Args:
         cube: What it fills.
-        seed: Of the scrambling.
+        seed: Seed of the scrambling.
 
     References:
         Bergstra and Bengio, Random Search for Hyper-Parameter Optimization, JMLR 2012 (low-discrepancy starts).

@@ -25,7 +25,8 @@ class Bracket:
     def passes(self, number: int, epoch: int, value: float) -> bool:
         """Records a value at the latest rung reached, once per trial and rung; returns whether it passes there.
 
-        A value that is not a number passes only at a rung that no trial reached before; it is not recorded.
+        A value that is not a number is not recorded; it passes only where the rung has no trial yet, or has this one
+        already.
 
         Args:
             number: The trial.

@@ -20,7 +20,7 @@ from segcore.objective import Objective
 
 
 def render_confirmation(record: Confirmation, parameters: bool = True) -> Iterator[RenderableType]:
-    """A table of the candidates, best mean first, and what came of it.
+    """A table of the candidates, best mean first, and the verdict.
 
     Args:
         record: What `confirm.json` holds.
@@ -52,7 +52,7 @@ def judged_text(record: Confirmation | Ledger) -> str:
 
 
 def confirmation_table(record: Confirmation, parameters: bool = True) -> tuple[list[str], list[list[str]]]:
-    """Titles, and a row of text for each candidate; a column that says nothing of any of them is left out."""
+    """Titles, and a row of text for each candidate; empty columns are left out."""
     candidates = record.candidates
     percent = f"{record.confidence:.0%}"
     columns: list[tuple[str, list[str]]] = [

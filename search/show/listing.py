@@ -1,4 +1,4 @@
-"""What `ls` prints: a line a run, from as little of its files as will do."""
+"""What `ls` prints: one line per run, reading as little of its files as possible."""
 
 import time
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from search.show.quoting import quote
 from segcore.errors import SegsearchError
 
 SO_FAR = "val, so far"
-"""What the score of a run is on that has sealed nothing yet: its best trial's own."""
+"""Split of the score of a run without a sealed model: that of its best trial."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class RunLine:
 
 
 def run_lines(results: Path) -> list[RunLine]:
-    """One line a run, newest first.
+    """One line per run, newest first.
 
     Raises:
         RunError: `results` is a file.
@@ -91,7 +91,7 @@ def _so_far(run: Run) -> tuple[float | None, str | None]:
 
 
 def _line_or_error(paths: RunPaths) -> RunLine:
-    """One damaged run must not hide the others."""
+    """A run's line, or its error: one damaged run must not hide the others."""
     try:
         return run_line(Run(paths))
     except (SegsearchError, OSError, ValueError, KeyError) as error:

@@ -88,7 +88,7 @@ def _forbidden(found: Survey) -> Table:
 
 
 def _points(title: str, points: Mapping[str, Params], order: Sequence[str], width: int) -> list[RenderableType]:
-    """One row a key and one column a point; as many tables as the width asks for."""
+    """One row per key and one column per point, in as many tables as the width requires."""
     keys = [key for key in order if any(key in point for point in points.values())]
     columns = {
         heading: [_cell(point[key]) if key in point else "" for key in keys] for heading, point in points.items()

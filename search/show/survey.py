@@ -84,11 +84,11 @@ class Survey:
         size: Of the whole space.
         forbid: The expressions.
         forbidden_share: Of random points, from 0 to 1, by all expressions together.
-        first: The config's own values as a point; None where they are none.
-        why_no_first: Why they are none.
+        first: The config's own values as a point; None where they are not a point of the space.
+        why_no_first: Why they are not a point of the space.
         enqueued: The points of `search.enqueue`.
         samples: Random points.
-        warnings: What deserves a word.
+        warnings: Warnings for the user.
     """
 
     name: str
@@ -136,7 +136,7 @@ def _size(node: Node) -> Size:
 
 
 def survey(search: Search, num_samples: int, seed: int) -> Survey:
-    """Looks at a config's space from all sides.
+    """Collects everything that is shown of a config's space.
 
     Args:
         search: Of a checked config.

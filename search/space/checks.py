@@ -1,4 +1,4 @@
-"""What holds over a whole space: no key set twice, names for the study, and the combinations that trials can have."""
+"""Checks of a whole space: no key set twice, names for the study, and the combinations that trials can have."""
 
 import itertools
 import math
@@ -62,7 +62,7 @@ def named(nodes: Sequence[Node]) -> tuple[Node, ...]:
 
 
 def within(nodes: Sequence[Node], is_wanted: Callable[[str], bool]) -> tuple[Node, ...]:
-    """The part of the tree that decides over the wanted keys."""
+    """The part of the tree that the wanted keys depend on."""
     kept: list[Node] = []
     for node in nodes:
         if isinstance(node.domain, Choice):

@@ -25,7 +25,7 @@ def _by_choice(registry: Registry[Any]) -> dict[Any, tuple[str, ...]]:
 
 
 def _by_weight() -> dict[str, dict[Any, tuple[str, ...]]]:
-    """A loss term of weight 0 makes the options idle that it alone reads."""
+    """A loss term of weight 0 makes the options idle that only it reads."""
     table = {}
     for term in LOSSES:
         own = tuple(
@@ -49,7 +49,7 @@ IGNORED_BY: dict[str, dict[Any, tuple[str, ...]]] = {
 `model.encoder_weights` is not here: without an encoder it must be `none`, which the config checks by itself.
 """
 
-_SOME_NUMBER = "a number"  # a range: not one value that makes anything be ignored
+_SOME_NUMBER = "a number"  # a range: no single value that would make anything ignored
 Values = frozenset[Any]
 
 

@@ -33,7 +33,7 @@ def enqueued_points(config: "SearchConfig", space: Space) -> list[Params]:
     """The points of `search.enqueue` in their order, each with a value for every key that its branches search or set.
 
     Raises:
-        ConfigError: One is no point of the space; lists every problem of them all.
+        ConfigError: One is not a point of the space; lists every problem of them all.
     """
     points, problems = read_points(config.search.enqueue, space, config.train_config())
     if problems:
@@ -44,7 +44,13 @@ def enqueued_points(config: "SearchConfig", space: Space) -> list[Params]:
 def read_points(
     raw: Sequence[Mapping[str, Any]], space: Space, base: TrainConfig
 ) -> tuple[list[Params], list[Problem]]:
-    """The points that are sound, and the problems of the others."""
+    """The points that are sound, and the problems of the others.
+
+    Args:
+        raw: The points as the file has them.
+        space: The space.
+        base: The config that the space varies.
+    """
     points: list[Params] = []
     problems: list[Problem] = []
     places: list[str] = []
@@ -151,7 +157,7 @@ class _Point:
         return f"found {shown(value)}; {where}{f'; did you mean {guess}?' if guess else ''}"
 
     def _give_up(self, nodes: Any) -> None:
-        """What lies below a choice without an answer is neither needed nor wrong."""
+        """Skips the keys below a choice without a valid value: they are neither needed nor wrong."""
         self._undecided |= {node.key for node, _ in all_nodes(tuple(nodes))}
 
     def _refuse_left_over(self, key: str, value: Any, flat: Mapping[str, ParamValue]) -> None:

@@ -79,14 +79,20 @@ def check_rules(space: Space, reader: Reader) -> None:
 
 
 def telling_points(space: Space) -> list[Params]:
-    """Random points and every combination of choices, where not too many, as far as the rules ask for their keys."""
+    """Points to test rules on: random ones, and every combination of the keys they use, if not too many."""
     mentioned = frozenset(key for rule in space.rules for key, _ in rule.own)
     part = replace(space, nodes=within(space.nodes, mentioned.__contains__))
     return [*uniform_points(part, NUM_POINTS), *combinations(part.nodes)]
 
 
 def uniform_points(space: Space, count: int, seed: int = 0) -> list[Params]:
-    """Random points of the space, forbidden ones among them; the same ones for the same seed."""
+    """Random points of the space, forbidden ones among them; the same ones for the same seed.
+
+    Args:
+        space: The space.
+        count: How many points.
+        seed: Seed of the draws.
+    """
     import numpy as np
 
     rng = np.random.default_rng(seed)

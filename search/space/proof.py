@@ -1,9 +1,9 @@
 """The proof that every searched key changes something: what is built with one value is compared with another's.
 
 `search.space.effects` knows from a table which settings make training ignore a key, and refuses such a space when it is
-read. Here nothing is known: for each key, the objects of a run are built for two points that differ in that key alone,
-on torch's meta device, which costs no memory and no data, and read back as in a trial. Where no pair differs, the key
-does nothing, whatever the reason.
+read. Here nothing is assumed: for each key, the objects of a run are built for two points that differ in that key
+alone, on torch's meta device, which costs no memory and no data, and read back as in a trial. Where no pair differs,
+the key does nothing, whatever the reason.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def idle_keys(space: Space, base: TrainConfig) -> Iterator[tuple[str, str]]:
 
 
 def _pairs(node: Node, points: list[Params], base: TrainConfig) -> Iterator[tuple[TrainConfig, TrainConfig, str]]:
-    """Two configs that differ in one key alone, for points in which that key is set; invalid ones are passed over."""
+    """Two configs that differ in one key alone, for points in which that key is set; invalid ones are skipped."""
     domain = node.domain
     for point in points:
         if isinstance(domain, Fixed) or node.key not in point or not domain.holds(point[node.key]):
@@ -106,7 +106,7 @@ def _values(node: Node) -> list[Any]:
 
 
 def _described(config: TrainConfig, key: str, known: dict[str, Facts]) -> Facts:
-    """What a run of a config would be made of; with a small model where the key is no matter of the model."""
+    """What a run of a config would be made of; with a small model where the key does not concern the model."""
     if not key.startswith("model.") and key != "optimizer.encoder_lr_factor":
         small = ModelConfig.model_validate({**config.model.model_dump(), **_SMALL_MODEL})
         config = config.model_copy(update={"model": small})
@@ -147,7 +147,7 @@ def _own_device() -> Any:
 
 
 class _NoSamples:
-    """As much of a cache as building a loader takes."""
+    """The part of a cache that building a loader needs."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.hw = config.data.image_hw

@@ -109,7 +109,14 @@ class Reader:
         self.problems.append(Problem(path, message))
 
     def nodes(self, raw: object, path: str, section: str, labels: tuple[str, ...]) -> tuple[Node, ...]:
-        """The parameters of the whole space (`section` empty) or of one branch."""
+        """The parameters of the whole space (`section` empty) or of one branch.
+
+        Args:
+            raw: What the file holds.
+            path: Where it stands in the file, for problems.
+            section: The section that keys are relative to; empty for the whole space.
+            labels: The choices that lead to the branch, outermost first.
+        """
         if not isinstance(raw, Mapping):
             self.refuse(path, f"found {shown(raw)}; must be a map of dotted keys, e.g. optimizer.lr")
             return ()

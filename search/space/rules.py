@@ -1,4 +1,4 @@
-"""Forbid expressions over dotted keys, read already: what they say of one trial."""
+"""Parsed forbid expressions over dotted keys, and evaluating them for a trial."""
 
 import ast
 import operator

@@ -14,7 +14,7 @@ from segcore.params import Params, ParamValue
 
 @dataclass(frozen=True)
 class Search:
-    """What everybody who works on a search is handed, instead of a config to read again.
+    """A config's search, parsed once and passed to everything that works on it.
 
     Attributes:
         config: The run's config.

@@ -108,7 +108,7 @@ class Space:
         return tuple(found.values())
 
     def describe(self) -> list[SpaceRow]:
-        """One row a key and branch, in the file's order, for printing."""
+        """One row per key and branch, in the file's order, for printing."""
         return [
             SpaceRow(node.key, node.domain.describe(), len(when), ", ".join(when[-1:]))
             for node, when in all_nodes(self.nodes)
@@ -154,7 +154,7 @@ class Space:
         """Like `defaults`.
 
         Raises:
-            ValueError: The config's own values are no point of the space; says which one, and why.
+            ValueError: The config's own values are not a point of the space; names the value and the reason.
         """
         own = flatten(base)
         flat = _walk(self.nodes, lambda node: own[node.key])

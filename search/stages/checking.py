@@ -30,7 +30,7 @@ SPACE_SAMPLES = 64
 
 
 def check(search: Search, console: Console) -> tuple[DatasetIndex, Path]:
-    """Everything that can be known to be wrong before training: export targets, data, models.
+    """Finds everything that can be wrong before training: export targets, data, models.
 
     Returns:
         The images and masks, and the path of the cache with the decoded ones.

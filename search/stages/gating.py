@@ -44,7 +44,12 @@ def inspect(search: Search, cache_path: Path, console: Console) -> "GateReport":
 
 
 def pass_gate(search: Search, cache_path: Path, console: Console) -> "GateReport":
-    """Inspects, and says what is to be looked at.
+    """Runs the gate, and prints what should be looked at.
+
+    Args:
+        search: The run's search.
+        cache_path: The decoded samples.
+        console: Where progress and findings are shown.
 
     Raises:
         GateError: Names everything that is certainly wrong, and the picture's path.

@@ -84,7 +84,7 @@ def train(config: SearchConfig, console: Console) -> Outcome:
 
 
 def _begin(config: SearchConfig, kind: Literal["search", "train"], console: Console) -> Work:
-    """Everything that can go wrong before training goes wrong here, before the run's folder is made."""
+    """Does everything that can fail before training, before the run's folder is made."""
     search = Search.of(absolute_paths(config))
     index, cache_path = check(search, console)
     verdict = pass_gate(search, cache_path, console) if config.search.gate else None
@@ -99,7 +99,7 @@ def resume(paths: RunPaths, console: Console) -> Outcome:
     """Resumes a run that was stopped, whatever stopped it.
 
     Raises:
-        RunError: Another process works on it, or the data is not what it was.
+        RunError: Another process works on it, or the data has changed.
     """
     record = read_run(paths)
     if record.status == "done":
@@ -124,7 +124,7 @@ def extend(paths: RunPaths, num_more: int, overrides: Sequence[str], console: Co
         console: Where progress is shown.
 
     Raises:
-        RunError: It is no search, it is being worked on, or the data is not what it was.
+        RunError: It is no search, it is being worked on, or the data has changed.
         ConfigError: A change that an extension may not make, or a rule that would end it at once.
     """
     extension = plan_extension(paths, num_more, overrides)

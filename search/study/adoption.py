@@ -1,4 +1,4 @@
-"""What only the study knows goes into the journal: trials of an earlier version, and points that were enqueued there.
+"""Copies into the journal what only the study has: trials of an earlier version, and enqueued points.
 
 An earlier version's journal says neither what trials ran with nor how they ended. Once a session has begun, the journal
 says it, and the study can be built from it like that of any other run.
@@ -26,7 +26,7 @@ END_STATES: Mapping[TrialState, EndState] = {
 def adopt(
     trials: Sequence[FrozenTrial], lives: Mapping[int, TrialLife], events: EventLog, objective: Objective
 ) -> bool:
-    """Appends to the journal what it does not say of the study's trials; returns whether there was anything.
+    """Appends to the journal what it lacks of the study's trials; returns whether it lacked anything.
 
     Args:
         trials: The study's.
@@ -59,7 +59,7 @@ def parent_of(trial: FrozenTrial) -> tuple[int, int] | None:
 
 
 def _beginning(trial: FrozenTrial) -> list[Began | Resumed]:
-    """Nothing of a trial that was killed before it got its parameters."""
+    """How a trial began; empty for one that was killed before it got its parameters."""
     params = trial.user_attrs.get(PARAMS_ATTR)
     if params is None:
         return []

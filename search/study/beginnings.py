@@ -26,9 +26,9 @@ def begin_trial(study: optuna.Study, events: EventLog, space: Space, propose: Pr
 
     Args:
         study: The study.
-        events: The journal, which is told before the study.
+        events: The journal, which is written before the study.
         space: What is searched.
-        propose: Says what a trial runs with that was not enqueued with something.
+        propose: Chooses the parameters of a trial that was not enqueued with any.
         ray_id: Ray's id of the attempt.
 
     Returns:
@@ -64,9 +64,9 @@ def begin_again(
 
     Args:
         study: The study.
-        events: The journal, which is told before the study.
+        events: The journal, which is written before the study.
         space: What is searched.
-        propose: Says what a trial runs with that has no parameters yet.
+        propose: Chooses the parameters of a trial that has none yet.
         number: The trial's number.
         ray_id: Ray's id of the attempt.
 
@@ -84,7 +84,7 @@ def begin_again(
 
 
 def _give(events: EventLog, trial: FrozenTrial, space: Space, propose: Propose, ray_id: str) -> tuple[Params, str]:
-    """Decides what a trial runs with that is in the study already, and tells the journal."""
+    """Decides the parameters of a trial that is in the study already, and writes them to the journal."""
     fixed = fixed_params(trial)  # of a fork
     params, origin = propose(trial.number) if fixed is None else (space.from_params(fixed), "fork")
     events.began(trial.number, dict(params), origin, ray_id=ray_id, parent=parent_of(trial))

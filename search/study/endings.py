@@ -1,4 +1,4 @@
-"""How trials end: said once as what they were, in the journal first and then in the study."""
+"""How trials end: recorded once, in the journal first and then in the study."""
 
 import math
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ class Ending:
         """Judges a trial by what it reported.
 
         Args:
-            values: Its epochs' values; without any, or with one that is no number, it failed.
+            values: Its epochs' values; without any, or with one that is not a number, it failed.
             finished: It reported its last epoch.
             failure: The kind of its failure, if it failed.
         """
@@ -58,7 +58,7 @@ def end_trial(
 
     Args:
         study: The study.
-        events: The journal, which is told before the study.
+        events: The journal, which is written before the study.
         number: The trial's number.
         values: Its epochs' values.
         objective: Says which of its epochs is the best.
@@ -75,7 +75,7 @@ def end_trial(
 def tell_end(
     study: optuna.Study, number: int, values: Mapping[int, float], objective: Objective, ending: Ending
 ) -> None:
-    """Tells the study of an end that the journal has.
+    """Records in the study an end that the journal has.
 
     Args:
         study: The study, in which the trial is running.

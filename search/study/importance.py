@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 MIN_TRIALS = 16
-"""With fewer trials, the importances are those of the draws rather than of the parameters."""
+"""With fewer trials, the importances reflect chance rather than the parameters."""
 _TOP_SHARE, _FEWEST_TOP = 0.1, 5
 
 

@@ -1,4 +1,4 @@
-"""The lives of a run's trials, from its journal; what the journal of an earlier version does not say, from its study.
+"""The lives of a run's trials, from its journal; what an earlier version's journal lacks comes from its study.
 
 Reading them loads no Optuna where the journal says it all, and writes nothing.
 """
@@ -40,7 +40,7 @@ def read_lives(paths: RunPaths) -> dict[int, TrialLife]:
 
 
 def with_study(lives: Mapping[int, TrialLife], trials: Iterable["FrozenTrial"]) -> dict[int, TrialLife]:
-    """Lives with what only the study knows of them; where the journal says something, it is right."""
+    """Lives completed from the study; where both say something, the journal is right."""
     known = {trial.number: trial for trial in trials}
     numbers = sorted({*lives, *known})
     return {

@@ -1,7 +1,8 @@
-"""`study.db` as a mirror of the journal: brought up to it when a session starts, built anew from it where it must be.
+"""`study.db` as a mirror of the journal: brought up to date when a session starts, and rebuilt from the journal where
+necessary.
 
-It must be where the file is missing or damaged, where it says something else than the journal, and where the space has
-changed: Optuna lets nobody touch a trial that has ended, and the trials' distributions have to hold the new space.
+It is rebuilt where the file is missing or damaged, where it disagrees with the journal, and where the space has
+changed: Optuna does not allow changes to an ended trial, and the trials' distributions have to cover the new space.
 """
 
 import logging
@@ -57,7 +58,7 @@ def open_mirror(paths: RunPaths, spaces: Spaces, objective: Objective, events: E
         paths: The run.
         spaces: What it searches, and has searched.
         objective: What trials are judged by.
-        events: The journal, which is told what only the study knows.
+        events: The journal, which gets what only the study has.
 
     Raises:
         RunError: `study.db` is missing or damaged, and the journal, of an earlier version, cannot make up for it.
@@ -82,10 +83,10 @@ def open_mirror(paths: RunPaths, spaces: Spaces, objective: Objective, events: E
 def catch_up(
     study: optuna.Study, lives: Mapping[int, TrialLife], objective: Objective, events: EventLog
 ) -> list[FrozenTrial]:
-    """After a stop, tells the study what the journal knows of trials that are running there.
+    """After a stop, updates the study's running trials from the journal.
 
-    The journal is written first, so it may know of reports, of a last epoch, of a failure and of an end that the study
-    was never told. A trial whose last epoch is there is told complete, one that failed is told so; any other continues
+    The journal is written first, so it may have reports, a last epoch, a failure or an end that never reached the
+    study. A trial whose last epoch is there is recorded as complete, one that failed as failed; any other continues
     from its checkpoint under its own number, or starts, if the stop came while it was given its parameters.
 
     Args:
@@ -141,12 +142,12 @@ def templates(
 
     Args:
         lives: What the journal says.
-        known: Trials of the study that is built anew, as far as it can be read: what others left there stays.
+        known: Trials of the study that is built anew, as far as it can be read: what other programs stored there stays.
         spaces: What the run searches, and has searched.
         objective: What trials are judged by.
 
     Returns:
-        A trial for each number. One that neither knows waits, so that the others keep their numbers.
+        A trial for each number. One that neither has becomes a waiting trial, so that the others keep their numbers.
     """
     numbers = range(max([*lives, len(known) - 1], default=-1) + 1)
     before = {trial.number: trial for trial in known}
@@ -237,7 +238,7 @@ def _agree(trials: Iterable[FrozenTrial], lives: Mapping[int, TrialLife]) -> boo
 
 
 def _look_at(study_file: Path, lives: Mapping[int, TrialLife], *, can_rebuild: bool) -> None:
-    """Sets a damaged file aside, and says so; says so too where there is none though there were trials."""
+    """Sets a damaged file aside and reports that; also reports a missing file if there were trials."""
     if not study_file.exists():
         if not can_rebuild:
             raise RunError(
@@ -280,7 +281,7 @@ def _set_aside(study_file: Path) -> Path:
 
 
 def _build(paths: RunPaths, trials: Sequence[FrozenTrial], attrs: Mapping[str, Any], objective: Objective) -> None:
-    """Builds the study beside its place, and then moves it there; a stop in between leaves the old one."""
+    """Builds the study in a temporary file, and then moves it into place; a stop in between leaves the old one."""
     beside = paths.study.with_name(f".{paths.study.name}.new")
     _delete(beside)
     study = open_study(f"sqlite:///{beside.resolve()}", paths.name, mode=objective.mode, sampler=None)

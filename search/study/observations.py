@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 PARAMS_ATTR = "params"
 """User attribute of a trial: the searched dotted keys and the values that ran, as JSON."""
 RAY_IDS_ATTR = "ray_trial_ids"
-"""User attribute: Ray's ids of the trial, one an attempt."""
+"""User attribute: Ray's ids of the trial, one per attempt."""
 ORIGIN_ATTR = "origin"
 """User attribute: who proposed the trial: config, enqueued, start, prior, fork, or a sampler's name."""
 PARENT_ATTR = "parent"
@@ -30,7 +30,7 @@ MEMORY_CONSTRAINT = "out_of_memory"
 
 @dataclass(frozen=True)
 class Observation:
-    """What the study knows of one trial, for whoever proposes the next one.
+    """What the study knows of one trial, for proposing the next one.
 
     `params` are the searched dotted keys that ran; `values` maps epochs to the searched metric; `cost` is the trial's
     value of the second metric, where the search has one and the trial has reported.

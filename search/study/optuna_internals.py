@@ -1,7 +1,7 @@
 """Everything that we use of Optuna beyond its public interface, and nothing else; a test names what breaks without it.
 
 Optuna's own ways of doing the same are a transaction and several queries for each report (5 to 20 ms, where a row of a
-batch is 0.05 ms), a read of all trials to look at one, and none at all for a parameter of a trial that is running.
+batch is 0.05 ms), a read of all trials to look at one, and no way at all to set a parameter of a running trial.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ def fixed_params(trial: FrozenTrial) -> dict[str, Any] | None:
 
 
 def trial_of(study: optuna.Study, number: int) -> FrozenTrial:
-    """One trial, without a look at the others."""
+    """One trial, without reading the others."""
     return study._storage.get_trial(_id_of(study, number))
 
 
@@ -66,7 +66,7 @@ def set_param(study: optuna.Study, number: int, name: str, value: Any, distribut
 
 
 def refresh(trial: optuna.trial.Trial) -> None:
-    """Makes a handle see what was stored past it; it keeps a copy of what it read when it was asked for."""
+    """Makes a handle see what was stored without it; a handle keeps a copy of what it read when it was made."""
     trial._cached_frozen_trial = trial.storage.get_trial(trial._trial_id)
 
 

@@ -2,9 +2,9 @@
 
 Optuna ties a parameter's name to one distribution: a choice that gains or loses an option, or a range that becomes a
 choice, is refused for the rest of the study, and importances look only at parameters whose distribution is the same
-in all trials. So what is recorded is not the space of the day but the widest that the study has seen: a name's
+in all trials. So what is recorded is not the present space but the widest that the study has seen: a name's
 distribution covers all values of all trials (the mirror is built anew where the space has changed), and only where no
-distribution could, a value beside a number, the parameter goes on under a versioned name, `threshold#2`.
+distribution could, a value beside a number, the parameter continues under a versioned name, `threshold#2`.
 
 What a trial ran with is its user attribute `params`; what is recorded here serves optuna-dashboard and importances.
 """
@@ -28,7 +28,7 @@ Recorded = dict[str, tuple[Any, BaseDistribution]]
 
 
 def point_in(space: Space, base: TrainConfig, flat: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A trial's flat parameters as a point of this space, or None if they are none.
+    """A trial's flat parameters as a point of this space, or None if they are not one.
 
     Keys that the trial did not search had the base's values; keys that this space does not search must have them.
 
@@ -149,7 +149,7 @@ def _versioned(name: str, index: int) -> str:
 
 
 def distribution_of(domain: Any) -> BaseDistribution:
-    """Optuna's word for a domain of the space."""
+    """The Optuna distribution of a domain of the space."""
     if isinstance(domain, Choice):
         return CategoricalDistribution([option.label for option in domain.options])
     if not isinstance(domain, Range):

@@ -48,9 +48,9 @@ class Spaces:
         return {node.name: (None, distribution_of(node.domain)) for node in self.present.parameters()}
 
     def recorded(self, flat: Mapping[str, Any]) -> Recorded:
-        """A trial's parameters as the space had them that it was proposed in.
+        """A trial's parameters, as recorded for the space in which it was proposed.
 
-        One that is a point of no space that is known, each value is a choice of itself alone.
+        If no known space holds the trial, each value becomes a choice with that one option.
         """
         for space in (self.present, *self.earlier):
             try:

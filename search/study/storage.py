@@ -2,7 +2,7 @@
 
 SQLite's default is to wait for the disk at every commit, several milliseconds a report. Here a commit is appended to a
 write-ahead log and the disk is waited for only now and then: a killed process loses nothing, a power cut at most the
-last moments, which the journal has. Other processes (`optuna-dashboard`) can read all the while.
+last moments, which the journal has. Other processes (`optuna-dashboard`) can read at any time.
 """
 
 import sqlite3
@@ -97,7 +97,7 @@ class ReportBuffer:
         self._costs[number] = cost
 
     def flush_if_due(self) -> None:
-        """Flushes when the last time is `FLUSH_S` ago."""
+        """Flushes when the last flush was `FLUSH_S` seconds ago or more."""
         if self._pending and time.monotonic() - self._flushed >= FLUSH_S:
             self.flush()
 

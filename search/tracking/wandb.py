@@ -1,4 +1,4 @@
-"""Tracks trials with Weights & Biases from the driver: one wandb run a trial, grouped by the search.
+"""Tracks trials with Weights & Biases from the driver: one wandb run per trial, grouped by the search.
 
 Trials themselves know nothing of it, so it costs them nothing, and a dead server cannot reach them.
 """
@@ -105,7 +105,7 @@ class WandbCallback(Callback):  # type: ignore[misc]
 
     @never_raises
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Opens the trial's run, or goes on with it.
+        """Opens the trial's run, or resumes it.
 
         Args:
             iteration: Ray's count of steps of its loop.
@@ -142,7 +142,7 @@ class WandbCallback(Callback):  # type: ignore[misc]
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Ends the run of a trial that came to its end or was stopped early; `finished` in its last report tells.
 
-        The run of a trial that waits at a rung stays open: it may go on.
+        The run of a trial that waits at a rung stays open: it may continue.
 
         Args:
             iteration: Ray's count of steps of its loop.
@@ -159,7 +159,7 @@ class WandbCallback(Callback):  # type: ignore[misc]
 
     @never_raises
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Ends the run of a failed trial, with its error in one line; one that goes on opens it again.
+        """Ends the run of a failed trial, with its error in one line; one that continues opens it again.
 
         Args:
             iteration: Ray's count of steps of its loop.
@@ -188,7 +188,7 @@ class WandbCallback(Callback):  # type: ignore[misc]
         self._log = None
 
     def _key(self, trial: Trial) -> str:
-        """The trial's key; its run is opened where it is not."""
+        """The trial's key; opens its run if it is not open."""
         key = self._open.get(trial.trial_id)
         if key is None:
             key = self._open[trial.trial_id] = self._run_id_of(trial)

@@ -4,7 +4,7 @@ Calls put work into a queue and return. The thread opens runs, logs rows and han
 that wait for their upload. Each row also goes into the run's log file below `<run folder>/wandb`, whatever becomes
 of the server: that file is the truth, and `wandb sync` sends it later.
 
-A run that goes on after a stop keeps its id. Online, the server continues it and ignores epochs it already has;
+A run that is resumed keeps its id. Online, the server continues it and ignores epochs it already has;
 offline, each session writes a log of its own under the same id, and `wandb sync` joins them in order of their start.
 There, epochs that were trained again are listed twice; charts are drawn over `epoch`, not over wandb's step.
 """
@@ -64,15 +64,28 @@ class RunLog:
         self._worker.start()
 
     def open(self, key: str, *, name: str, config: Mapping[str, object], job_type: str | None = None) -> None:
-        """Begins the run `key` of this folder, or goes on with it; its id is the same in every session."""
+        """Begins the run `key` of this folder, or resumes it; its id is the same in every session.
+
+        Args:
+            key: What names the run in this folder.
+            name: Its name on the page.
+            config: What it runs with.
+            job_type: Kind of the run; None for a trial.
+        """
         self._queue.put(lambda: self._open(key, name, dict(config), job_type))
 
     def row(self, key: str, step: int, values: Mapping[str, float]) -> None:
-        """Logs one epoch's metrics; takes microseconds."""
+        """Logs one epoch's metrics; takes microseconds.
+
+        Args:
+            key: The run.
+            step: The epoch.
+            values: Metric -> value.
+        """
         self._queue.put(lambda: self._row(key, step, dict(values)))
 
     def end(self, key: str, ending: Ending) -> None:
-        """Ends a run; what is left to upload goes on in the background."""
+        """Ends a run; the rest of the upload continues in the background."""
         self._queue.put(lambda: self._end(key, ending))
 
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
@@ -154,7 +167,7 @@ class RunLog:
         return f"trials are logged in {self._to.run_dir / 'wandb'} and can be sent later"
 
     def _warn(self, message: str) -> None:
-        """One warning a run; what follows from the same cause is not worth another."""
+        """Warns once per run; the same cause is not reported again."""
         with self._lock:
             level = logging.DEBUG if self._has_warned else self._level
             self._has_warned = True

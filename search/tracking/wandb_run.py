@@ -74,7 +74,7 @@ class OpenRun:
 
     Args:
         to: Where it goes.
-        run_id: Its id in the project; the id of an earlier session goes on with that run when online.
+        run_id: Its id in the project; the id of an earlier session resumes that run when online.
         name: Shown on its page.
         config: What it ran with.
         job_type: Kind of the run, None for a trial.

@@ -1,4 +1,4 @@
-"""What we ask a Weights & Biases server ourselves, with a bound on the time: does it answer, did the rows arrive.
+"""Questions to a Weights & Biases server, with a time limit: does it answer, did the rows arrive.
 
 `wandb`'s own calls retry for long and report success for rows that never reached the server, so both questions
 are asked with one small GraphQL request each.
@@ -52,7 +52,14 @@ class Service:
         return None
 
     def count_rows(self, entity: str, project: str, run_id: str, timeout_s: float) -> int | None:
-        """Rows of a run's history that the server has; None when it does not say."""
+        """Rows of a run's history that the server has; None when it does not answer.
+
+        Args:
+            entity: User or team.
+            project: The W&B project.
+            run_id: The run's id in the project.
+            timeout_s: Longest wait in seconds.
+        """
         variables = {"project": project, "entity": entity, "name": run_id}
         answer = within(timeout_s, lambda: self._ask(_ROWS, variables, timeout_s))
         if not isinstance(answer, dict) or self.api_key is None:

@@ -106,6 +106,11 @@ class Disk:
 
         An answer may get lost after the move was done, so the destination is what counts, not the answer.
 
+        Args:
+            source: Path of the file.
+            destination: Its new path.
+            digest: What it must hold.
+
         Raises:
             ExportError: The destination does not hold the file after the last attempt.
         """

@@ -42,7 +42,14 @@ class Staging:
                 log.warning("a temporary file of this export may be left on Yandex Disk, %s: %s", path, failure)
 
     def send(self, name: str, path: Path, digest: FileDigest, progress: Progress | None) -> None:
-        """Uploads one file to a temporary name and proves it there."""
+        """Uploads one file to a temporary name and proves it there.
+
+        Args:
+            name: The file's final name.
+            path: The file to send.
+            digest: What it must hold.
+            progress: Called as `(file name, bytes done, bytes in total)`.
+        """
         problem = ""
         for _ in range(_SENDS):
             temporary = self._new_name()

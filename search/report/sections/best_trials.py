@@ -70,7 +70,7 @@ def best_trials(run: Run, count: int = NUM_BEST) -> tuple[BestTrial, ...] | None
 
 
 def _again(run: Run, sealed: SealedTraining) -> BestTrial | None:
-    """What the training that was made again came to; None where its journal is gone."""
+    """The result of the repeated training; None where its journal is gone."""
     value = sealed.metrics.get(run.objective.metric)
     if value is None or sealed.trial is None:
         return None
@@ -99,7 +99,7 @@ def _row(
 
 
 def render(rows: tuple[BestTrial, ...], subject: Subject) -> str:
-    """A row a trial; the sealed one is marked."""
+    """One row per trial; the sealed one is marked."""
     extra = [] if subject.metric == "val/iou" else [("IoU", "n")]
     heads = [
         ("trial", "n"), ("state", ""), (subject.metric, "n"), *extra, ("Dice", "n"), ("threshold", "n"), ("epoch", "n"),

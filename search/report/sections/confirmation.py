@@ -40,7 +40,7 @@ def render(record: Confirmation, subject: Subject) -> str:
 
 
 def confirmation_plot(record: Confirmation) -> Figure:
-    """A row a candidate, the best on top: its mean with the interval, each seed's value, and what the search saw."""
+    """One row per candidate, the best on top: mean with interval, each seed's value, and what the search saw."""
     rows = list(enumerate(record.candidates))
     means = [(row, each, each.mean) for row, each in rows if each.mean is not None]
     seen = [(row, each, each.searched) for row, each in rows if each.searched is not None]

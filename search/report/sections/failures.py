@@ -35,7 +35,7 @@ def failures(run: Run) -> tuple[Failures, ...] | None:
 
 
 def render(groups: tuple[Failures, ...], subject: Subject) -> str:
-    """A row a kind."""
+    """One row per kind."""
     heads = [("trials", "n"), ("failure", ""), ("numbers", ""), ("first error", "text")]
     body = [
         ("", [

@@ -49,7 +49,7 @@ class Extension:
 
 @dataclass(frozen=True)
 class Headline:
-    """What came of a run.
+    """The result of a run.
 
     Attributes:
         name: The run's.
@@ -97,7 +97,7 @@ class Headline:
 
 
 def headline(run: Run) -> Headline:
-    """What came of a run; works before it has a card, and before it has trials."""
+    """The result of a run; works before it has a card, and before it has trials."""
     record, card = run.record, run.card
     quoted, sealed, tie = quote(card), run.sealed, run.confirmation
     return Headline(

@@ -74,7 +74,7 @@ def by_epochs(history: History) -> Figure:
 
 
 def learning_curves(history: History) -> Figure:
-    """A line a trial, the winner's in front; the epochs at which trials are judged are dotted."""
+    """One line per trial, the winner's in front; the epochs at which trials are judged are dotted."""
     traces = []
     for curve in sorted(history.curves, key=lambda curve: curve.is_winner):
         color = ACCENT if curve.is_winner else STATE_COLORS.get(curve.state, _FAINT)

@@ -1,4 +1,4 @@
-"""Two samplers in turn: what one of them gets wrong, the other does not."""
+"""A mixture of two samplers, so that one makes up for the other's weaknesses."""
 
 from search.sampling.sampler import SamplerRule
 from segcore.component import Component

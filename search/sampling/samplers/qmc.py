@@ -8,7 +8,7 @@ from segcore.params import Params
 
 
 class SpreadSampler:
-    """The next point of an even spread; there is no second one to fall back on."""
+    """Proposes the next point of an even spread, and no alternative to it."""
 
     def __init__(self, setting: Setting) -> None:
         from search.sampling.spread import Spread
