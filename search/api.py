@@ -77,7 +77,7 @@ def resume(run: Run | PathLike, *, show: bool = False) -> Run:
         show: Also print what the command prints while it runs.
 
     Raises:
-        SegsearchError: There is no such run, it is being worked on, or its data is not what it was.
+        SegsearchError: There is no such run, it is being worked on, or its data has changed.
         KeyboardInterrupt: It was interrupted again.
     """
     from search.stages import job

@@ -294,7 +294,7 @@ def _name(trial: Trial) -> str:
 
 
 class _Tidy(tune.Callback):  # type: ignore[misc]
-    """Deletes what nobody needs of an ended training."""
+    """Deletes what is no longer needed of an ended training."""
 
     def __init__(self, reruns: RunPaths, keep_weights: bool) -> None:
         self._reruns = reruns

@@ -1,7 +1,7 @@
 """What a run's journal can say: one frozen record for each kind of line.
 
 A line is one JSON object: its kind under `event`, then the fields of the record below that has this kind. A line that
-is no whole object, as a crash leaves it, or that lacks a field, is ignored; so is a line of a kind that only a
+is not a whole object, as a crash leaves it, or that lacks a field, is ignored; so is a line of a kind that only a
 newer version knows, and a field that only a newer version writes, so that an older version still reads what it can.
 """
 

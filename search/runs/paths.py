@@ -82,7 +82,7 @@ class RunPaths:
 
     @property
     def confirmation(self) -> Path:
-        """What the best trials came to with other seeds."""
+        """The results of the best trials with other seeds."""
         return self.root / "confirm.json"
 
     @property

@@ -108,7 +108,7 @@ class RunRecord(Record):
         host: Name, cores, platform, and GPUs of the machine.
         versions: Of segsearch and the packages that it needs.
         code: The commit that ran, of a checkout, and whether files of it were changed.
-        trials: How many there were when a session last came to the end of the search.
+        trials: How many there were when a session last finished the search.
         timings: Seconds by stage, `total_s` among them, over all sessions.
         stage: The stage that it is in.
         data_fingerprint: Of the decoded samples.

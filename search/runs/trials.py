@@ -151,7 +151,7 @@ class Trials(Sequence[TrialRow]):
         """`table` as a data frame.
 
         Raises:
-            ImportError: pandas is not installed; it is no dependency of this package.
+            ImportError: pandas is not installed; it is not a dependency of this package.
         """
         table = self.to_arrow()
         try:

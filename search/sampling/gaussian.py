@@ -93,7 +93,7 @@ class CurveProcess:
         rows = [(trial, epoch) for trial in trials for epoch in trial.values if self._tells(trial, epoch)]
         y = np.array([trial.values[epoch] for trial, epoch in rows])
         high, middle = y.max(), float(np.median(y))
-        floor = middle - 1.5 * (high - middle)  # the hopeless need not be told apart
+        floor = middle - 1.5 * (high - middle)  # very bad trials need no distinction
         failed = [trial for trial in trials if trial.failed]
         lowest = max(float(y.min()), floor)
         y = np.concatenate([np.maximum(y, floor), np.full(len(failed), lowest)])

@@ -39,7 +39,7 @@ class Proposer:
         num_samples: Trials of the whole search; the even start is an eighth of them, within limits.
         max_epochs: Epochs of a whole trial.
         rungs: Epochs at which the scheduler compares trials, ascending; empty when it stops none.
-        objective: What trials are compared by; where it has a cost, each proposal weighs the two anew.
+        objective: What trials are compared by; where it has a cost, each proposal weighs the two again.
         first: Points to try before all others, in this order.
 
     Raises:

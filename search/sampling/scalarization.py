@@ -20,7 +20,7 @@ _SHARE_OF_SUM = 0.05
 def scalarized(trials: Sequence[Past], weight: float) -> list[Past]:
     """The trials with values that weigh metric and cost: an augmented Tchebycheff function, larger is better.
 
-    Both are brought to [0, 1], 0 being the best so far: the metric by what trials came to, the cost by its logarithm.
+    Both are brought to [0, 1], 0 being the best so far: the metric by the trials' values, the cost by its logarithm.
     Very bad trials do not stretch the metric's range: it ends 1.5 times as far below the median as the best is above
     it, and they lie beyond 1. Each epoch's value is scalarized with its trial's cost, so a trial's values rise with its
     epochs as before. A trial without a cost has no values.

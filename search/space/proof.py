@@ -153,7 +153,7 @@ class _NoSamples:
         self.hw = config.data.image_hw
 
     def indices(self, split: str) -> list[int]:
-        """The places of samples that nobody reads."""
+        """The indices of samples that are never read."""
         return list(range(_NUM_SAMPLES))
 
 

@@ -42,7 +42,7 @@ class Search:
         """The points of `search.enqueue`, each with a value for every key that its branches search or set.
 
         Raises:
-            ConfigError: One is no point of the space; lists every problem of them all.
+            ConfigError: One is not a point of the space; lists every problem of them all.
         """
         return enqueued_points(self.config, self.space)
 

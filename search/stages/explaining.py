@@ -56,7 +56,7 @@ def explain(
         begin: `key=value` of searched keys, to begin elsewhere than at the config's own values.
 
     Raises:
-        RunError: It is no search, it has no trial yet, its data has changed, or it is being worked on.
+        RunError: It is not a search, it has no trial yet, its data has changed, or it is being worked on.
         ConfigError: `begin` names a key that is not searched, or an invalid value.
     """
     if read_run(paths).kind != "search":

@@ -80,7 +80,7 @@ def plan_extension(paths: RunPaths, num_more: int, overrides: Sequence[str]) -> 
         overrides: `key=value` changes of its config.
 
     Raises:
-        RunError: It is no search, or it is being worked on.
+        RunError: It is not a search, or it is being worked on.
         ConfigError: A key that must stay, or a stopping rule that would end the extension at once.
     """
     record = read_run(paths)

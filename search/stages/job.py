@@ -124,7 +124,7 @@ def extend(paths: RunPaths, num_more: int, overrides: Sequence[str], console: Co
         console: Where progress is shown.
 
     Raises:
-        RunError: It is no search, it is being worked on, or the data has changed.
+        RunError: It is not a search, it is being worked on, or the data has changed.
         ConfigError: A change that an extension may not make, or a rule that would end it at once.
     """
     extension = plan_extension(paths, num_more, overrides)

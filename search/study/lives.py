@@ -25,7 +25,7 @@ STATES: Mapping[str, LifeState] = {
 
 
 def read_lives(paths: RunPaths) -> dict[int, TrialLife]:
-    """Every trial of a run, by number and in order; none for a run that is no search.
+    """Every trial of a run, by number and in order; none for a run that is not a search.
 
     Raises:
         RunError: The study is needed, and cannot be read.

@@ -1,5 +1,4 @@
-"""`study.db` as a mirror of the journal: brought up to date when a session starts, and rebuilt from the journal where
-necessary.
+"""`study.db` as a mirror of the journal: updated when a session starts, rebuilt from the journal where necessary.
 
 It is rebuilt where the file is missing or damaged, where it disagrees with the journal, and where the space has
 changed: Optuna does not allow changes to an ended trial, and the trials' distributions have to cover the new space.
@@ -142,7 +141,7 @@ def templates(
 
     Args:
         lives: What the journal says.
-        known: Trials of the study that is built anew, as far as it can be read: what other programs stored there stays.
+        known: Trials of the study to rebuild, as far as it can be read: what other programs stored there stays.
         spaces: What the run searches, and has searched.
         objective: What trials are judged by.
 

@@ -19,7 +19,7 @@ OUTSIDE_ATTR = "outside_space"
 COST_ATTR = "second_metric"
 """User attribute: the trial's value of `search.second_metric`.
 
-It is no second objective of the study: Optuna takes no intermediate values from a trial of several objectives
+It is not a second objective of the study: Optuna takes no intermediate values from a trial of several objectives
 (`Trial.report is not supported for multi-objective optimization`), and those are what trials are stopped by.
 """
 FAILURE_ATTR = "failure"

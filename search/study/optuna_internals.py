@@ -104,7 +104,7 @@ def sqlite_storage(storage_url: str, path: str, timeout_s: float) -> RDBStorage:
 def fold_log(study: optuna.Study) -> None:
     """Folds the write-ahead log into the study's file and closes the file.
 
-    Where another process has it open, the log is left as it is; whoever closes it last folds it in.
+    Where another process has it open, the log is left as it is; the last process to close it folds it in.
     """
     engine = _engine_of(study)
     if engine is None:

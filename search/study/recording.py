@@ -3,7 +3,7 @@
 Optuna ties a parameter's name to one distribution: a choice that gains or loses an option, or a range that becomes a
 choice, is refused for the rest of the study, and importances look only at parameters whose distribution is the same
 in all trials. So what is recorded is not the present space but the widest that the study has seen: a name's
-distribution covers all values of all trials (the mirror is built anew where the space has changed), and only where no
+distribution covers all values of all trials (the mirror is rebuilt where the space has changed), and only where no
 distribution could, a value beside a number, the parameter continues under a versioned name, `threshold#2`.
 
 What a trial ran with is its user attribute `params`; what is recorded here serves optuna-dashboard and importances.
@@ -66,7 +66,7 @@ def record_params(study: optuna.Study, trial: optuna.trial.Trial, space: Space, 
         flat: Flat dotted keys and their values.
 
     Raises:
-        KeyError, ValueError: `flat` is no point of the space.
+        KeyError, ValueError: `flat` is not a point of the space.
     """
     recorded = trial_of(study, trial.number).params
     for name, (value, distribution) in recordable(study.get_trials(deepcopy=False), space, flat).items():
@@ -79,7 +79,7 @@ def points_of(space: Space, flat: Mapping[str, Any]) -> Recorded:
     """A point as the space itself has it, whatever was recorded before.
 
     Raises:
-        KeyError, ValueError: `flat` is no point of the space.
+        KeyError, ValueError: `flat` is not a point of the space.
     """
     domains = {node.name: node.domain for node in space.parameters()}
     return {name: (value, distribution_of(domains[name])) for name, value in space.to_params(flat).items()}
@@ -94,7 +94,7 @@ def recordable(trials: Sequence[FrozenTrial], space: Space, flat: Mapping[str, A
         flat: Flat dotted key -> value.
 
     Raises:
-        KeyError, ValueError: `flat` is no point of the space.
+        KeyError, ValueError: `flat` is not a point of the space.
     """
     found = {}
     for name, (value, own) in points_of(space, flat).items():

@@ -36,7 +36,7 @@ def open_study(storage_url: str, name: str, *, mode: str, sampler: optuna.sample
         sampler: Optuna's sampler; None takes Optuna's default.
 
     Raises:
-        RunError: The file is no Optuna storage that this version can read.
+        RunError: The file is not an Optuna storage that this version can read.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -55,7 +55,7 @@ def stored_trials(storage_url: str, name: str) -> list[FrozenTrial]:
     """The trials of a run's study as they stand, in order of their number; none when it was never begun.
 
     Raises:
-        RunError: The file is no Optuna storage that this version can read.
+        RunError: The file is not an Optuna storage that this version can read.
     """
     try:
         return optuna.load_study(storage=storage_url, study_name=name).get_trials(deepcopy=False)

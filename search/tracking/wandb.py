@@ -49,7 +49,7 @@ def trial_key(trial: Trial) -> str:
 
 
 def never_raises(hook: Callable[P, None]) -> Callable[P, None]:
-    """Keeps an error of tracking out of the search: it is logged, and the trial goes on."""
+    """Keeps an error of tracking out of the search: it is logged, and the trial continues."""
 
     @wraps(hook)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:

@@ -115,7 +115,7 @@ def start() -> Any:
     """Starts a Ray on this machine; where the machine is too crowded for it, tries again twice.
 
     Raises:
-        ResourceError: There is no place for its files.
+        ResourceError: There is no suitable folder for its files.
         RayStartError: It did not start, with the last reason.
     """
     folder = ray_folder()

@@ -63,7 +63,7 @@ def watched_ray(resume: str) -> Iterator[None]:
 def _has_nodes() -> bool:
     try:
         return any(node["Alive"] for node in ray.nodes())
-    except Exception:  # whatever it says, it is no answer
+    except Exception:  # no usable answer, whatever the error
         return False
 
 

@@ -32,7 +32,7 @@ def run_search(
         trainable: What trains a trial; it takes the spec of `train_trial` and reports what that does.
 
     Returns:
-        Whether the search came to its end; False when it was interrupted and can be resumed.
+        Whether the search finished; False when it was interrupted and can be resumed.
 
     Raises:
         ResourceError: No node could ever run a trial.

@@ -125,7 +125,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             )
         if (frozen := self._retries.next_alone()) is not None:
             return self._again(frozen, trial_id)
-        return None  # of forks: the population is full, or nobody has come far enough to be copied
+        return None  # of forks: the population is full, or no trial has come far enough to be copied
 
     def _frozen(self, number: int) -> FrozenTrial:
         return trial_of(self._study, number)

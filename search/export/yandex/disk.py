@@ -67,7 +67,7 @@ class Disk:
             path: Where the file should be.
             digest: What it should hold.
             looks: How often to look at most; by default as often as the backoff's `poll_delays_s`.
-            is_new: The path never held anything else, so metadata that keep naming other content are no lag.
+            is_new: The path never held anything else, so metadata that keep naming other content are not a delay.
 
         Returns:
             The last metadata seen; they may not match. None if there was nothing to the end.

@@ -48,7 +48,7 @@ def download(
 
     Raises:
         ConfigError: No token, or no folder's path.
-        BundleError: What is there is no complete sealed model.
+        BundleError: What is there is not a complete sealed model.
         DownloadError: The service refused, or what arrives is not what it says it holds.
     """
     try:

@@ -25,7 +25,7 @@ class ReportingFile(io.RawIOBase):
         return True
 
     def seekable(self) -> bool:
-        """Yes: a file that is sent again starts anew."""
+        """Yes: a file that is sent again starts from its first byte."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:

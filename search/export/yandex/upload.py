@@ -1,7 +1,7 @@
 """A sealed model on its way to Yandex Disk, each byte accounted for before anything is replaced.
 
 Every file first goes to a temporary name in the same folder, and the service's own size and sha256 of it are compared
-with ours: a 201 alone says nothing, it was seen for truncated, altered and lost files. Only when all files are proven
+with ours: a 201 alone says nothing, it came for truncated, altered and lost files. Only when all files are proven
 are they moved into place, the card last, so that no reader meets a new card beside old weights. The temporary names
 have no extension, because the service throttles uploads whose name looks like data, an archive or a video.
 """

@@ -63,7 +63,7 @@ RULE = SchedulerRule(
     problems=_problems,
 )
 """A trial's bracket follows from its number and the seed. This is the asynchronous form: in a synchronous one a bracket
-waits until it is full, and with a searcher that hands out no more than `max_concurrent` trials it waits for ever.
+waits until it is full, and with a searcher that hands out no more than `max_concurrent` trials it waits forever.
 
 References:
     Li et al., Hyperband, JMLR 2018; Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020.
