@@ -10,6 +10,7 @@ import optuna
 import pytest
 from places import ROOT
 
+from search.errors import RunError
 from search.study import storage
 from search.study.optuna_internals import write_reports
 from search.study.storage import (
@@ -18,18 +19,6 @@ from search.study.storage import (
     open_study,
     stored_trials,
 )
-
-
-@pytest.fixture(scope="module")
-def empty_db(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("study") / "study.db"
-    close_study(open_study(f"sqlite:///{path}", "birds", mode="max", sampler=None))
-    return path
-
-
-@pytest.fixture
-def url(empty_db: Path, tmp_path: Path) -> str:
-    return f"sqlite:///{shutil.copy(empty_db, tmp_path / 'study.db')}"
 
 
 def reopen(url: str) -> optuna.Study:
@@ -140,3 +129,28 @@ def test_a_study_that_someone_reads_is_closed_without_waiting(url: str, tmp_path
         close_study(study)
         assert time.monotonic() - started < 5
     assert len(stored_trials(url, "birds")) == 1
+
+
+def test_a_file_that_is_no_study_is_told(tmp_path: Path) -> None:
+    (tmp_path / "study.db").write_text("not a database, whatever its name says" * 50)
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    with pytest.raises(RunError, match=r"study\.db cannot be opened as an Optuna study: file is not a database$"):
+        open_study(url, "birds", mode="max", sampler=None)
+    with pytest.raises(RunError, match=r"study\.db cannot be opened as an Optuna study: file is not a database$"):
+        stored_trials(url, "birds")
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"cannot be opened as an Optuna study: unable to open database file$"):
+        open_study(f"sqlite:///{tmp_path / 'absent' / 'study.db'}", "birds", mode="max", sampler=None)
+
+
+@pytest.mark.parametrize("begun", ["empty file", "tables, no study"])
+def test_a_study_that_was_never_begun_has_no_trials(tmp_path: Path, begun: str) -> None:
+    """Killed while the file was being made; the next session opens it as if it were new."""
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    (tmp_path / "study.db").touch()
+    if begun == "tables, no study":
+        optuna.storages.RDBStorage(url)
+    assert stored_trials(url, "birds") == []
+    assert open_study(url, "birds", mode="max", sampler=None).trials == []

@@ -3,7 +3,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from servers.yandex_disk import FOR_EVER, Fault, YandexDiskServer
+from servers.yandex_disk import YandexDiskServer
+from servers.yandex_faults import FOR_EVER, Fault
 
 from search.export.backoff import Backoff
 from search.export.yandex.download import DownloadError, download

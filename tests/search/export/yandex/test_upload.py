@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import yadisk
-from servers.yandex_disk import FOR_EVER, TOKEN, Fault, YandexDiskServer
+from servers.yandex_disk import TOKEN, YandexDiskServer
+from servers.yandex_faults import FOR_EVER, Fault
 
 from search.errors import ExportError
 from search.export.backoff import Backoff
