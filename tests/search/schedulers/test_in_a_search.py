@@ -1,4 +1,4 @@
-"""One real search for each scheduler that `tests/search/tune/test_search.py` has none of: real Ray, real Optuna, real training."""
+"""One real search for each scheduler that `tune/test_search.py` has none of: real Ray, real Optuna, real training."""
 
 from collections import Counter
 from pathlib import Path
