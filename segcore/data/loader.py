@@ -1,5 +1,7 @@
-"""Batches from the decoded cache: what is drawn, in which order and how it is augmented depends on nothing but
-the seed, the epoch and the sample, so a resumed run sees what an uninterrupted one would, with any number of workers.
+"""Batches from the decoded cache.
+
+Order and augmentation depend only on the seed, the epoch and the sample, so a resumed run gets the same batches as an
+uninterrupted one, with any number of workers.
 """
 
 import time
@@ -36,8 +38,8 @@ class Batch:
     Attributes:
         images: `(N, 3, H, W) uint8` in channels_last memory.
         targets: `(N, 1, H, W) uint8` of 0 and 1.
-        indices: `(N,) int64`, each sample's place in the cache.
-        plan: `(N, K) float32`, what is still to be done to each sample (`augment_plan`); None: nothing.
+        indices: `(N,) int64`, each sample's index in the cache.
+        plan: `(N, K) float32`, augmentation that the device still has to apply (see `draw_plan`); None: none.
     """
 
     images: Tensor
@@ -49,7 +51,7 @@ class Batch:
         return len(self.indices)
 
     def pin_memory(self) -> "Batch":
-        """Copy what goes to a GPU into page-locked memory; torch's loader calls this."""
+        """Copy the tensors that go to a GPU into page-locked memory; called by torch's loader."""
         images = self.images.permute(0, 2, 3, 1).pin_memory().permute(0, 3, 1, 2)
         plan = None if self.plan is None else self.plan.pin_memory()
         return Batch(images, self.targets.pin_memory(), self.indices, plan)
@@ -74,7 +76,7 @@ class BatchDataset(Dataset[Batch]):
         self._augmentation: Augmentation | None = None
 
     def __getitem__(self, key: BatchKey) -> Batch:
-        """Fill one batch."""
+        """Assemble one batch."""
         epoch, indices = key
         height, width = self.cache.hw
         images = torch.empty((len(indices), height, width, 3), dtype=torch.uint8, pin_memory=self._pin_memory)
@@ -94,14 +96,14 @@ class BatchDataset(Dataset[Batch]):
         else:
             for row, index in enumerate(indices):
                 rows[row], mask_rows[row] = self.cache.image(index), self.cache.mask(index)
-        # (N, H, W, 3) seen as (N, 3, H, W) is channels_last without a copy.
+        # (N, H, W, 3) viewed as (N, 3, H, W) is channels_last without a copy.
         return Batch(images.permute(0, 3, 1, 2), targets, torch.tensor(indices, dtype=torch.int64), plan)
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_augmentation": None}
 
     def augmentation(self) -> Augmentation | None:
-        """What augments the samples, built at the first call; None where nothing does."""
+        """The samples' augmentation, built at the first call; None where there is none."""
         if self._augmentation is None and self.augment_config is not None and self.augment_config.policy != "none":
             self._augmentation = build_augmentation(self.augment_config)
         return self._augmentation
@@ -113,10 +115,10 @@ class Loader:
     Made by `build_loader`.
 
     Attributes:
-        indices: The samples' places in the cache.
+        indices: The samples' indices in the cache.
         num_samples: Samples that one epoch yields.
-        wait_s: Seconds since the last `set_epoch` that the consumer has waited for batches or, without
-            workers, for their assembling.
+        wait_s: Seconds since the last `set_epoch` that the consumer has spent waiting for batches or, without
+            workers, assembling them.
     """
 
     def __init__(
@@ -166,7 +168,7 @@ class Loader:
             return len(self._loader)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order and augmentation the next iteration has (0 at first)."""
+        """Set the epoch that decides order and augmentation of the next iteration (0 at first)."""
         self._epoch = epoch
         self.wait_s = 0.0
 
@@ -184,7 +186,7 @@ class Loader:
             yield batch
 
     def close(self) -> None:
-        """End the worker processes and threads, if there are any, also in the middle of an epoch."""
+        """Stop the worker processes and threads, if there are any, even in the middle of an epoch."""
         if self._source is not None:
             self._source.close()
             self._source = None
@@ -204,7 +206,7 @@ class Loader:
                 yield self.dataset[key]
 
     def _read_ahead(self) -> Generator[Batch]:
-        """Batches that a thread assembles while the consumer is busy with those before."""
+        """Yield batches that a thread assembles while the consumer uses the previous ones."""
         pending: deque[Future[Batch]] = deque()
         pool = ThreadPoolExecutor(1, thread_name_prefix="loader")
         try:
@@ -242,13 +244,13 @@ def build_loader(
 
     Args:
         cache: The decoded samples.
-        split: `train`, `val` or `test`, or the places of chosen samples in the cache.
+        split: `train`, `val` or `test`, or the indices of chosen samples in the cache.
         batch_size: Samples per batch.
         augment: Augmentation; None leaves samples as they are.
         shuffle: Draw a new order for each epoch; else the cache's order.
         drop_last: Leave out a last batch that is not full, unless it is the only one.
         seed: Seed of order and augmentation, >= 0.
-        num_workers: Loader processes; 0 assembles batches in this one, and ahead of time if they are pinned.
+        num_workers: Loader processes; 0 assembles batches in this process, and ahead of time if they are pinned.
         pin_memory: Put batches into page-locked memory, for copies to a GPU.
         augment_on: device: batches carry a plan for `build_device_augmentation` instead of being augmented, if
             the policy allows it.

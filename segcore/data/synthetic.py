@@ -1,4 +1,4 @@
-"""A generated data set: disks and polygons on textured ground, for a first run without data and for the tests.
+"""A generated data set: disks and polygons on a textured background, for a first run without data and for the tests.
 
 The folder has the layout of a real one (`train/images/disk/0001.jpg`, `train/gt/disk/0001.png`, ...), so discovery,
 cache and training treat it like any other.
@@ -64,9 +64,9 @@ def write_synthetic(folder: Path, config: SyntheticConfig, seed: int) -> None:
     """Write `config.num_images` images and masks: four in six for training, one each to validate and to test.
 
     Args:
-        folder: Where to; made if absent.
+        folder: The data set's folder; created if absent.
         config: Number of images and noise.
-        seed: Image `i` depends on the seed and on `i` alone.
+        seed: Image `i` depends only on the seed and on `i`.
     """
     for i in range(config.num_images):
         split, class_name = split_of(i), CLASSES[(i // _TEST_AND_VAL_SHARE + i) % len(CLASSES)]
@@ -87,10 +87,10 @@ def split_of(i: int) -> Split:
 def draw_sample(
     rng: np.random.Generator, class_name: str, noise: float
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Draw one to three shapes to find, and distractors that are not to be found.
+    """Draw one to three foreground shapes, and distractors that belong to the background.
 
-    The shapes are warm, striped with fine texture; the ground and the distractors (thin rings and bars, in colours
-    between) keep the answer from being a single colour threshold.
+    The shapes are warm, striped with fine texture; because of the background and the distractors (thin rings and bars,
+    in colours between), a single colour threshold does not separate them.
 
     Args:
         rng: Random numbers.
@@ -147,7 +147,7 @@ def _distractor(rng: np.random.Generator, rows: FloatArray, columns: FloatArray,
 
 
 def _waves(rng: np.random.Generator, rows: FloatArray, columns: FloatArray, side: int) -> FloatArray:
-    """Smooth ground in [-1, 1]: the mean of three plane waves of low frequency."""
+    """A smooth background in [-1, 1]: the mean of three plane waves of low frequency."""
     total = np.zeros(rows.shape)
     for _ in range(3):
         angle, frequency = rng.uniform(0, np.pi), rng.uniform(1, 4) * 2 * np.pi / side

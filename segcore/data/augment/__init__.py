@@ -1,6 +1,6 @@
-"""Training-time augmentation: drawn as a plan for each sample, carried out on the CPU or on the device.
+"""Training-time augmentation: drawn as a plan for each sample, applied on the CPU or on the device.
 
-Imported by the loader, the training step and the proof of applied configs.
+Imported by the loader, the training step and the check of applied configs.
 
 Layer 1.
 """

@@ -1,10 +1,10 @@
-"""Carries out a plan (`augment_plan`) on the CPU, sample by sample, straight into the batch's rows, with OpenCV.
+"""Applies a plan (`segcore.data.augment.plan`) on the CPU with OpenCV, sample by sample, directly into the batch.
 
-Each sample costs what is done to it and no more: nothing is a copy, a flip a mirrored copy. Flips are part of
-the affine map where there is one. OpenCV warps four channels more than twice as fast as three, and much slower where it
-has to look beyond the border; so image and mask are warped together, as one image of four channels with a
-reflected margin. The mask is thus interpolated linearly and cut at one half: a pixel is foreground when at least half
-of what it is made of is. Taking the nearest pixel instead differs by half a pixel along the edge.
+Each sample costs only its own steps: one without any is a plain copy, a flip a mirrored copy. Flips are part of the
+affine map where there is one. OpenCV warps four channels more than twice as fast as three, and much slower where it
+needs pixels beyond the border; so image and mask are warped together, as one image of four channels with a reflected
+margin. The mask is thus interpolated linearly and thresholded at one half: a pixel is foreground when at least half of
+its weight is. Nearest-neighbour sampling would differ by half a pixel along the edge.
 """
 
 import math
@@ -22,14 +22,14 @@ Affine = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
 class CpuAugmentation:
-    """Carries out rows of a plan on images of one size; holds the working memory that this needs.
+    """Applies rows of a plan to images of one size; holds the working memory for that.
 
     Args:
         hw: Height and width of the images, in pixels.
     """
 
     def __init__(self, hw: tuple[int, int]) -> None:
-        # One loader process is one core's work; OpenCV's own threads only fight the model's for such small images.
+        # A loader process uses one core; for such small images OpenCV's threads only compete with the model's.
         cv2.setNumThreads(0)
         self._hw = height, width = hw
         self._margin = height // 2, width // 2
@@ -61,7 +61,7 @@ class CpuAugmentation:
         else:
             np.copyto(out_mask, mask)
             if flip_x or flip_y:
-                # In place: between images that begin at the same place of a page, flipping takes three times as long.
+                # In place: flipping between images with the same offset in a memory page takes three times as long.
                 np.copyto(out_image, image)
                 code = _FLIP_CODES[flip_x, flip_y]
                 cv2.flip(out_image, code, dst=out_image)
@@ -100,7 +100,7 @@ class CpuAugmentation:
         left, right = _beyond(a, b, x, width, height, width)
         top, bottom = _beyond(c, d, y, width, height, height)
         if max(left, right, top, bottom) > 0 and max(left, right) <= columns and max(top, bottom) <= rows:
-            # One pixel more where there is room: rounding may ask for it.
+            # One pixel more where there is room, since rounding may need it.
             left, right = min(left + 1, columns), min(right + 1, columns)
             top, bottom = min(top + 1, rows), min(bottom + 1, rows)
             frame = framed[rows - top : rows + height + bottom, columns - left : columns + width + right]
@@ -119,7 +119,7 @@ class CpuAugmentation:
             saturations,
             np.rint(_LEVELS + np.float32(value)).clip(0, 255).astype(np.uint8),
         )
-        # As one long row: OpenCV rounds what is left over at the end of each row otherwise than the rest.
+        # As one long row: OpenCV rounds the remainder at the end of each row differently.
         cv2.cvtColor(source.reshape(1, -1, 3), cv2.COLOR_RGB2HSV, dst=self._hsv)
         cv2.split(self._hsv, self._planes)
         for plane, table in zip(self._planes, tables, strict=True):
@@ -129,7 +129,7 @@ class CpuAugmentation:
 
 
 def _inverse_map(row: list[float], hw: tuple[int, int]) -> Affine:
-    """From a pixel of the result to its place in the source, `(x, y)` counted from the centre of the first pixel."""
+    """The affine map from a pixel of the result to the source, `(x, y)` from the centre of the first pixel."""
     flip_x, flip_y, scale_x, scale_y, angle, shift_x, shift_y = row[:7]
     cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
     zoom_x, zoom_y = (1 - 2 * flip_x) / scale_x, (1 - 2 * flip_y) / scale_y
@@ -140,6 +140,6 @@ def _inverse_map(row: list[float], hw: tuple[int, int]) -> Affine:
 
 
 def _beyond(a: float, b: float, offset: float, width: int, height: int, side: int) -> tuple[int, int]:
-    """How far `a * x + b * y + offset` reaches below 0 and above `side - 1` over a picture's pixels."""
+    """How far `a * x + b * y + offset` reaches below 0 and above `side - 1` over an image's pixels, in pixels."""
     corners = offset, a * (width - 1) + offset, b * (height - 1) + offset, a * (width - 1) + b * (height - 1) + offset
     return max(0, math.ceil(-min(corners))), max(0, math.ceil(max(corners) - (side - 1)))

@@ -1,8 +1,8 @@
-"""Carries out a plan (`augment_plan`) on whole batches, on the device that holds them, with torch.
+"""Applies a plan (`segcore.data.augment.plan`) to whole batches, on the device that holds them, with torch.
 
-The same steps as `augment_cpu`, with the same roundings, so that the pictures are equal but for a level here and
-there: nothing waits for the device, and no step looks at one sample alone. Everything is plain float32
-arithmetic on purpose: matrix products would be rounded to TF32 where that is allowed, and a coordinate with them.
+The steps and roundings are those of `segcore.data.augment.cpu`, so the images are equal except for an occasional level
+of difference. Nothing waits for the device, and every step processes the whole batch. It deliberately uses plain
+float32 arithmetic: matrix products, and coordinates computed by them, could be rounded to TF32.
 """
 
 from collections.abc import Callable
@@ -34,15 +34,15 @@ _STEPS: dict[str, tuple[str, ...]] = {
 
 
 def build_device_augmentation(config: "AugmentConfig") -> DeviceAugmentation | None:
-    """Build what carries out the plans of `config` on the device.
+    """Build the function that applies the plans of `config` on the device.
 
     Args:
         config: Policy and probability; the ranges are in the plan.
 
     Returns:
         A callable that takes `(N, 3, H, W) uint8` images in channels_last memory, `(N, 1, H, W) uint8` targets of 0 and
-        1, and the batch's `(N, K)` plan, all on one device, and returns new images and targets of the same kind; None
-        for a policy that does nothing or is not done on devices (`heavy`).
+        1, and the batch's `(N, K) float32` plan, all on one device, and returns new images and targets like these; None
+        for a policy that does nothing or does not run on devices (`heavy`).
     """
     if not is_done_on_device(config):
         return None
@@ -67,12 +67,12 @@ def build_device_augmentation(config: "AugmentConfig") -> DeviceAugmentation | N
 
 
 def is_done_on_device(config: "AugmentConfig") -> bool:
-    """Whether a policy has something to do, and nothing that only the loader can."""
+    """Whether a policy does something, and nothing that only the loader can do."""
     return config.policy in _STEPS and config.probability > 0
 
 
 def _column(plan: Tensor, column: Column) -> Tensor:
-    """One number per sample, `(N, 1, 1, 1)`."""
+    """One column of a plan, `(N, 1, 1, 1)`."""
     return plan[:, column].reshape(-1, 1, 1, 1)
 
 
@@ -82,13 +82,13 @@ def _flip(values: Tensor, plan: Tensor) -> Tensor:
 
 
 def _warp(images: Tensor, targets: Tensor, plan: Tensor) -> tuple[Tensor, Tensor]:
-    """Flip, zoom, turn and shift; the borders are reflected about the centres of the outermost pixels."""
+    """Flip, zoom, rotate and shift; borders are reflected about the centres of the outermost pixels."""
     height, width = images.shape[-2:]
     angle = torch.deg2rad(_column(plan, Column.ANGLE)[..., 0])  # (N, 1, 1), as all that follow
     cos, sin = angle.cos(), angle.sin()
     zoom_x = ((1 - 2 * _column(plan, Column.FLIP_X)) / _column(plan, Column.SCALE_X))[..., 0]
     zoom_y = ((1 - 2 * _column(plan, Column.FLIP_Y)) / _column(plan, Column.SCALE_Y))[..., 0]
-    # Places counted from the picture's centre, so that most roundings are of small numbers.
+    # Coordinates relative to the image's centre, to keep rounding errors small.
     x = torch.arange(width, device=plan.device, dtype=torch.float32) - (width - 1) / 2
     y = torch.arange(height, device=plan.device, dtype=torch.float32) - (height - 1) / 2
     x = x.reshape(1, 1, -1) - _column(plan, Column.SHIFT_X)[..., 0]  # (N, 1, W)
@@ -107,7 +107,7 @@ def _contrast(images: Tensor, plan: Tensor) -> Tensor:
 
 
 def _shift_hsv(images: Tensor, plan: Tensor) -> Tensor:
-    """As OpenCV does it for 8 bits: hue in steps of 2 degrees, saturation and value in 256, all in whole numbers."""
+    """Shift HSV like OpenCV for 8 bits: hue in steps of 2 degrees, saturation and value in 256, all integers."""
     shifts = [_column(plan, column)[:, 0] for column in (Column.HUE, Column.SATURATION, Column.VALUE)]
     red, green, blue = images.to(torch.int32).unbind(1)  # (N, H, W)
     value = images.amax(1).to(torch.int32)
@@ -129,13 +129,13 @@ def _shift_hsv(images: Tensor, plan: Tensor) -> Tensor:
         place = torch.remainder(new_hue + start, 6)
         weight = torch.minimum(place, 4 - place).clamp_(0, 1)
         channels.append(new_value * (1 - new_saturation * weight))
-    changed = torch.stack(channels, dim=1).floor_()  # OpenCV cuts off here
+    changed = torch.stack(channels, dim=1).floor_()  # OpenCV truncates here
     moved = (shifts[0] != 0) | (shifts[1] != 0) | (shifts[2] != 0)
-    return torch.where(moved[:, None], changed, images)  # there and back is not exact
+    return torch.where(moved[:, None], changed, images)  # the conversion to HSV and back is not exact
 
 
 def _divided(number: float, by: Tensor) -> Tensor:
-    """`number / by`, rounded to whole numbers; 0 where `by` is."""
+    """`number / by`, rounded to integers; 0 where `by` is 0."""
     return torch.where(by > 0, (number / by.double()).round(), 0).to(torch.int32)
 
 
@@ -153,7 +153,7 @@ _banks: dict[tuple[torch.device, int, int], Tensor] = {}
 
 
 def _bank_on(device: torch.device, height: int, width: int) -> Tensor:
-    """The bank of noise on a device; the last one is kept, which is 0.8 MB for images of 256 pixels."""
+    """The noise bank on a device; the last one is cached, 0.8 MB for images of 256 pixels."""
     key = (device, height, width)
     if key not in _banks:
         _banks.clear()
@@ -162,7 +162,7 @@ def _bank_on(device: torch.device, height: int, width: int) -> Tensor:
 
 
 def _blur(images: Tensor, plan: Tensor) -> Tensor:
-    """Rows, then columns, as weighted sums of shifted images: each sample has its own weights."""
+    """Blur rows, then columns, by weighted sums of shifted images, since each sample has its own weights."""
     radius = blur_radius(BLUR_SIGMA[1])
     sigma = _column(plan, Column.BLUR_SIGMA)
     offsets = torch.arange(radius + 1, device=plan.device, dtype=torch.float32).reshape(1, -1, 1, 1)

@@ -1,7 +1,7 @@
-"""What is to be done to each sample: a row of numbers, drawn from the sample's own seed and from nothing else.
+"""How each sample is augmented: a row of numbers that depends only on the sample's own seed.
 
-`augment_cpu` and `augment_device` both carry out such rows, and give the same pictures. Row and column alone decide
-which random number is used, so a sample's row depends neither on its batch nor on the worker that draws it.
+`cpu` and `device` both apply such rows and give the same images. The random number of a cell depends only on the
+sample's seed and the column, so a row depends neither on the batch nor on the worker that draws it.
 
 The steps, in order: flip, affine, brightness and contrast (light); hue, saturation and value, noise, blur (medium).
 They have the distributions of albumentations' HorizontalFlip, VerticalFlip, Affine, RandomBrightnessContrast,
@@ -36,7 +36,7 @@ NOISE_LEVEL = 36.0  # of the bank's 256 levels, one standard deviation
 
 
 class Column(IntEnum):
-    """The columns of a plan, with what they mean and, in brackets, the value that changes nothing."""
+    """The columns of a plan: their meaning and, in brackets, the value that changes nothing."""
 
     FLIP_X = 0  # 1: left-right (0)
     FLIP_Y = 1  # 1: upside down (0)
@@ -58,18 +58,18 @@ class Column(IntEnum):
 
 _NOTHING = np.array([0, 0, 1, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0], np.float32)
 
-# Which of the seven chances decides about a column: flip left-right, upside down, affine, contrast, hue, noise, blur.
+# Which of the seven chances applies a column: flip left-right, upside down, affine, contrast, hue, noise, blur.
 _CHANCE_OF = np.array([0, 1, 2, 2, 2, 2, 2, 3, 3, 4, 4, 4, 5, 5, 5, 6])
 _NUM_CHANCES = 7
 
 
 def draw_plan(config: "AugmentConfig", hw: tuple[int, int], seeds: SeedArray) -> PlanArray:
-    """Draw what is to be done to some samples.
+    """Draw how some samples are augmented.
 
     Args:
-        config: Policy, probability and ranges. `heavy` draws what `medium` does.
+        config: Policy, probability and ranges. `heavy` draws the same as `medium`.
         hw: Height and width of the images, in pixels.
-        seeds: `(N,)`, one per sample; unrelated, as `mixed_seeds` gives them.
+        seeds: `(N,) uint64`, one per sample; well mixed, as `mixed_seeds` returns them.
 
     Returns:
         `(N, len(Column)) float32`.
@@ -84,7 +84,7 @@ def draw_plan(config: "AugmentConfig", hw: tuple[int, int], seeds: SeedArray) ->
 
 
 def _ranges(config: "AugmentConfig", hw: tuple[int, int]) -> tuple[PlanArray, PlanArray]:
-    """Lowest and highest value of each column; what a policy does not touch has its value that changes nothing."""
+    """Lowest and highest value of each column; columns that a policy does not use have the neutral value."""
     low, high = _NOTHING.copy(), _NOTHING.copy()
 
     def between(column: Column, lowest: float, highest: float) -> None:
@@ -149,15 +149,15 @@ def hsv_limits(color: float) -> tuple[float, float, float]:
 
 
 def mixed_seeds(seed: int, epoch: int, indices: npt.ArrayLike) -> SeedArray:
-    """One seed per sample: a pure function of run, epoch and sample, whose neighbours differ in every bit.
+    """One seed per sample: a well-mixed pure function of run, epoch and sample.
 
     Args:
-        seed: Seed of the run; its low 64 bits count.
-        epoch: Number of the epoch.
-        indices: `(N,)`, places of the samples in the cache.
+        seed: Seed of the run; only its low 64 bits count.
+        epoch: Number of the epoch, 0 or more.
+        indices: `(N,)`, indices of the samples in the cache.
 
     Returns:
-        `(N,)`.
+        `(N,) uint64`.
     """
     run = np.array([seed & 0xFFFFFFFFFFFFFFFF], np.uint64)
     with np.errstate(over="ignore"):
@@ -167,12 +167,12 @@ def mixed_seeds(seed: int, epoch: int, indices: npt.ArrayLike) -> SeedArray:
 
 @lru_cache(maxsize=2)
 def noise_bank(hw: tuple[int, int]) -> ByteArray:
-    """The noise of all samples of a size: each adds a window of it, at a place of its own.
+    """The noise for all samples of one image size: each sample adds a window of it, at its own position.
 
-    Normal numbers of mean 128 and standard deviation `NOISE_LEVEL`, rounded, on a grid of half the size that is
-    enlarged linearly; so neighbouring pixels are alike, and the standard deviation is 0.625 of what was asked for, as
-    with albumentations' `noise_scale_factor=0.5`. A fixed bank costs a hundredth of drawing anew for each image, and
-    gives processors and devices the same noise.
+    Rounded normal numbers of mean 128 and standard deviation `NOISE_LEVEL` on a grid of half the size, enlarged
+    linearly; so neighbouring pixels are correlated, and the standard deviation is 0.625 of the nominal one, as with
+    albumentations' `noise_scale_factor=0.5`. A fixed bank costs a hundredth of drawing noise for each image, and CPU
+    and GPU get the same noise.
 
     Returns:
         `(H + NOISE_MARGIN, W + NOISE_MARGIN, 3) uint8`, read-only.
@@ -186,7 +186,7 @@ def noise_bank(hw: tuple[int, int]) -> ByteArray:
 
 
 def blur_radius(sigma: float) -> int:
-    """Pixels on either side that a Gaussian of this width reaches; albumentations' (and PIL's) rule."""
+    """Radius in pixels of a Gaussian blur of this sigma, by the rule of albumentations and PIL."""
     return int(sigma * 3.5)
 
 

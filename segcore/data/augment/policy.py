@@ -1,8 +1,8 @@
 """Training-time augmentation of uint8 images and masks, from `AugmentConfig`.
 
-What is done to a sample is drawn by `augment_plan` and carried out by `augment_cpu` in the loader or by
-`augment_device` on a whole batch; only what `heavy` adds to that (distortion, local contrast, dropped-out patches) is
-albumentations', which no other policy imports.
+`plan` draws how a sample is augmented, and `cpu` applies that in the loader or `device` to a whole batch. Only the
+additional steps of `heavy` (distortion, local contrast, dropped-out patches) come from albumentations, which no other
+policy imports.
 
 All random numbers of albumentations' pipeline come from two generators that are reset in place for each sample, which
 takes microseconds. (`Compose.set_random_seed` of albumentations 2.0.8 takes 50 and gives every transform a generator of
@@ -37,7 +37,7 @@ __all__ = ["Augmentation", "build_augmentation", "build_device_augmentation"]
 
 
 class Augmentation:
-    """Draws and carries out what a policy asks for, on the CPU.
+    """Draws and applies the augmentation of a policy, on the CPU.
 
     Args:
         config: Policy, probability and ranges.
@@ -51,11 +51,11 @@ class Augmentation:
 
     @property
     def is_distorting(self) -> bool:
-        """Whether there is something beyond the plan: what `heavy` adds to it."""
+        """Whether there are steps beyond the plan, those that `heavy` adds."""
         return self._distortion is not None
 
     def plan(self, hw: tuple[int, int], seeds: SeedArray) -> PlanArray:
-        """Draw what is to be done to samples of these seeds; see `draw_plan`."""
+        """Draw how samples of these seeds are augmented; see `draw_plan`."""
         return draw_plan(self._config, hw, seeds)
 
     def apply(
@@ -110,9 +110,9 @@ class SeededCompose:
         self._compose.set_random_state(self._numpy, self._python)
 
     def reseed(self, seed: int) -> None:
-        """Make the calls from here on a pure function of `seed`, 64 well-mixed bits."""
+        """Make all further calls a pure function of `seed`, 64 well-mixed bits."""
         self._python.seed(seed)
-        # Setting PCG64's state costs a tenth of making a generator; the odd increment is any constant.
+        # Setting PCG64's state costs a tenth of making a generator; the odd increment is an arbitrary constant.
         self._numpy.bit_generator.state = {
             "bit_generator": "PCG64",
             "state": {"state": (seed << 64) | (seed ^ 0xD1B54A32D192ED03), "inc": 0x5851F42D4C957F2D14057B7EF767814F},
@@ -133,23 +133,23 @@ class SeededCompose:
 def build_augmentation(config: "AugmentConfig") -> Augmentation:
     """Build the augmentation of `config.policy`.
 
-    none: nothing. flip: left-right, and upside down with `vertical_flip`. light: flip, small zoom, turn and shift
+    none: nothing. flip: left-right, and upside down with `vertical_flip`. light: flip, small zoom, rotation and shift
     with reflected borders, brightness and contrast. medium: light, hue and saturation, noise, blur. heavy: medium,
     then elastic or grid distortion, local contrast, dropped-out patches (of the image only).
 
     Args:
-        config: Policy, chance and ranges.
+        config: Policy, probability and ranges.
     """
     return Augmentation(config)
 
 
 def _heavy_transforms(p: float) -> list[Any]:
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the network for a newer version
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import checks the network for a newer version
     import albumentations as A
     import cv2
 
     with warnings.catch_warnings():
-        # A wrong keyword only warns and is dropped: nothing may be left out in silence.
+        # A wrong keyword only warns and is dropped, so warnings are errors here.
         warnings.simplefilter("error", UserWarning)
         border = cv2.BORDER_REFLECT_101
         return [

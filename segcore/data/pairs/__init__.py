@@ -1,6 +1,6 @@
-"""Which mask belongs to which image, in which split, and what is wrong with that; no pixel is decoded but for likeness.
+"""Which mask belongs to which image, in which split, and what is wrong with that; only `likeness` needs pixels.
 
-Imported by the other rooms of `segcore.data` and by whoever takes an index of samples.
+Imported by the other packages of `segcore.data` and by all users of an index of samples.
 
 Layer 1.
 """

@@ -1,4 +1,4 @@
-"""Collect everything that is wrong with a data set, and say it in one error."""
+"""Collects everything that is wrong with a data set, and reports it in one error."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ MAX_EXAMPLES = 3
 class Problems:
     """What was found wrong (stops the run) or odd (warns), by kind, with examples.
 
-    A kind is a phrase that reads well behind a count, such as `unreadable files`.
+    A kind is a phrase that reads well after a count, such as `unreadable files`.
     """
 
     errors: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -28,7 +28,7 @@ class Problems:
         self.oddities[kind].append(example)
 
     def extend(self, other: "Problems") -> None:
-        """Take over everything that `other` has noted."""
+        """Add everything that `other` has noted."""
         for kind, examples in other.errors.items():
             self.errors[kind].extend(examples)
         for kind, examples in other.oddities.items():

@@ -1,4 +1,4 @@
-"""Find a data set's images and masks, pair them, and settle its splits. Names only; pixels are read by the cache."""
+"""Finds a data set's images and masks, pairs them, and assigns splits. Names only; pixels are read by the cache."""
 
 from collections import Counter
 from itertools import islice
@@ -22,24 +22,24 @@ _MAX_FILES_COUNTED = 20_000  # for the message about a folder that holds somethi
 
 
 def discover(config: DataConfig, *, carve: bool = True) -> DatasetIndex:
-    """Find and pair the images and masks of `config.root` and settle which split each is in.
+    """Find and pair the images and masks of `config.root` and assign each pair to a split.
 
     The layouts are those of `DataConfig.layout`; `auto` takes the first that fits, in the order CSV file, split
-    folders, flat folders, paired suffix, one CSV in the folder. Only names are looked at, so this is quick; when
-    they are in disorder, the pairs that were found are decoded too, so that everything wrong is told at once. With
+    folders, flat folders, paired suffix, one CSV in the folder. Only names are read, so this is fast; when names have
+    errors, the pairs that were found are decoded too, so that all problems are reported at once. With
     `group_duplicates`, the images that splits are carved from are decoded as well.
 
     Args:
         config: Root, layout, fractions, groups and seed.
-        carve: True for a set to train on: splits that it lacks are carved from its training files. False for a
-            set to score on: splits are taken as they are, and files without one are all `test`.
+        carve: True for a set to train on: missing splits are carved from its training files. False for a set to
+            score on: splits are kept as they are, and files without one are all `test`.
 
     Returns:
-        The samples and what was odd about them.
+        The samples and warnings about them.
 
     Raises:
-        ConfigError: `group_by` is no regular expression.
-        DataError: No data was found, or names are in disorder; the message lists everything.
+        ConfigError: `group_by` is not a regular expression.
+        DataError: No data was found, or names have errors; the message lists everything.
     """
     problems = Problems()
     try:
@@ -47,7 +47,7 @@ def discover(config: DataConfig, *, carve: bool = True) -> DatasetIndex:
     except OSError as error:
         raise DataError(f"data.root = {config.root!r} cannot be read: {error}") from error
     if problems.errors:
-        # Imported here: only the unhappy path needs pixels.
+        # Imported here: only the error path needs pixels.
         from segcore.data.pixels.content import inspect_pairs
 
         problems.extend(inspect_pairs(pairs, root))

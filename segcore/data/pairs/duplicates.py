@@ -1,4 +1,4 @@
-"""Group images that are nearly the same before splits are made, so that no two of them come to lie in two splits."""
+"""Groups nearly identical images before splits are made, so that they end up in the same split."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,11 +12,11 @@ from segcore.data.pixels.decode import UnreadableFileError, read_image
 
 
 def group_duplicates(pairs: Sequence[Pair], config: DataConfig) -> list[Pair]:
-    """Join the groups of images that are nearly one picture, among those that splits are carved from.
+    """Join the groups of nearly identical images, among the images that splits are carved from.
 
-    Images are decoded at the size of the cache, so that what the cache finds alike is what is joined here. Files that
-    cannot be read stay alone; the cache tells of them. Splits that came with the data are left as they are, and with
-    all three given nothing is decoded.
+    Images are decoded at the size of the cache, so that the cache finds the same images similar. Unreadable files stay
+    alone; the cache reports them. Splits that came with the data are not changed, and where val and test are both
+    given nothing is decoded.
     """
     splits = {pair.split for pair in pairs}
     pool = [i for i, pair in enumerate(pairs) if pair.split in (None, "train")]

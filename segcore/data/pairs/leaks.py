@@ -1,4 +1,4 @@
-"""What is said of images that lie in two splits, or nearly: their score is of images that were trained on."""
+"""Warnings about images that are in two splits, exactly or nearly: they make scores optimistic."""
 
 from collections import Counter, defaultdict
 
@@ -9,7 +9,7 @@ from segcore.data.pixels.cache_file import SampleCache
 
 
 def leak_warnings(cache: SampleCache, index: DatasetIndex) -> list[str]:
-    """What the user has to know of `cache.leaks`, one line for each two splits."""
+    """The warnings about `cache.leaks`, one line per pair of splits."""
     by_splits: dict[tuple[str, str], list[Leak]] = defaultdict(list)
     for leak in cache.leaks:
         by_splits[cache.splits[leak.sample], cache.splits[leak.twin]].append(leak)

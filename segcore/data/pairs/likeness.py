@@ -1,15 +1,15 @@
-"""Find images that are the same picture or nearly, above all where they lie in two splits.
+"""Finds images that are the same picture, exactly or nearly, especially in two different splits.
 
 Each image gets a perceptual hash: its 32 x 32 grey thumbnail's lowest 8 x 8 cosine frequencies, each above or below
-their median. Equal pictures differ in few of the 63 bits whatever their size, compression or brightness; a mirrored
-picture has the same frequencies with every second column's sign turned, so its hash is free. Pairs within
-`MAX_DISTANCE` bits are then compared as 16 x 16 colour thumbnails, which have to correlate.
+their median. Copies of a picture differ in few of the 63 bits whatever their size, compression or brightness; a
+mirrored picture has the same frequencies with the sign of every second column flipped, so its hash costs nothing.
+Pairs within `MAX_DISTANCE` bits are then compared as 16 x 16 colour thumbnails, which must correlate.
 
 Measured on 319 photos of horses, 664 microscope images and 600 generated ones: of 450,000 pairs, 30 lie within 12 bits.
-Two of these are double pictures, which correlate to 0.98 and more; the others correlate to 0.89 at most. JPEG at
-quality 30, halving the size, noise, blur, brightness, gamma and mirroring move at most 6 bits; a crop by 2 % on each
-side moves 12 at most in photos, which then correlate to 0.93 and more, but is lost in images of many small cells, and
-so is a crop by 5 % in all. A grey copy of a colourful picture is another picture.
+Two of these are duplicates, with a correlation of at least 0.98; the others correlate to 0.89 at most. JPEG at quality
+30, halving the size, noise, blur, brightness, gamma and mirroring change at most 6 bits; a crop by 2 % on each side
+changes at most 12 in photos, which then correlate to 0.93 or more, but is not found in images of many small cells, nor
+is a crop by 5 % in any image. A grey copy of a colourful picture counts as another picture.
 
 References:
     Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010 (pHash).
@@ -28,7 +28,7 @@ from segcore.data.pixels.foreground import ByteArray
 HashArray = npt.NDArray[np.uint64]
 
 MAX_DISTANCE = 12
-"""Bits of 63 by which the hashes of one picture may differ."""
+"""Largest number of the 63 bits by which the hashes of one picture may differ."""
 MIN_CORRELATION = 0.93
 _HASH_SIDE, _FREQUENCIES, _THUMBNAIL_SIDE = 32, 8, 16
 _ROWS_AT_ONCE = 256
@@ -37,10 +37,10 @@ _MIRROR = np.where(np.arange(_FREQUENCIES) % 2, -1.0, 1.0).astype(np.float32)
 
 @dataclass(frozen=True)
 class Likeness:
-    """What tells whether two images are one picture.
+    """What is compared to decide whether two images are the same picture.
 
     Attributes:
-        plain: Hash of the image.
+        plain: Hash of the image, 63 bits.
         mirrored: Hash of the image with left and right swapped.
         thumbnail: `(16, 16, 3) uint8`.
     """
@@ -54,9 +54,9 @@ class Leak(NamedTuple):
     """An image and its twin in an earlier split.
 
     Attributes:
-        sample: Number of the image of val or test.
-        twin: Number of the image of train, or, for one of test, of val.
-        kind: `identical` (pixel by pixel), `nearly identical` or `mirrored`.
+        sample: Index of an image of val or test.
+        twin: Index of an image of train, or of val for one of test.
+        kind: `identical` (all pixels equal), `nearly identical` or `mirrored`.
     """
 
     sample: int
@@ -66,7 +66,7 @@ class Leak(NamedTuple):
 
 def likeness_of(image: ByteArray) -> Likeness:
     """Hash an `(H, W, 3) uint8` image."""
-    import cv2  # not needed by whoever only reads a cache
+    import cv2  # not needed to read a cache
 
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (_HASH_SIDE, _HASH_SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
@@ -78,12 +78,12 @@ def likeness_of(image: ByteArray) -> Likeness:
 def find_leaks(
     likenesses: Sequence[Likeness], splits: Sequence[str], digests: Sequence[bytes] | None = None
 ) -> list[Leak]:
-    """Each image of val and test that has a twin in an earlier split, with the most alike one of each such split.
+    """Each image of val and test that has a twin in an earlier split, with the most similar one of each such split.
 
     Args:
         likenesses: One per sample.
-        splits: One per sample.
-        digests: A hash of each sample's pixels, to tell identical ones.
+        splits: `train`, `val` or `test`, one per sample.
+        digests: A hash of each sample's pixels, to recognise identical ones; None: none counts as identical.
     """
     found = []
     for later in (1, 2):
@@ -101,14 +101,14 @@ def find_leaks(
 
 
 def group_alike(likenesses: Sequence[Likeness], groups: Sequence[str]) -> list[str]:
-    """Put images that are nearly one picture into one group, together with whatever shares a group with them.
+    """Put nearly identical images into one group, together with everything that shares a group with them.
 
     Args:
         likenesses: One per image.
-        groups: The group that each image is in so far.
+        groups: The current group of each image.
 
     Returns:
-        A group per image; one that grew has the first of its members' names.
+        One group per image; joined groups take the alphabetically first name among them.
     """
     joined = {group: group for group in groups}
 
@@ -132,7 +132,7 @@ def _bits(frequencies: npt.NDArray[Any]) -> int:
 def _twins(
     likenesses: Sequence[Likeness], rows: Sequence[int], columns: Sequence[int]
 ) -> Iterator[tuple[int, int, int, bool]]:
-    """`(row, column, distance, is mirrored)` of each two images that are one picture; a pair of one list comes once."""
+    """Yield `(row, column, distance, is_mirrored)` of images that are the same picture, each pair of one list once."""
     plain = np.array([likenesses[j].plain for j in columns], dtype=np.uint64)
     mirrored = np.array([likenesses[j].mirrored for j in columns], dtype=np.uint64)
     for begin in range(0, len(rows), _ROWS_AT_ONCE):

@@ -1,7 +1,7 @@
 """The image files of a folder, by name. File names only; nothing is decoded here.
 
-Names are compared after Unicode normalisation (NFC), so a mask written on another system still finds its image.
-Hidden files, system leftovers and files of other types are passed over.
+Names are compared after Unicode normalisation (NFC), so a mask written on another system still matches its image.
+Hidden files, system leftovers and files of other types are skipped.
 """
 
 import os
@@ -16,7 +16,7 @@ _IGNORED_FOLDERS = {"__macosx", "@eadir"}
 
 @dataclass(frozen=True)
 class Listing:
-    """Files of one folder that may be images: posix path without suffix (NFC), and where each lies."""
+    """Files of one folder that may be images: their paths by relative posix path without suffix (NFC)."""
 
     folder: Path
     files: dict[str, list[Path]]
@@ -36,7 +36,7 @@ def list_images(folder: Path) -> Listing:
     Returns:
         Paths per key, each sorted; a key with several paths is one stem with several suffixes.
     """
-    from segcore.data.pixels.decode import IMAGE_SUFFIXES  # brings numpy, and a layout is declared without
+    from segcore.data.pixels.decode import IMAGE_SUFFIXES  # imports numpy, which declaring a layout must not
 
     files: dict[str, list[Path]] = defaultdict(list)
     for path in _walk(folder):
@@ -47,12 +47,12 @@ def list_images(folder: Path) -> Listing:
 
 def _walk(folder: Path) -> Iterator[Path]:
     def stop(error: OSError) -> None:
-        raise error  # os.walk would pass over a folder that it may not read
+        raise error  # os.walk would silently skip an unreadable folder
 
     seen: set[str] = set()
     for parent, folders, names in os.walk(folder, followlinks=True, onerror=stop):
         real = os.path.realpath(parent)
-        if real in seen:  # a link to a folder above would be walked for ever
+        if real in seen:  # a link to a parent folder would never end
             folders.clear()
             continue
         seen.add(real)

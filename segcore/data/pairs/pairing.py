@@ -1,4 +1,4 @@
-"""Pairing images with masks by their names, and the splits that folders' names give."""
+"""Pairs images with masks by their names, and reads splits from the names of folders."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -37,14 +37,14 @@ def pair_two_folders(
     Args:
         images: Folder of the images.
         masks: Folder of the masks.
-        mask_suffix: What the stem of a mask may end with beside its image's.
+        mask_suffix: What the stem of a mask may have in addition to its image's stem.
         split: The split that all of them are in, or None.
-        root: What paths are told relative to.
-        problems: Takes what has no partner, or several.
+        root: The folder that paths in messages are relative to.
+        problems: Collects what has no partner, or several.
     """
     image_files, mask_files = list_images(images), list_images(masks)
     suffix = normalise(mask_suffix)
-    # `images/x.jpg` with `masks/x_mask.png` is common; a mask of the very same name wins.
+    # `images/x.jpg` with `masks/x_mask.png` is common; a mask of exactly the same name wins.
     keyed: dict[str, list[Path]] = defaultdict(list)
     for key, paths in mask_files.files.items():
         short = key.removesuffix(suffix)
@@ -63,8 +63,8 @@ def pair_listings(
         masks: The masks.
         expected: Where a missing mask was expected, for its message.
         split: The split that all of them are in, or None.
-        root: What paths are told relative to.
-        problems: Takes what has no partner, or several.
+        root: The folder that paths in messages are relative to.
+        problems: Collects what has no partner, or several.
     """
 
     def shown(path: Path) -> str:
@@ -89,9 +89,9 @@ def pair_listings(
 
 
 def splits_from_first_folder(pairs: Sequence[Pair]) -> list[Pair]:
-    """Read `train/x`, `val/x` as splits when every file lies in such a folder and one of them is `train`.
+    """Read `train/x`, `val/x` as splits when every file is in such a folder and one of them is `train`.
 
-    Taken as classes, they would be mixed, and the score would be of images that were trained on.
+    If they were read as classes, the splits would be mixed, and scores would include images that were trained on.
     """
     firsts = {pair.name.split("/")[0].lower() if "/" in pair.name else "" for pair in pairs}
     if not firsts or not firsts <= SPLIT_NAMES.keys() or "train" not in {SPLIT_NAMES[first] for first in firsts}:

@@ -1,4 +1,4 @@
-"""One image with its mask, and the list of them that makes a data set."""
+"""One image with its mask, and the list of them that forms a data set."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 @dataclass(frozen=True)
 class Pair:
-    """An image and its mask as they lie on disk, before groups and splits are settled.
+    """An image and its mask on disk, before groups and splits are assigned.
 
     Attributes:
         name: Posix path of the image relative to its image folder, without suffix; unique within its split.
@@ -38,9 +38,9 @@ class Sample:
         name: Posix path of the image relative to its image folder, without suffix; unique within its split.
         image: Absolute path of the image.
         mask: Absolute path of the mask.
-        split: Where it is used.
+        split: The split it is used in.
         class_name: First class folder, or the CSV's class; empty when there is none.
-        group: What stays together in one split; the name itself when nothing is grouped.
+        group: Samples of one group stay in one split; the name itself when nothing is grouped.
     """
 
     name: str
@@ -59,7 +59,7 @@ class DatasetIndex:
         root: Absolute path of the folder or CSV file.
         layout: How images and masks were paired: `split_folders`, `flat`, `suffix` or `csv`.
         samples: In the order train, val, test, by name within a split.
-        warnings: Oddities for the user to know, one line each.
+        warnings: Oddities the user should know about, one line each.
         given_splits: Splits that came with the data; the others are carved.
     """
 

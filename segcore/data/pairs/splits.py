@@ -1,6 +1,6 @@
-"""Settle which pairs train, validate and test: the data set's own split first, the rest drawn by file.
+"""Assigns pairs to train, val and test: the data set's own splits first, the missing ones carved by file.
 
-A file's place depends on its group's name and the seed alone, by hash, so a file that is added later moves few others.
+A file's split depends on a hash of its group's name and the seed, so a file that is added later moves few others.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from segcore.errors import ConfigError, DataError
 AUTO_TEST_FRACTION = 0.15
 MIN_TEST_IMAGES = 50
 MIN_TEST_GROUPS = 5
-"""`data.test_fraction: auto` holds this share out where that makes so many images, of so many groups."""
+"""`data.test_fraction: auto` holds out `AUTO_TEST_FRACTION` where that gives at least this many images and groups."""
 
 
 def assign_groups(pairs: Sequence[Pair], relative_paths: Sequence[str], group_by: str | None) -> list[Pair]:
@@ -34,8 +34,8 @@ def assign_groups(pairs: Sequence[Pair], relative_paths: Sequence[str], group_by
         group_by: Regular expression; its first group, or the whole match, names the group.
 
     Raises:
-        ConfigError: `group_by` is no regular expression.
-        DataError: `group_by` is not found in any of some paths.
+        ConfigError: `group_by` is not a regular expression.
+        DataError: `group_by` does not match some of the paths.
     """
     if group_by is None:
         return list(pairs)
@@ -62,15 +62,15 @@ def assign_splits(pairs: Sequence[Pair], config: DataConfig, problems: Problems)
     """Keep the data set's own splits and carve the missing ones from its training files.
 
     Without any split, everything is training files. Validation files are carved when there are none, test files
-    when there are none and `test_fraction` asks for them; each class folder gives its share, groups stay whole, and
-    the fractions are of all training files. With `test_fraction: auto`, test files are carved only from data that
-    brings no split but train, and only where `auto_test_fraction` finds enough of it. Groups that the data set itself
-    spreads over splits are warned of.
+    when there are none and `test_fraction` is above 0; each class folder gives its share, groups stay whole, and the
+    fractions are of all training files. With `test_fraction: auto`, test files are carved only from data without a
+    val split, and only where `auto_test_fraction` finds enough of it. A warning names groups that the data set itself
+    spreads over splits.
 
     Args:
         pairs: All pairs, with groups; all or none of them with a split.
         config: Fractions and seed.
-        problems: Takes the warnings.
+        problems: Collects the warnings.
 
     Returns:
         Samples in the order train, val, test, by name within a split.
@@ -102,10 +102,10 @@ def assign_splits(pairs: Sequence[Pair], config: DataConfig, problems: Problems)
 
 
 def auto_test_fraction(pairs: Sequence[Pair], val_fraction: float) -> float:
-    """The share that is worth holding out for the final test: 15 % where that is 50 images of 5 groups, else none.
+    """The share to hold out for the final test: 15 % where that is at least 50 images of 5 groups, else 0.
 
-    With fewer, the interval of the test's score says little, and training and validation miss the images more. The
-    answer depends on the pairs alone, so that a run that is resumed gets the same.
+    With fewer, the interval of the test score is too wide, and the images are more useful in training and validation.
+    The result depends only on the arguments, so that a resumed run gets the same.
     """
     num_groups = len({_group_of(pair) for pair in pairs})
     fits = val_fraction + AUTO_TEST_FRACTION < 1.0
@@ -114,9 +114,9 @@ def auto_test_fraction(pairs: Sequence[Pair], val_fraction: float) -> float:
 
 
 def halves(samples: Sequence[Sample], seed: int) -> list[int]:
-    """Which half each sample is in, 0 or 1: by seed and name, each class shared out, groups whole.
+    """The half of each sample, 0 or 1, by seed and name: classes are balanced, groups stay whole.
 
-    All are 0 where there is but one group.
+    All are 0 where there is only one group.
     """
     pairs = [Pair(s.name, s.image, s.mask, None, s.class_name, s.group) for s in samples]
     if len({pair.group for pair in pairs}) < 2:
@@ -141,10 +141,10 @@ def _warn_of_spread_groups(pairs: Sequence[Pair], splits: Sequence[Split], probl
 
 
 def _carve(pairs: Sequence[Pair], indices: Sequence[int], target: float, salt: str, split: str) -> list[int]:
-    """Choose about `target` of the files, whole groups at a time, each class giving its share.
+    """Choose about `target` of the files, in whole groups, with each class giving its share.
 
-    The shares are rounded so that they sum to the target (largest remainder), so many small classes still
-    give something.
+    The shares are rounded so that they sum to the target (largest remainder), so that many small classes still
+    give some files.
     """
     members: dict[str, list[int]] = defaultdict(list)
     for pair, index in zip(pairs, indices, strict=True):
@@ -174,7 +174,7 @@ def _carve(pairs: Sequence[Pair], indices: Sequence[int], target: float, salt: s
         left = quota[name]
         for group in groups:
             size = len(members[group])
-            # A group may overshoot the quota when that ends nearer to it than leaving the group out.
+            # A group may exceed the quota when that ends closer to it than leaving the group out.
             if left > 0 and size - left <= left:
                 chosen.append(group)
                 left -= size

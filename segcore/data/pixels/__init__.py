@@ -1,4 +1,4 @@
-"""From files to arrays: decoding, what of a mask is foreground, and the memory-mapped cache of decoded samples.
+"""From files to arrays: decoding, which pixels of a mask are foreground, and the memory-mapped cache of samples.
 
 Imported by the loader, by scoring and by the gate.
 

@@ -1,8 +1,8 @@
-"""Decode a data set once into an Arrow IPC file of uint8, memory-mapped and shared by every process of a machine.
+"""Decodes a data set once into an Arrow IPC file of uint8, memory-mapped and shared by every process of a machine.
 
-One row per sample, in batches that are written as they are decoded and read without a copy, so neither the
-building nor the reading needs the file in memory. The file's name holds the key of what it was made from, it appears
-whole or not at all, and caches of earlier states of a data set are left for the user to delete.
+It has one row per sample, in batches that are written as they are decoded and read without a copy, so neither building
+nor reading needs the whole file in memory. The file's name holds a key of its sources, the file is created atomically,
+and caches of earlier states of a data set are left for the user to delete.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ def cache_folder(config: DataConfig) -> Path:
 
 
 def cache_path(index: DatasetIndex, config: DataConfig) -> Path:
-    """Where the cache of this data set, as its files are now, lies or will lie.
+    """The path of the cache of this data set in its current state, whether it exists or not.
 
-    The key covers every file's name, size and times, the splits, classes and groups, and the image size. A changed
-    file therefore gives another path; so does one that was only touched.
+    The key covers every file's name, size and times, the splits, classes and groups, and the image size. So a changed
+    file gives another path, even one that was only touched.
     """
     height, width = config.image_hw
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(index.root).stem)[:40].strip("_.") or "data"
@@ -65,20 +65,21 @@ def cache_path(index: DatasetIndex, config: DataConfig) -> Path:
 
 
 def build_cache(index: DatasetIndex, config: DataConfig, progress: Callable[[int, int], None] | None = None) -> Path:
-    """Decode and resize every sample into the cache, unless that was done before.
+    """Decode and resize every sample into the cache, unless it already exists.
 
-    Processes that want the same cache at once wait for the first one's. What a crashed build left is removed.
+    Processes that need the same cache at once wait for the first one to build it. Leftovers of a crashed build are
+    removed.
 
     Args:
         index: The data set.
         config: Image size and cache folder.
-        progress: Called with (samples done, samples in all), from this thread.
+        progress: Called with the samples done and the total, from this thread.
 
     Returns:
         Path of the cache, for `open_cache`.
 
     Raises:
-        DataError: Files are unreadable, no masks, or of differing sizes (all are listed), or the disk is full.
+        DataError: Files are unreadable, are not masks, or differ in size (all are listed), or the disk is full.
     """
     path = cache_path(index, config)
     if _is_whole(path, len(index.samples)):
@@ -99,7 +100,7 @@ def build_cache(index: DatasetIndex, config: DataConfig, progress: Callable[[int
 def _key(index: DatasetIndex, config: DataConfig) -> str:
     digest = hashlib.sha256(json.dumps([FORMAT_VERSION, index.root, list(config.image_hw)]).encode())
     for sample in index.samples:
-        # The change time moves even when a copy keeps size and modification time.
+        # The change time differs even when a copy keeps size and modification time.
         files = [
             (path.name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
             for path in (sample.image, sample.mask)
@@ -137,7 +138,7 @@ def _build(path: Path, index: DatasetIndex, hw: tuple[int, int], progress: Calla
                     batch, found, alike = _fill(samples, contents, hw, schema)
                     digests += found
                     likenesses += alike
-                    if not problems.errors:  # else only the rest of the problems is of interest
+                    if not problems.errors:  # else only the remaining problems matter
                         writer.write_batch(batch)
                 problems.raise_if_any(index.root)
                 tail = {
@@ -208,7 +209,7 @@ def _lock_path(path: Path) -> Path:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Delete temporary files of builds that died: this cache's (its lock is held), and others' that none holds."""
+    """Delete temporary files of crashed builds: this cache's (its lock is held), and others' that are not locked."""
     for temporary in path.parent.glob(".*.arrow.*.tmp"):
         owner = path.with_name(temporary.name[1:].rsplit(".", 2)[0])
         if owner == path:

@@ -1,8 +1,8 @@
-"""The file of decoded samples, and reading it: an Arrow IPC file, memory-mapped, one row per sample.
+"""Reads the file of decoded samples: a memory-mapped Arrow IPC file with one row per sample.
 
 Images and masks are fixed-size binary columns without nulls, so a sample is a view of the mapped file. The head (schema
-metadata) says how the rows are cut into batches; the tail (metadata of a last, empty batch) holds what is known only
-when all rows are written. A file without its tail is not whole.
+metadata) says how the rows are split into batches; the tail (metadata of a last, empty batch) holds what is known only
+when all rows are written. A file without its tail is incomplete.
 """
 
 import json
@@ -25,10 +25,10 @@ TEXT_COLUMNS = ("name", "class_name", "split", "group")
 
 
 def open_cache(path: Path) -> "SampleCache":
-    """Open a cache for reading; nothing but its index is read.
+    """Open a cache for reading; only its index is read.
 
     Raises:
-        DataError: The file is missing, cut short, or of another version.
+        DataError: The file is missing, truncated, or of another version.
     """
     return SampleCache(path)
 
@@ -41,9 +41,9 @@ class SampleCache:
         hw: Height and width of every sample, in pixels.
         names, class_names, splits, groups: One string per sample.
         original_hw: `(N, 2) int32`, each image's height and width on disk.
-        fingerprint: sha256 (hex) of all pixels and which split each is in; paths, names and times play no part.
-        warnings: What was odd about the pixels when they were decoded, one line each.
-        leaks: Images of val and test that are in an earlier split too, or nearly.
+        fingerprint: sha256 (hex) of all pixels and their splits, independent of paths, names and times.
+        warnings: Oddities found while decoding, one line each.
+        leaks: Images of val and test that are also in an earlier split, exactly or nearly.
     """
 
     def __init__(self, path: Path) -> None:
@@ -91,11 +91,11 @@ class SampleCache:
         return mask
 
     def indices(self, split: Split) -> list[int]:
-        """Which samples are in a split, ascending."""
+        """Indices of the samples in a split, ascending."""
         return [i for i, found in enumerate(self.splits) if found == split]
 
     def close(self) -> None:
-        """Let go of the file; views that were handed out stay valid."""
+        """Close the file; views that were returned stay valid."""
         self._views = [None] * len(self._views)
         self._map.close()
 
@@ -130,7 +130,13 @@ class SampleCache:
 
 
 def cache_schema(hw: tuple[int, int], rows_per_batch: int, num_samples: int) -> pa.Schema:
-    """The columns of a cache, and what its head says."""
+    """The columns and the head of a cache.
+
+    Args:
+        hw: Height and width of every sample, in pixels.
+        rows_per_batch: Samples per batch, at least 1.
+        num_samples: Samples in the whole file.
+    """
     height, width = hw
     head = {
         "format_version": FORMAT_VERSION,

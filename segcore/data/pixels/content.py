@@ -1,4 +1,4 @@
-"""Decode pairs, in threads, and check what only the pixels tell."""
+"""Decodes pairs, in threads, and checks what only the pixels show."""
 
 import hashlib
 import os
@@ -44,7 +44,7 @@ class Content:
         mask: `(H, W) uint8` of 0 and 1; None when the pair has errors.
         digest: sha256 of the image's pixels, then of the mask's, 64 bytes; empty when the pair has errors.
         original_hw: Height and width on disk, in pixels.
-        problems: What was found wrong or odd.
+        problems: What was wrong or odd.
     """
 
     image: ByteArray | None
@@ -65,7 +65,7 @@ def decode_pair(pair: HasPair, hw: tuple[int, int] | None, root: Path) -> Conten
     Args:
         pair: Image and mask.
         hw: Height and width to resize to, in pixels; None keeps the size.
-        root: What example paths are shown relative to.
+        root: The folder that paths in messages are relative to.
     """
     problems = Problems()
     image = mask = None
@@ -109,7 +109,13 @@ def decode_pair(pair: HasPair, hw: tuple[int, int] | None, root: Path) -> Conten
 
 
 def decode_all(pairs: Sequence[HasPair], hw: tuple[int, int] | None, root: Path) -> Iterator[Content]:
-    """Decode every pair on all CPUs and yield the results in order, a bounded number ahead."""
+    """Decode every pair on all CPUs and yield the results in order, a bounded number ahead.
+
+    Args:
+        pairs: Images with their masks.
+        hw: Height and width to resize to, in pixels; None keeps the sizes.
+        root: The folder that paths in messages are relative to.
+    """
     workers = num_cpus()
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         waiting: deque[Future[Content]] = deque()
@@ -128,7 +134,13 @@ def decode_all(pairs: Sequence[HasPair], hw: tuple[int, int] | None, root: Path)
 
 
 def inspect_pairs(pairs: Sequence[HasPair], root: Path, progress: Callable[[int, int], None] | None = None) -> Problems:
-    """Decode every pair only to see what is wrong with it."""
+    """Decode every pair only to find what is wrong with it.
+
+    Args:
+        pairs: Images with their masks.
+        root: The folder that paths in messages are relative to.
+        progress: Called with the pairs done and the total.
+    """
     problems = Problems()
     for done, content in enumerate(decode_all(pairs, None, root), start=1):
         problems.extend(content.problems)
@@ -138,7 +150,7 @@ def inspect_pairs(pairs: Sequence[HasPair], root: Path, progress: Callable[[int,
 
 
 def shown_path(path: Path, root: Path) -> str:
-    """The path relative to the data set's folder, in full if it lies outside."""
+    """The path relative to the data set's folder, or the full path if it is outside."""
     base = root.parent if root.suffix.lower() in {".csv", ".tsv"} else root
     return path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path)
 

@@ -1,4 +1,4 @@
-"""Read one image or one mask from disk into uint8 arrays. `foreground` says which pixels of a mask count."""
+"""Reads one image or one mask from disk into uint8 arrays. `foreground` decides which pixels of a mask count."""
 
 import struct
 import zlib
@@ -70,7 +70,7 @@ def read_image(path: Path, hw: tuple[int, int] | None = None) -> ByteArray:
 
 
 def resize_image(image: ByteArray, hw: tuple[int, int]) -> ByteArray:
-    """Resize a decoded `(H, W, 3) uint8` image to `hw`, to the very bytes that `read_image` gives at that size."""
+    """Resize a decoded `(H, W, 3) uint8` image to `hw`, to exactly the bytes that `read_image` gives at that size."""
     if image.shape[:2] == tuple(hw):
         return image
     return np.array(Image.fromarray(image).resize((hw[1], hw[0]), Image.Resampling.BILINEAR), dtype=np.uint8)
@@ -100,7 +100,7 @@ def decode_mask(path: Path) -> MaskReading:
         path: Mask file.
 
     Returns:
-        The mask, and whether grey values had to be cut.
+        The mask, and whether grey values had to be thresholded.
 
     Raises:
         UnreadableFileError: The file cannot be opened or decoded.
@@ -126,7 +126,7 @@ def image_size(path: Path) -> tuple[int, int]:
     """
     with _readable(path), Image.open(path) as image:
         width, height = image.size
-        # PNG keeps its EXIF behind the pixels, so asking for it would decode the whole file.
+        # PNG stores its EXIF after the pixels, so reading it would decode the whole file.
         has_header_exif = image.format in {"JPEG", "MPO", "TIFF", "WEBP"} or "exif" in image.info
         swaps = has_header_exif and image.getexif().get(_EXIF_ORIENTATION, 1) in _ORIENTATIONS_THAT_SWAP_SIDES
         return (width, height) if swaps else (height, width)
@@ -149,7 +149,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _decoded(path: Path) -> Iterator[Image.Image]:
-    """Open, fully decode and orient; only the decoding is guarded, so errors of the body keep their type."""
+    """Open, fully decode and orient an image; only decoding errors are translated, not those of the body."""
     with _readable(path):
         image = Image.open(path)
         with_format = image.format
@@ -165,7 +165,7 @@ def _decoded(path: Path) -> Iterator[Image.Image]:
 
 
 def to_rgb(image: Image.Image, path: Path | str) -> Image.Image:
-    """The image in 8-bit RGB: 16-bit values keep their high byte; `path` is what messages call it."""
+    """The image in 8-bit RGB: 16-bit values keep their high byte; `path` is its name in messages."""
     if image.mode.startswith("I;16") or image.mode == "I":
         return Image.fromarray(_high_byte(np.asarray(image), path)).convert("RGB")
     if image.mode == "F":

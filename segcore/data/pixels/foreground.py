@@ -6,9 +6,9 @@
    foreground. A palette without black takes its entry 0 as the background.
 3. Grey, 1-bit and 16-bit values: with one or two levels, or with regions of flat values (class or instance
    numbers), every value but 0 is foreground. So 0/1 and 0/255 and 0/65535 mean the same.
-4. Grey values that blur from dark to bright (anti-aliased edges, JPEG noise) are cut at half of the brightest
-   value; `MaskReading.is_soft` tells. When most values lie between the extremes, the file is no mask but a
-   picture, and reading it raises `NotAMaskError`.
+4. Grey values that blur from dark to bright (anti-aliased edges, JPEG noise) are thresholded at half of the
+   brightest value, and `MaskReading.is_soft` is True. When most values lie between the extremes, the file is a
+   picture rather than a mask, and reading it raises `NotAMaskError`.
 """
 
 from dataclasses import dataclass
@@ -31,11 +31,11 @@ class NotAMaskError(DataError):
 
 @dataclass(frozen=True)
 class MaskReading:
-    """A decoded mask and what was odd about it.
+    """A decoded mask, and whether it held grey values.
 
     Attributes:
         mask: `(H, W) uint8`, 1 = foreground, 0 = background.
-        is_soft: The file held grey values between background and foreground, cut at half of the range.
+        is_soft: The file held grey values between background and foreground, thresholded at half of the range.
     """
 
     mask: ByteArray
@@ -48,7 +48,7 @@ def binarise(image: Image.Image, lossy: bool, path: Path) -> MaskReading:
     Args:
         image: The mask in any mode of PIL.
         lossy: Whether its file format alters values, as JPEG does.
-        path: Named in the error.
+        path: The file, for the error message.
 
     Raises:
         NotAMaskError: The values are those of a picture.
@@ -85,7 +85,7 @@ def _binarise_palette(image: Image.Image, lossy: bool, path: Path) -> MaskReadin
     if len(np.unique(colours[:, 3])) == 1 and not has_black and len(used) > 1 and (not is_grey or len(used) == 2):
         return MaskReading((indices != 0).astype(np.uint8), is_soft=False)
     if len(used) == 1 and colours[0, 3] == 255:
-        # One colour: nothing to compare with. Black is empty, and so is entry 0 unless the other entry is black.
+        # A single colour: black is empty, and so is entry 0 unless the other entry is black.
         other_is_black = (image.getpalette("RGB") or [])[3:] == [0, 0, 0]
         is_full = not has_black and (int(used[0]) != 0 or other_is_black)
         return MaskReading(np.full(indices.shape, int(is_full), np.uint8), is_soft=False)
@@ -105,7 +105,7 @@ def _binarise_colours(rgba: ByteArray, lossy: bool, path: Path) -> MaskReading:
         return _binarise_grey(rgb[..., 0], lossy, path)
     red, green, blue = (rgb[..., channel].astype(np.int16) for channel in range(3))
     spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
-    if lossy and spread.max() <= 24:  # grey, but for the noise of the compression
+    if lossy and spread.max() <= 24:  # grey, apart from compression noise
         return _binarise_grey(rgb.max(axis=-1), lossy, path)
     packed = (red.astype(np.int32) << 16) | (green.astype(np.int32) << 8) | blue
     if not lossy and _is_drawing(packed):
@@ -124,7 +124,7 @@ def _is_drawing(values: npt.NDArray[np.generic]) -> bool:
     """Whether `(H, W)` integers are flat regions: one or two levels, or numbered classes or instances.
 
     A drawing's regions are flat and its background is 0. A photo's neighbours differ, and few of its pixels
-    are exactly 0 (a dark, smooth one may be flat, so both are asked). Without any 0, few levels must do.
+    are exactly 0 (a dark, smooth photo may be flat, so both are tested). Without any 0, the number of levels decides.
     """
     top = values.max()
     between = (values != 0) & (values != top)
@@ -137,10 +137,10 @@ def _is_drawing(values: npt.NDArray[np.generic]) -> bool:
 
 
 def _cut_soft(values: npt.NDArray[np.generic], lossy: bool, path: Path) -> MaskReading:
-    """Cut `(H, W)` values at half of the brightest one, unless they are a picture's (rule 4).
+    """Threshold `(H, W)` values at half of the brightest one, unless they are a picture's (rule 4).
 
-    The limits were set on the masks and photos of two data sets, horses and nuclei: all masks pass, scaled down
-    with blurred edges or saved as JPEG of quality 30, and 328 of 329 photos do not.
+    The limits were tuned on the masks and photos of two data sets, horses and nuclei: all masks pass, also scaled
+    down with blurred edges or saved as JPEG of quality 30, and 328 of 329 photos do not.
     """
     top = int(values.max())
     if lossy and top < _NOISE_FLOOR:

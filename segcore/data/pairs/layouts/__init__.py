@@ -1,6 +1,6 @@
-"""The ways in which images and masks lie on disk, one file each: how it is known and paired, declared as `COMPONENT`.
+"""The layouts of images and masks on disk, one file each: how it is detected and paired, declared as `COMPONENT`.
 
-Found by the registry of layouts, from which the config's section is made; so nothing here imports numpy at start.
+The registry of layouts imports these to build the config's section, so nothing here imports numpy at import time.
 
 Layer 1.
 """

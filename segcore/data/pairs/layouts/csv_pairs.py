@@ -1,4 +1,4 @@
-"""Layout `csv`, a table of pairs: columns `image` and `mask`, and if wanted `split`, `class` and `group`."""
+"""Layout `csv`, a table of pairs: columns `image` and `mask`, and optionally `split`, `class` and `group`."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ _SUFFIXES = frozenset({".csv", ".tsv"})
 
 
 def is_csv(root: Path) -> bool:
-    """Whether `root` is a CSV, or a folder that holds one and no other."""
+    """Whether `root` is a CSV, or a folder that holds exactly one."""
     return root.suffix.lower() in _SUFFIXES if root.is_file() else len(_csv_files(root)) == 1
 
 
@@ -51,7 +51,7 @@ def pair_csv(path: Path, problems: Problems) -> list[Pair]:
 
     Args:
         path: The CSV file.
-        problems: Takes missing files, doubles, unknown and missing splits.
+        problems: Collects missing files, duplicate rows, unknown and missing splits.
 
     Returns:
         Pairs in the file's order.

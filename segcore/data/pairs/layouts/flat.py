@@ -11,7 +11,13 @@ from segcore.registries import Layout
 
 
 def pair_flat(root: Path, problems: Problems, *, mask_suffix: str) -> list[Pair]:
-    """Pair `images/[class/]x` with `masks/[class/]x`; first folders that are all split names give the splits."""
+    """Pair `images/[class/]x` with `masks/[class/]x`; if all first-level folders are split names, they give the splits.
+
+    Args:
+        root: The data set's folder.
+        problems: Collects what has no partner, or several.
+        mask_suffix: What the stem of a mask may have in addition to its image's stem.
+    """
     folders = find_image_and_mask_folders(root)
     if folders is None:
         return []

@@ -21,7 +21,13 @@ def find_split_folders(root: Path) -> dict[Split, Path]:
 
 
 def pair_split_folders(root: Path, problems: Problems, *, mask_suffix: str) -> list[Pair]:
-    """Pair `{train,val,test}/images/[class/]x` with `{train,val,test}/gt/[class/]x`."""
+    """Pair `{train,val,test}/images/[class/]x` with `{train,val,test}/gt/[class/]x`.
+
+    Args:
+        root: The data set's folder.
+        problems: Collects what has no partner, or several, and split folders without masks.
+        mask_suffix: What the stem of a mask may have in addition to its image's stem.
+    """
     pairs: list[Pair] = []
     for name, folder in subfolders(root).items():
         split = SPLIT_NAMES.get(name)

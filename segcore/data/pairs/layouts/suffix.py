@@ -1,4 +1,4 @@
-"""Layout `suffix`: a mask beside its image, told by the end of its name."""
+"""Layout `suffix`: masks beside their images, recognised by the end of their names."""
 
 from pathlib import Path
 
@@ -18,7 +18,13 @@ def holds_masks(root: Path, *, mask_suffix: str) -> bool:
 
 
 def pair_suffix(root: Path, problems: Problems, *, mask_suffix: str) -> list[Pair]:
-    """Pair `x` with `x<mask_suffix>` anywhere below `root`."""
+    """Pair `x` with `x<mask_suffix>` anywhere below `root`.
+
+    Args:
+        root: The data set's folder.
+        problems: Collects what has no partner, or several.
+        mask_suffix: The end of a mask's stem, such as `_mask`.
+    """
     suffix = normalise(mask_suffix)
     listing = list_images(root)
     images = {key: paths for key, paths in listing.files.items() if not key.endswith(suffix)}
