@@ -1,8 +1,8 @@
-"""Reads what a checkpoint folder shows of its epoch: the threshold curve, and some validation images with masks.
+"""Reads the examples in a checkpoint folder: the threshold curve, and some validation images with masks.
 
-The files are written by the trial: `curve.json` (lists of one length, one of them the thresholds) and `overlays.npz`
-(`images`, `targets`, `probs`, `threshold`). Who draws them may take wrong shapes silently and cut float masks to
-integers, so everything is checked here before it is handed over.
+The trial writes the files: `curve.json` (lists of equal length, one of them the thresholds) and `overlays.npz`
+(`images`, `targets`, `probs`, `threshold`). Drawing code may silently accept wrong shapes and truncate float masks to
+integers, so everything is checked here first.
 """
 
 import json
@@ -20,7 +20,7 @@ CURVE_FILE = "curve.json"
 OVERLAYS_FILE = "overlays.npz"
 MAX_IMAGES = 8
 MAX_PIXELS = 512 * 512
-"""An image with more pixels is shown thinned; a panel shows it smaller than that anyway."""
+"""A larger image is subsampled; a panel shows it smaller than that anyway."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Curve:
     scores: dict[str, list[float]]
 
     def rows(self) -> list[dict[str, float]]:
-        """A row a threshold: `curve/threshold`, and `curve/<score>` for each score."""
+        """One row per threshold: `curve/threshold`, and `curve/<score>` for each score."""
         columns = {
             "curve/threshold": self.thresholds,
             **{f"curve/{key}": values for key, values in self.scores.items()},
@@ -46,8 +46,8 @@ class Overlays:
     Attributes:
         images: `(K, H, W, 3) uint8`.
         targets: `(K, H, W) uint8`, the masks; each byte is one of the task's labels.
-        preds: `(K, H, W) uint8`, what was predicted, likewise.
-        task: What they mean.
+        preds: `(K, H, W) uint8`, the predictions, likewise.
+        task: What masks and predictions mean.
     """
 
     images: npt.NDArray[np.uint8]
@@ -82,10 +82,10 @@ def read_curve(folder: Path) -> Curve | None:
 
 
 def read_overlays(folder: Path, task: Task = BINARY) -> Overlays | None:
-    """The overlays in a checkpoint folder, with what the probabilities come to at the threshold.
+    """The overlays in a checkpoint folder, with predictions decided at the threshold.
 
     Args:
-        folder: The checkpoint's.
+        folder: The checkpoint's folder.
         task: What its masks mean.
 
     Returns:

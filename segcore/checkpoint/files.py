@@ -17,7 +17,7 @@ FILES_OF_BEST = (WEIGHTS_FILE, CURVE_FILE, OVERLAYS_FILE, IMAGES_FILE, BEST_FILE
 
 
 def folder_bytes(folders: Iterable[Path]) -> int:
-    """What the files directly in some folders take on the disk; a file that has several names there counts once."""
+    """Bytes on disk of the files directly in some folders; a hard-linked file counts once."""
     found = {}
     for folder in folders:
         with os.scandir(folder) as entries:
@@ -28,18 +28,18 @@ def folder_bytes(folders: Iterable[Path]) -> int:
 
 
 def drop_state(folder: Path) -> None:
-    """Leaves of a checkpoint what its best epoch needs; nobody can go on from it any more."""
+    """Delete a checkpoint's training state, keeping the best epoch's files; training cannot resume from it any more."""
     for name in (STATE_FILE, PROGRESS_FILE, LAST_WEIGHTS_FILE):
         (folder / name).unlink(missing_ok=True)
 
 
 def drop_weights(folder: Path) -> None:
-    """Leaves of a checkpoint that `drop_state` has gone over what its best epoch's scores need, without the weights."""
+    """Delete the best epoch's weights, keeping its scores; for a checkpoint after `drop_state`."""
     (folder / WEIGHTS_FILE).unlink(missing_ok=True)
 
 
 def delete_checkpoint(folder: Path) -> None:
-    """Removes a checkpoint, which is out of sight at once; nothing happens where there is none."""
+    """Delete a checkpoint, hiding it first by a rename; do nothing where there is none."""
     hidden = folder.with_name(f".{folder.name}.gone")
     try:
         folder.rename(hidden)
@@ -49,7 +49,7 @@ def delete_checkpoint(folder: Path) -> None:
 
 
 def link_file(source: Path | str, target: Path | str) -> None:
-    """Gives a file a second name, or copies it where the file system has no hard links."""
+    """Hard-link a file, or copy it where the file system has no hard links."""
     try:
         os.link(source, target)
     except FileNotFoundError:
@@ -59,12 +59,12 @@ def link_file(source: Path | str, target: Path | str) -> None:
 
 
 def files_of_best(folder: Path) -> list[str]:
-    """The files of the best epoch that a checkpoint is to hold; earlier versions wrote no counts of images."""
+    """Names of the best epoch's files that a checkpoint should hold; earlier versions wrote no image counts."""
     return [name for name in FILES_OF_BEST if name != IMAGES_FILE or (folder / name).exists()]
 
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes a file beside its place and moves it there; what stood there may be a link, so it is never written to."""
+    """Write a temporary file and move it to `path`; an existing file may be a hard link, so it is never written to."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)
     write(temporary)

@@ -1,13 +1,13 @@
-"""What a trial writes so that it can go on, and so that its best epoch is never lost.
+"""What a trial writes so that it can resume, and so that its best epoch is never lost.
 
-A checkpoint folder holds the last epoch: `weights.safetensors` (what is validated), `state.pt` (optimizer, loss scale,
-and the raw weights beside a moving average) and `progress.json` (its number and the schedule). And it holds the best
-epoch: `best.safetensors` (its weights), `best.json` (its number and metrics), `curve.json` and `overlays.npz` (its
-threshold curve and a few validation images) and `images.npz` (each validation image's pixel counts). Files that two
-epochs, or two checkpoints, have in common are hard links. Nothing needs a pickle: `state.pt` is read with
-`weights_only=True`.
+A checkpoint folder holds the last epoch: `weights.safetensors` (the validated weights), `state.pt` (optimizer, loss
+scale, and the raw weights where a moving average is validated) and `progress.json` (its number and the schedule). It
+also holds the best epoch: `best.safetensors` (its weights), `best.json` (its number and metrics), `curve.json` and
+`overlays.npz` (its threshold curve and a few validation images) and `images.npz` (each validation image's pixel
+counts). Files that two epochs or two checkpoints share are hard links. No arbitrary pickle is loaded: `state.pt` is
+read with `weights_only=True`.
 
-Tensors are done with training, so that `Tensors` may be written while validation runs; `write_progress` adds the rest.
+Validation does not change tensors, so `Tensors` may be written while it runs; `write_progress` adds the rest.
 """
 
 import json
@@ -48,14 +48,20 @@ _UNREADABLE = (
     OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError,
     SafetensorError,
 )  # fmt: skip
-"""What the readers of these files raise when a crash or a full disk has cut one off."""
+"""What the readers of these files raise when a crash or a full disk has truncated one."""
 
 
 @dataclass(frozen=True)
 class BestModel:
-    """The best epoch so far: its weights on the CPU, its metrics, its curve, a few predictions and images' counts.
+    """The best epoch so far.
 
-    `images` is None where the checkpoint was written before there were any.
+    Attributes:
+        epoch: Its number, from 1.
+        metrics: Its metrics by key.
+        weights: Its weights by name, on the CPU.
+        curve: Its threshold curve, from `CurveResult.to_dict`.
+        overlays: A few validation images with probabilities, from `Evaluation.overlays`.
+        images: Each validation image's pixel counts; None in checkpoints of versions that did not write them.
     """
 
     epoch: int
@@ -75,14 +81,23 @@ class BestModel:
         overlays: dict[str, np.ndarray],
         images: ImageCounts | None = None,
     ) -> Self:
-        """Copies the weights, so that training may go on."""
+        """Copy the weights to the CPU, so that training may continue.
+
+        Args:
+            model: The validated model.
+            epoch: The epoch, from 1.
+            metrics: The epoch's metrics by key.
+            curve: The threshold curve, from `CurveResult.to_dict`.
+            overlays: A few validation images with probabilities, from `Evaluation.overlays`.
+            images: Each validation image's pixel counts.
+        """
         weights = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in model.state_dict().items()}
         return cls(epoch, dict(metrics), weights, curve, overlays, images)
 
 
 @dataclass
 class TrainingState:
-    """The live objects of one training run, and how far it is."""
+    """The live objects of one training run, and its progress."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -94,20 +109,20 @@ class TrainingState:
 
     @property
     def eval_model(self) -> nn.Module:
-        """What is validated: the moving average where there is one."""
+        """The model that is validated: the moving average where there is one."""
         return self.model if self.ema is None else self.ema.module
 
 
 @dataclass(frozen=True)
 class Tensors:
-    """What of an epoch is known once its training steps are done: references, to be written before the next ones."""
+    """References to an epoch's tensors after its training steps, to be written before the next epoch's steps."""
 
     weights: dict[str, Tensor]
     rest: dict[str, Any]
 
     @classmethod
     def of(cls, state: TrainingState) -> Self:
-        """The tensors of a state, where they are."""
+        """The tensors of a state, without copying them."""
         rest: dict[str, Any] = {
             "epoch": state.epoch,
             "optimizer": state.optimizer.state_dict(),
@@ -119,19 +134,19 @@ class Tensors:
         return cls(state.eval_model.state_dict(), rest)
 
     def write(self, folder: Path) -> None:
-        """Writes them into a folder; those on a GPU are copied on the calling thread's current stream."""
+        """Write the tensors into a folder; those on a GPU are copied on the calling thread's current stream."""
         weights = {name: value.detach().cpu().contiguous() for name, value in self.weights.items()}
         write_file(folder / LAST_WEIGHTS_FILE, lambda path: save_tensors(weights, path))
         write_file(folder / STATE_FILE, lambda path: torch.save(self.rest, path))
 
 
 def write_progress(folder: Path, state: TrainingState, previous: Path | None = None) -> None:
-    """Adds what validation has decided to a folder that holds the epoch's tensors.
+    """Complete a folder that holds the epoch's tensors with the results of its validation.
 
     Args:
-        folder: Where `Tensors.write` wrote.
-        state: After the epoch.
-        previous: A checkpoint that holds the same best epoch, to link its files, where this one is not the best.
+        folder: The folder that `Tensors.write` wrote to.
+        state: The state after the epoch.
+        previous: A checkpoint with the same best epoch, whose files are linked where this epoch is not the best.
     """
     best = state.best
     if best is None:
@@ -149,7 +164,7 @@ def write_progress(folder: Path, state: TrainingState, previous: Path | None = N
 
 
 def save_checkpoint(folder: Path, state: TrainingState) -> None:
-    """Writes the state after an epoch into `folder`, which is created; each file is complete or absent."""
+    """Write the state after an epoch into `folder`, which is created; each file is complete or absent."""
     if state.best is None:
         raise ValueError("nothing to save before the first epoch")
     folder.mkdir(parents=True, exist_ok=True)
@@ -158,14 +173,14 @@ def save_checkpoint(folder: Path, state: TrainingState) -> None:
 
 
 def write_best(folder: Path, best: BestModel) -> None:
-    """Writes the best epoch's files into `folder`."""
+    """Write the best epoch's files into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     write_file(folder / WEIGHTS_FILE, lambda path: save_tensors(best.weights, path))
     _write_best_records(folder, best)
 
 
 def read_best(folder: Path) -> BestModel:
-    """Reads what `write_best` wrote.
+    """Read what `write_best` wrote.
 
     Raises:
         TrainingError: A file is missing or cannot be read.
@@ -183,7 +198,7 @@ def read_best(folder: Path) -> BestModel:
 
 
 def read_images(folder: Path) -> ImageCounts:
-    """Reads the pixel counts of the best epoch's validation images, for which its weights are not needed.
+    """Read the pixel counts of the best epoch's validation images, without reading its weights.
 
     Raises:
         TrainingError: The file is missing, as from an earlier version, or cannot be read.
@@ -192,7 +207,7 @@ def read_images(folder: Path) -> ImageCounts:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Reads the last epoch's state that `save_checkpoint` wrote, onto the CPU.
+    """Read the last epoch's state that `save_checkpoint` wrote, onto the CPU.
 
     Raises:
         TrainingError: The file is missing or cannot be read.
@@ -214,14 +229,14 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 @dataclass
 class Checkpoint:
-    """A checkpoint folder that has been read whole, on the CPU.
+    """A checkpoint folder that was completely read, on the CPU.
+
+    `load_checkpoint` moves `state` and `best` out, so that no tensor is held twice while training continues.
 
     Attributes:
-        folder: Where it was read.
+        folder: The folder it was read from.
         state: Its last epoch, from `read_state`.
-        best: Its best epoch; None where it is another trial's, earned with other settings.
-
-    `load_checkpoint` takes both out, so that no tensor is held twice while training continues.
+        best: Its best epoch; None for another trial's checkpoint, whose best epoch had other settings.
     """
 
     folder: Path
@@ -230,16 +245,16 @@ class Checkpoint:
 
     @property
     def epoch(self) -> int:
-        """Its last epoch."""
+        """The number of its last epoch."""
         return int(self.state["epoch"])
 
 
 def read_checkpoint(folder: Path, *, as_fork: bool = False) -> Checkpoint:
-    """Reads a checkpoint folder.
+    """Read a checkpoint folder.
 
     Args:
         folder: Written by `save_checkpoint`.
-        as_fork: Another trial continues from here: the best epoch, earned with other settings, is left behind.
+        as_fork: Another trial continues from here, so the best epoch, which had other settings, is not read.
 
     Raises:
         TrainingError: A file is missing or cannot be read.
@@ -248,11 +263,11 @@ def read_checkpoint(folder: Path, *, as_fork: bool = False) -> Checkpoint:
 
 
 def first_readable(folders: Sequence[Path], last_epoch: int | None = None) -> Checkpoint | None:
-    """The first checkpoint that is whole; a crash may have left the newest half copied.
+    """The first complete checkpoint; a crash may have left the newest one incomplete.
 
     Args:
         folders: Checkpoint folders, newest first.
-        last_epoch: One of a later epoch is passed over.
+        last_epoch: Checkpoints of later epochs are skipped; None skips none.
     """
     for folder in folders:
         try:
@@ -265,18 +280,18 @@ def first_readable(folders: Sequence[Path], last_epoch: int | None = None) -> Ch
 
 
 def load_checkpoint(checkpoint: Checkpoint, state: TrainingState) -> None:
-    """Puts a saved state back into live objects; what they learned is taken over, their settings are not.
+    """Restore a saved state into live objects: what they learned, but not their settings.
 
     The model's shape must be the saved one. Learning rates, weight decay, momentum and the schedule stay those that the
-    objects were built with. The optimizer's moments start anew where its kind or its groups differ, as does a moving
-    average that the saved run did not have.
+    objects were built with. The optimizer's moments are not restored where its class or its groups differ, nor is a
+    moving average that the saved run did not have.
 
     Args:
-        checkpoint: From `read_checkpoint`; what it holds is taken out of it.
+        checkpoint: From `read_checkpoint`; its contents are moved out of it.
         state: Built from the config that training continues with.
 
     Raises:
-        TrainingError: It belongs to another model.
+        TrainingError: The checkpoint belongs to another model.
     """
     payload = checkpoint.state
     try:
@@ -302,7 +317,7 @@ def _load_optimizer(payload: dict[str, Any], optimizer: torch.optim.Optimizer) -
     if shape != own_shape or payload.get("optimizer_class", own_class) != own_class:
         return
     settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    optimizer.load_state_dict(saved)  # brings the saved run's settings along
+    optimizer.load_state_dict(saved)  # also loads the saved run's settings, which are restored below
     for group, own in zip(optimizer.param_groups, settings, strict=True):
         group.update(own)
 
@@ -321,4 +336,4 @@ def _write_best_records(folder: Path, best: BestModel) -> None:
 
 def _save_npz(path: Path, arrays: dict[str, Any]) -> None:
     with path.open("wb") as file:
-        np.savez(file, **arrays)  # compressing would take longer than all the rest that is written after validation
+        np.savez(file, **arrays)  # compressing would take longer than everything else written after validation

@@ -1,4 +1,4 @@
-"""A trial's checkpoints in its folder: one at a time, whole or absent, their tensors written while validation runs."""
+"""Writes a trial's checkpoints: one at a time, complete or absent, their tensors while validation runs."""
 
 import json
 import shutil
@@ -27,21 +27,22 @@ _NUM_RECENT = 4
 class CheckpointWriter:
     """Decides which epochs are saved, and saves them as `checkpoint_NNNNNN`, the epoch's number.
 
-    Each epoch is announced by `begin` when its training steps are done, and settled by `end` when it is validated;
-    after `end`, what it saved is in place and may be told of. `reported` says that the report has arrived. Saved are
-    the best epochs so far, those of `save_at`, and one at least every `STATE_INTERVAL_S` seconds.
+    Call `begin` when an epoch's training steps are done, `end` when it is validated, and `reported` when its report has
+    arrived. After `end`, a saved checkpoint is in place and may be reported. Saved are the best epochs so far, those of
+    `save_at`, and one at least every `STATE_INTERVAL_S` seconds.
 
-    Tensors do not change between `begin` and `end`, so a thread writes them meanwhile, if the epoch will be saved
-    whatever it is worth, or if most of the last few were the best so far; else they are written by `end`. Until a
-    report has arrived, the checkpoint before it stays: a resume may have to make that report again.
+    Tensors do not change between `begin` and `end`, so a thread writes them meanwhile if the epoch will certainly be
+    saved, or if most of the last few epochs were the best so far; else `end` writes them. Until a report has arrived,
+    the previous checkpoint is kept: a resume may have to make that report again.
 
-    Use it as a context: at the end, whatever ended it, no thread goes on, and nothing half written is left.
+    Use it as a context manager: on exit, even after an error, no thread runs and no incomplete file is left.
 
     Args:
         folder: The trial's own folder.
-        save_at: Epochs that are saved whatever they are worth.
+        save_at: Epochs that are always saved, whatever their metric.
         older: The trial's earlier checkpoints, to be deleted when there is a newer one.
-        resumed_from: The one of them that training goes on from; its best epoch's files are linked, not written again.
+        resumed_from: The checkpoint in `older` that training resumes from; its best epoch's files are linked, not
+            written again.
     """
 
     def __init__(
@@ -75,17 +76,17 @@ class CheckpointWriter:
             shutil.rmtree(path, ignore_errors=True)
 
     def begin(self, state: TrainingState) -> None:
-        """Takes an epoch whose training steps are done, and writes its tensors from now on if that looks worth it."""
+        """Start an epoch's checkpoint after its training steps; write its tensors now if it will likely be saved."""
         is_due = time.monotonic() - self._saved_at >= STATE_INTERVAL_S
         self._is_certain = state.best is None or state.epoch in self._certain or is_due
         if self._is_certain or 2 * sum(self._recent) > len(self._recent):
             self._start(state)
 
     def end(self, state: TrainingState, *, is_best: bool) -> None:
-        """Puts the epoch's checkpoint in place, or throws away what was begun of it.
+        """Put the epoch's checkpoint in place, or discard what was written of it.
 
         Raises:
-            TrainingError: It cannot be written; the earlier one is still there.
+            TrainingError: It cannot be written; the earlier one is kept.
         """
         self._recent.append(is_best)
         if not (is_best or self._is_certain):
@@ -113,7 +114,7 @@ class CheckpointWriter:
         self.num_bytes = folder_bytes([place])
 
     def reported(self) -> None:
-        """The report of the epoch that ended last has arrived: checkpoints before the newest are deleted."""
+        """Note that the last epoch's report has arrived: checkpoints before the newest are deleted."""
         if self._own is None:
             return
         for path in self._superseded:
@@ -145,7 +146,7 @@ def _write_tensors(tensors: Tensors, folder: Path, device: torch.device, trained
 
 @contextmanager
 def _own_stream(device: torch.device, trained: torch.cuda.Event | None) -> Iterator[None]:
-    """Lets a GPU's tensors be copied beside the kernels of validation, once the training steps are done."""
+    """Copy a GPU's tensors on an own stream, in parallel to validation, once the training steps are done."""
     if trained is None:
         yield
         return

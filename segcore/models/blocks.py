@@ -9,7 +9,7 @@ BlockFactory = Callable[[int, int], nn.Module]
 """Makes a block from `(in_channels, out_channels)` that keeps height and width."""
 
 _GATE_OPEN_BIAS = 2.0
-"""Bias of a fresh gate: sigmoid(2) = 0.88, so that a new gate passes nearly everything on."""
+"""Bias of a new gate: sigmoid(2) = 0.88, so that it lets nearly everything through."""
 
 
 class ConvBlock(nn.Module):
@@ -62,9 +62,9 @@ class ResidualBlock(nn.Module):
 
 
 class AttentionGate(nn.Module):
-    """Additive attention gate: weighs each pixel of a skip by what the coarser decoder feature asks for.
+    """Additive attention gate: weights each pixel of a skip, guided by the coarser decoder feature.
 
-    As in the paper, the sum is formed at the gating signal's resolution (the skip is reduced by a
+    As in the paper, the sum is computed at the gating signal's resolution (the skip is reduced by a
     strided convolution) and the coefficients are upsampled bilinearly. The gate starts nearly open.
 
     References:
@@ -79,7 +79,7 @@ class AttentionGate(nn.Module):
         self.psi = nn.Conv2d(inner_channels, 1, kernel_size=1)
 
     def coefficients(self, skip: Tensor, gating: Tensor) -> Tensor:
-        """Return the attention map, one coefficient a pixel.
+        """Return the attention map, one coefficient per pixel.
 
         Args:
             skip: `(N, skip_channels, 2h, 2w)` encoder feature.

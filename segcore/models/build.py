@@ -1,4 +1,4 @@
-"""How a model config becomes a model, and what it would be without memory for its weights."""
+"""Builds the model of a config, or only its structure without memory for its weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def build_model(config: ModelConfig, load_pretrained: bool = True) -> Segmentati
 
     Args:
         config: What to build.
-        load_pretrained: False leaves `encoder_weights` unread, for when a state dict is loaded next.
+        load_pretrained: Whether to load `encoder_weights`; False where a state dict is loaded next.
 
     Raises:
         ConfigError: `model.arch`, `model.encoder`, `model.encoder_weights` or `model.decoder_channels` do not fit.
@@ -32,7 +32,7 @@ def build_model(config: ModelConfig, load_pretrained: bool = True) -> Segmentati
 def build_model_outline(config: ModelConfig) -> SegmentationModel:
     """Build the structure of a model without memory for its weights, on the meta device; draws no random numbers.
 
-    Some encoders look at values while they are built; their model is then an ordinary one, on the CPU.
+    Some encoders read values while they are built; their model is then built normally, on the CPU.
     """
     with torch.random.fork_rng(devices=[]):
         try:

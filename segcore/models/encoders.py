@@ -1,8 +1,8 @@
-"""Encoders: the plain convolutional one, and any timm model that gives feature maps.
+"""Encoders: the plain convolutional one, and any timm model with feature maps.
 
-An encoder returns its features finest first and says their `channels`, their `reductions` (image side over
+An encoder returns its features finest first. Its attributes are their `channels`, their `reductions` (image side over
 feature side, increasing powers of two), the normalisation `mean` and `std` of its input in units of 0..1, and
-whether it `is_timm`.
+`is_timm`.
 """
 
 import difflib
@@ -21,7 +21,7 @@ from segcore.models.hub import hub_file
 TIMM_PREFIX = "timm:"
 
 _SIZE_OPTIONS: tuple[dict[str, bool], ...] = ({}, {"dynamic_img_size": True}, {"strict_img_size": False})
-"""How timm's families are asked to take any input size, in the order tried."""
+"""Options that make timm's model families accept any input size, in the order tried."""
 
 
 class PlainEncoder(nn.Module):
@@ -52,7 +52,7 @@ class PlainEncoder(nn.Module):
 
 
 class TimmEncoder(nn.Module):
-    """A timm model in its `features_only` form, with NHWC features turned and repeated reductions dropped."""
+    """A timm model in its `features_only` form, with NHWC features permuted and repeated reductions dropped."""
 
     def __init__(
         self,
@@ -87,9 +87,9 @@ def build_encoder(config: Any, block: BlockFactory, load_pretrained: bool = True
     """Build the encoder of a model section.
 
     Args:
-        config: The section.
-        block: What the plain encoder is made of.
-        load_pretrained: False leaves `encoder_weights` unread.
+        config: The model section.
+        block: Makes the plain encoder's blocks.
+        load_pretrained: Whether to load `encoder_weights`.
     """
     if config.encoder == "none":
         return PlainEncoder(config.in_channels, config.base_channels, config.depth, block)
@@ -104,12 +104,12 @@ def build_timm_encoder(name: str, weights: str) -> TimmEncoder:
     Args:
         name: A timm model name, with or without a pretrained tag ("resnet50", "resnet50.a1_in1k").
         weights: `none`, `imagenet` (downloaded by timm), or the path of a .safetensors file that holds
-            the model's tensors under timm's names; tensors that the encoder does not use may be in it.
+            the model's tensors under timm's names; it may hold further tensors.
 
     Raises:
         ConfigError: The name is unknown, the model has no usable feature maps, or the file is missing,
             is not a safetensors file, or does not hold this model's tensors.
-        HubError: `imagenet` weights are neither on this machine nor to be had from the hub.
+        HubError: `imagenet` weights are neither on this machine nor available from the hub.
     """
     import timm
 
@@ -174,10 +174,10 @@ def _create_for_any_size(name: str) -> tuple[Any, list[Tensor]]:
 
 
 def _subsample_before_narrow_pointwise(backbone: nn.Module) -> None:
-    """Let strided 1x1 convolutions of few channels drop pixels first and then run unstrided: the same numbers.
+    """Make strided 1x1 convolutions of few channels drop pixels first and then run unstrided, with equal results.
 
     On CPUs with AVX-512 the weight gradient of such a convolution in channels_last (oneDNN, torch 2.15, fewer
-    than 16 input channels) writes out of bounds and ends the process. The stems of MobileOne and FastViT have one.
+    than 16 input channels) writes out of bounds and crashes the process. The stems of MobileOne and FastViT have one.
     """
     for module in backbone.modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.padding == (0, 0):
@@ -210,7 +210,7 @@ def _probe(backbone: nn.Module, side: int) -> list[Tensor]:
 
 
 def _is_nhwc(features: Sequence[Tensor], channels: Sequence[int]) -> bool:
-    """Tell the layout of probe features from their shape: width is twice the height in the probe."""
+    """Determine the layout of probe features from their shape: in the probe, width is twice the height."""
     return all(
         f.shape[3] == c and f.shape[2] == 2 * f.shape[1] for f, c in zip(features, channels, strict=True)
     ) and not all(f.shape[1] == c and f.shape[3] == 2 * f.shape[2] for f, c in zip(features, channels, strict=True))
@@ -283,7 +283,7 @@ def _load_local_weights(backbone: nn.Module, name: str, path: Path) -> None:
 
 
 def _plain_name(tensor_name: str) -> str:
-    """Undo how timm's feature wrappers rename: a prefix `model.`, and `stages_0` for `stages.0`."""
+    """Undo the renaming of timm's feature wrappers: a prefix `model.`, and `stages_0` for `stages.0`."""
     return tensor_name.removeprefix("model.").replace("_", ".")
 
 

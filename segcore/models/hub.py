@@ -1,4 +1,4 @@
-"""Pretrained weights of timm's hub: from the local cache, or fetched once; a dead network is told within seconds."""
+"""Pretrained weights of timm's hub: from the local cache, or downloaded once; a dead network fails within seconds."""
 
 import threading
 from collections.abc import Callable
@@ -7,27 +7,27 @@ from segcore.errors import ConfigError
 from segcore.silence import silent_library
 
 WEIGHTS = "model.safetensors"
-"""The one file that is ever fetched of a model. Never a pickle."""
+"""The only file that is downloaded for a model, never a pickle."""
 PROBE_TIMEOUT_S = 5.0
-"""How long the hub may take to say whether it has the file."""
+"""Timeout of one request that asks the hub whether it has the file."""
 DEADLINE_S = 12.0
-"""How long that may take in all, with a name server that is silent, or redirects."""
+"""Total time for that, including a silent name server or redirects."""
 _CLIENT_LOGGERS = ("huggingface_hub", "httpx", "httpx2")
 
 
 class HubError(ConfigError):
-    """The config asks for weights that are neither on this machine nor to be had from the hub."""
+    """The config asks for weights that are neither on this machine nor available from the hub."""
 
 
 def hub_file(name: str, repository: str | None) -> str:
     """The path of a timm model's pretrained weights; later calls need no network.
 
     Args:
-        name: The model, as messages name it.
+        name: The model's name in messages.
         repository: `OWNER/NAME` on the hub, with `@REVISION` where it is not the newest; None where there is none.
 
     Raises:
-        HubError: They are not in the cache and cannot be fetched, with what was tried and what works without them.
+        HubError: They are not in the cache and cannot be downloaded; says what was tried and the alternatives.
     """
     from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
 
@@ -47,7 +47,7 @@ def hub_file(name: str, repository: str | None) -> str:
 
 
 def no_weights_message(name: str, reason: str) -> str:
-    """Says that a model's weights are not to be had, and what works instead."""
+    """The message that a model's weights are not available, and what works instead."""
     from huggingface_hub import constants
 
     return (
@@ -59,17 +59,17 @@ def no_weights_message(name: str, reason: str) -> str:
 
 
 def _probe(url: str) -> None:
-    """Asks once whether the hub has the file; the client's own download would ask six times."""
+    """Ask once whether the hub has the file; the client's own download would ask six times."""
     from huggingface_hub import get_hf_file_metadata, get_token
 
     get_hf_file_metadata(url, token=get_token(), timeout=PROBE_TIMEOUT_S)
 
 
 def _within(seconds: float, call: Callable[[], None]) -> None:
-    """Makes a call that may hang in a thread of its own, which is left behind when the time is over.
+    """Run a call that may hang in its own thread, which is abandoned after `seconds`.
 
     Raises:
-        TimeoutError: It has not ended within the time; else whatever it raises.
+        TimeoutError: The call has not ended in time; else whatever it raises.
     """
     failed: list[Exception] = []
 

@@ -15,7 +15,7 @@ MIN_SIDE = 16
 
 
 class DecoderStage(nn.Module):
-    """Doubles height and width, joins the (gated) skip if there is one, and refines."""
+    """Doubles height and width, concatenates the (gated) skip if there is one, and applies a block."""
 
     def __init__(
         self, in_channels: int, skip_channels: int, out_channels: int, block: BlockFactory, has_attention: bool
@@ -35,10 +35,10 @@ class DecoderStage(nn.Module):
 
 
 class UNetDecoder(nn.Module):
-    """Doubles from the deepest feature up to full resolution, one stage per factor of two.
+    """Upsamples from the deepest feature to full resolution, one stage per factor of two.
 
-    A stage whose resolution the encoder has a feature for takes it as skip; the others go without
-    (the last stage of most timm encoders, the last two of a stride-4 stem).
+    A stage uses the encoder's feature of its resolution as skip, where there is one (not in the last stage of most
+    timm encoders, nor in the last two of a stride-4 stem).
 
     References:
         Ronneberger et al., "U-Net", 2015, arXiv:1505.04597.
@@ -81,9 +81,9 @@ def default_decoder_channels(channels: Sequence[int], reductions: Sequence[int])
 
     An encoder with a feature at full resolution is mirrored. Otherwise the widths halve at each stage, from the
     deepest feature's width but at most 256, 128, 64, 32, 16 for stages that end at 1/16, 1/8, 1/4, 1/2, 1/1 (for most
-    encoders those of segmentation_models_pytorch). They are rounded up to multiples of 16, which is what the CPU's
-    convolutions are fast at. With EfficientNet-Lite0 at 96 px, half of these widths take 0.7 of the time; they cost
-    0.02 IoU on a small data set at a learning rate of 1e-3, and nothing that one seed could show at 3e-3.
+    encoders those of segmentation_models_pytorch). They are rounded up to multiples of 16, for which the CPU's
+    convolutions are fast. With EfficientNet-Lite0 at 96 px, half of these widths take 0.7 of the time; they cost 0.02
+    IoU on a small data set at a learning rate of 1e-3, and no measurable IoU (one seed) at 3e-3.
     """
     num_stages = reductions[-1].bit_length() - 1
     width_at = dict(zip(reductions, channels, strict=True))
@@ -100,15 +100,15 @@ def default_decoder_channels(channels: Sequence[int], reductions: Sequence[int])
 class SegmentationModel(nn.Module):
     """A model from bytes to logits: normalisation, encoder, decoder, dropout and head.
 
-    Args:
-        encoder: Gives features, finest first.
-        decoder: From these to `(N, width, H, W)` at full resolution.
-        width: Channels that the decoder ends with.
-        dropout: Chance of a channel to be dropped before the head, in [0, 1).
-        num_classes: Channels of the logits.
-
     The buffers `mean` and `std` `(1, 3, 1, 1)`, in units of 0..1, are part of the state dict, so that weights
-    never travel without their normalisation.
+    always include their normalisation.
+
+    Args:
+        encoder: Returns features, finest first.
+        decoder: From these features to `(N, width, H, W)` at full resolution.
+        width: Output channels of the decoder.
+        dropout: Probability of dropping a channel before the head, in [0, 1).
+        num_classes: Channels of the logits.
     """
 
     mean: Tensor
@@ -139,8 +139,8 @@ class SegmentationModel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Score every pixel.
 
-        Any height and width of at least 16 is taken: the image is padded at its right and bottom by
-        repeating its edge, up to a multiple of the encoder's largest reduction, and the logits are cropped.
+        Any height and width of at least 16 works: the image is padded at its right and bottom by repeating its
+        edge, up to a multiple of the encoder's largest reduction, and the logits are cropped.
 
         Args:
             images: `(N, 3, H, W)` uint8, or float in [0, 255].
@@ -158,7 +158,7 @@ class SegmentationModel(nn.Module):
         height, width = images.shape[2:]
         x = (images.to(self.mean.dtype) - 255.0 * self.mean) / (255.0 * self.std)
         pad_height, pad_width = -height % self._multiple, -width % self._multiple
-        if torch.compiler.is_exporting() or pad_height or pad_width:  # an export must hold for any size
+        if torch.compiler.is_exporting() or pad_height or pad_width:  # an export must work for any size
             x = F.pad(x, (0, pad_width, 0, pad_height), mode="replicate")
         x = self.decoder(self.encoder(x))
         logits: Tensor = self.segmentation_head(self.dropout(x))

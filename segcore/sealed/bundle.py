@@ -2,8 +2,8 @@
 
 `model.safetensors` holds the weights with the input normalisation as buffers; `card.json` holds the config, the
 threshold and how it was chosen, scores with their split and interval, the data's fingerprint, versions, and the
-sha256 of every other file. One image at a time goes through the model, so that a score or a mask does not depend on
-which images happen to share a batch.
+sha256 of every other file. The model processes one image at a time, so that a score or a mask does not depend on which
+images share a batch.
 """
 
 import glob
@@ -52,12 +52,12 @@ class Bundle:
 
     @property
     def task(self) -> Task:
-        """What its masks mean."""
+        """What the model's masks mean."""
         return task_of(self.config)
 
     @property
     def predictor(self) -> Predictor:
-        """What takes images to probabilities."""
+        """The predictor that maps images to probabilities."""
         return Predictor(self.model, self.task, self.config.data.image_hw, self.device)
 
     def predict_probs(self, image: np.ndarray) -> np.ndarray:
@@ -73,22 +73,22 @@ class Bundle:
         return np.asarray(foreground)
 
     def predict_file(self, path: Path, *, original_size: bool = True) -> np.ndarray:
-        """Mask of one image file as it is written, `(H, W) uint8` of 0 and 255, at the file's size or the model's."""
+        """Mask of one image file, `(H, W) uint8` of 0 and 255, at the file's own size or at the model's."""
         mask = self.predictor.mask_of_file(path, self.threshold, original_size=original_size)
         return self.task.written(mask)
 
 
 def write_bundle(folder: Path, weights: dict[str, Tensor], config: TrainConfig, card: Card) -> None:
-    """Seals weights and card into `folder`, replacing an earlier one whole or not at all.
+    """Seal weights and card into `folder`, replacing an earlier model atomically.
+
+    Only a process that dies between the two renames at the end leaves no `folder`; the earlier model is then kept
+    beside it, and the next call restores it first.
 
     Args:
-        folder: Where the model goes.
-        weights: Its tensors, with the normalisation among them.
-        config: What it was trained with.
-        card: What is known of it; format, config, versions and hashes are filled in here.
-
-    Only a process that dies between the two renames at the end leaves `folder` empty; the earlier model lies beside
-    it then, and the next call puts it back first.
+        folder: The model's folder.
+        weights: Tensors by name, including the normalisation.
+        config: The training's config.
+        card: What is known about the model; format, config, versions and hashes are filled in here.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     _settle(folder)
@@ -120,7 +120,7 @@ def write_bundle(folder: Path, weights: dict[str, Tensor], config: TrainConfig, 
 
 
 def _settle(folder: Path) -> None:
-    """Puts back a model that a killed process had renamed away, and removes what others have left behind."""
+    """Restore a model that a killed process had renamed, and remove leftovers of other processes."""
     for previous in folder.parent.glob(f".{glob.escape(folder.name)}.*.old"):
         if not folder.exists():
             os.replace(previous, folder)
@@ -130,7 +130,7 @@ def _settle(folder: Path) -> None:
 
 
 def load_bundle(folder: Path, device: torch.device | None = None) -> Bundle:
-    """Loads a sealed model after checking its hashes.
+    """Load a sealed model after checking its hashes.
 
     Raises:
         BundleError: A file is missing or altered, or the card does not describe the weights.

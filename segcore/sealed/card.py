@@ -1,4 +1,4 @@
-"""The card of a sealed model and the hashes of its files; without torch, so that `ls` and `export` start at once."""
+"""The card of a sealed model and the hashes of its files; without torch, so that `ls` and `export` start fast."""
 
 import hashlib
 import json
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     from segcore.config import TrainConfig
 
 FORMAT = 2
-"""Of `card.json`; format 1 held absolute paths of the machine."""
+"""Format of `card.json`; format 1 held absolute paths of the machine."""
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "card.json"
 VERSIONED_PACKAGES = ("segsearch", "torch", "timm", "numpy", "pillow", "albumentations", "ray", "optuna")
 
 
 class Origin(Record):
-    """Which training a sealed model is of.
+    """Which training a sealed model comes from.
 
     Attributes:
         run: The run's name.
         epoch: The epoch whose weights are sealed.
         trial: The search's trial; None for a single training run.
         trials: How many trials the search had.
-        seed: Of a trial that was trained again with another seed.
-        rerun: The number of that training.
+        seed: The seed, where a trial was trained again with another one.
+        rerun: The number of that repeated training.
     """
 
     run: str = ""
@@ -51,7 +51,7 @@ class TaskNote(Record):
 
 
 class Threshold(Record):
-    """The threshold in [0, 1] that masks are cut at, how it was chosen, and what the exact curve of val says."""
+    """The probability in [0, 1] from which a pixel is foreground, how it was chosen, and what val's curve says."""
 
     value: float
     chosen_by: str = ""
@@ -68,7 +68,7 @@ class Threshold(Record):
 
 
 class Scores(Record):
-    """Scores of some images: fields by the names of `segcore.scores.scoring`, `name` where it is one image."""
+    """Scores of some images: fields named as in `segcore.scores.scoring`; `name` is set for a single image."""
 
     iou: float
     dice: float
@@ -85,12 +85,12 @@ class SplitScores(Scores):
     """Scores of one split.
 
     Attributes:
-        iou_interval: Of the mean IoU per image.
-        chose: What was chosen on these images and flatters the scores.
-        cross_fitted: The same with the threshold of each half chosen on the other.
-        by_size: By the size of the object.
-        by_class: By the class of the image.
-        worst_images: Lowest IoU first.
+        iou_interval: Confidence interval of the mean IoU per image.
+        chose: What was chosen on these images, which makes the scores optimistic.
+        cross_fitted: The scores with the threshold of each half chosen on the other half.
+        by_size: Scores by the size of the object.
+        by_class: Scores by the class of the image.
+        worst_images: Scores of the worst images, lowest IoU first.
     """
 
     iou_interval: tuple[float, float]
@@ -102,7 +102,7 @@ class SplitScores(Scores):
 
 
 class Optimism(Record):
-    """How much val's own IoU flatters against an honest one."""
+    """How much the IoU on val exceeds an unbiased one."""
 
     val: float
     against: str
@@ -112,7 +112,7 @@ class Optimism(Record):
 
 
 class Confirmed(Record):
-    """What the settings came to with other seeds, as `confirm.json` says."""
+    """The result of training the settings again with other seeds, as in `confirm.json`."""
 
     metric: str
     seeds: list[int]
@@ -126,7 +126,7 @@ class Confirmed(Record):
 
 
 class InputNote(Record):
-    """What the model takes: `[height, width]` in pixels, color, how images are resized, and the normalisation."""
+    """The model's input: `[height, width]` in pixels, color, how images are resized, and the normalisation."""
 
     image_size: tuple[int, int] | None = None
     color: str = ""
@@ -136,7 +136,7 @@ class InputNote(Record):
 
 
 class DataNote(Record):
-    """The images that it was trained on: fingerprint, layout, how many by split, and how many are alike over splits."""
+    """The training data: fingerprint, layout, number of images by split, and of similar images in several splits."""
 
     fingerprint: str = ""
     layout: str = ""
@@ -145,31 +145,31 @@ class DataNote(Record):
 
 
 class FileEntry(Record):
-    """What a file of the model must hash to."""
+    """The expected hash and size in bytes of a file of the model."""
 
     sha256: str
     size: int | None = None
 
 
 class Card(Record):
-    """`card.json`: what a sealed model is, what it scores and where it comes from; no path of the machine is in it.
+    """`card.json`: what a sealed model is, how it scores and where it comes from, without paths of the machine.
 
     Attributes:
-        format: Of the card itself.
-        config: The training's config, as `portable_config` leaves it.
+        format: Format of the card itself.
+        config: The training's config, from `portable_config`.
         created: When it was sealed, UTC.
-        origin: Which training it is of.
+        origin: Which training it comes from.
         task: What it predicts, in words.
-        threshold: What masks are cut at.
+        threshold: The probability from which a pixel is foreground.
         input: Size, color and normalisation of the images.
-        data: Fingerprint, layout and counts of the images that it was trained on.
+        data: Fingerprint, layout and counts of the training data.
         validation_when_trained: What its epoch reported.
-        applied: What was read back of the training before it began.
-        confirmed: What its settings came to with other seeds.
-        scores: By split.
-        optimism: How much val's flatters.
+        applied: What was read back from the training before it began.
+        confirmed: The result of training its settings again with other seeds.
+        scores: Scores by split.
+        optimism: How much the IoU on val exceeds an unbiased one.
         chosen_on: The metric that chose epoch and trial.
-        versions: Of Python and the packages that a result may depend on.
+        versions: Versions of Python and of the packages that a result may depend on.
         files: Hashes of the other files, by name.
     """
 
@@ -192,7 +192,7 @@ class Card(Record):
 
 
 def portable_config(config: "TrainConfig") -> dict[str, Any]:
-    """The config as a card has it: of paths, the last part alone; the folder of the cache is left out."""
+    """The config for a card: paths are reduced to their last part, and the cache folder is left out."""
     tree = config.model_dump(mode="json")
     data, model = tree["data"], tree["model"]
     data["root"] = Path(data["root"]).name or data["root"]
@@ -202,17 +202,17 @@ def portable_config(config: "TrainConfig") -> dict[str, Any]:
 
 
 def write_card(folder: Path, card: Card) -> None:
-    """Writes a card beside its place and moves it there."""
+    """Write a card atomically."""
     temporary = folder / f".{CARD_FILE}.tmp"
     temporary.write_text(json.dumps(card.tree(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(temporary, folder / CARD_FILE)
 
 
 def read_card(folder: Path) -> Card:
-    """Reads the card alone.
+    """Read only the card.
 
     Raises:
-        BundleError: There is none, it is damaged, or a newer version wrote it.
+        BundleError: It is missing or damaged, or a newer version wrote it.
     """
     path = folder / CARD_FILE
     try:
@@ -232,10 +232,10 @@ def read_card(folder: Path) -> Card:
 
 
 def verify_bundle(folder: Path) -> Card:
-    """Checks every file's size and sha256 against the card, and returns the card.
+    """Check every file's sha256 against the card, and return the card.
 
     Raises:
-        BundleError: A file is missing or altered, or the card does not vouch for the weights.
+        BundleError: A file is missing or altered, or the card has no hash of the weights.
     """
     card = read_card(folder)
     if WEIGHTS_FILE not in card.files:

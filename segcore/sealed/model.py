@@ -1,4 +1,4 @@
-"""A trained model at work for a program: an image in, a mask out."""
+"""A trained model for use in programs: an image in, a mask out."""
 
 import os
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from segcore.sealed.predictor import FloatArray, Predictor
 from segcore.task import ByteArray
 
 BUNDLE_OF_A_RUN = "best"
-"""Folder of the sealed model within a run's."""
+"""Name of the sealed model's folder in a run's folder."""
 
 ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray
-"""An image file, an image of Pillow, or pixels `(H, W, 3) uint8` RGB or `(H, W) uint8` grey."""
+"""An image file, a Pillow image, or pixels `(H, W, 3) uint8` RGB or `(H, W) uint8` grey."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Model:
     """A trained model.
 
     Attributes:
-        predictor: What takes images to probabilities.
-        threshold: What of the foreground's probability counts as foreground, in [0, 1].
-        config: What it was trained with.
-        card: What is known of it: scores, data, versions; bare for a model that was not sealed.
+        predictor: Maps images to probabilities.
+        threshold: Probability from which a pixel is foreground, in [0, 1].
+        config: The training's config.
+        card: What is known about it: scores, data, versions; nearly empty for a model that was not sealed.
     """
 
     predictor: Predictor
@@ -43,8 +43,8 @@ class Model:
         """The mask of one image.
 
         Args:
-            image: A file, an image of Pillow, or pixels.
-            original_size: At the image's own size; else at the size that the model was trained at.
+            image: A file, a Pillow image, or pixels.
+            original_size: Whether the mask has the image's own size; else the size that the model was trained at.
 
         Returns:
             `(H, W) uint8`: 1 in the foreground, 0 elsewhere.
@@ -60,20 +60,20 @@ class Model:
         return self.predictor.probs(_pixels(image), original_size=original_size)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes the model as a bundle that `load_model` and every command takes; one that is there is replaced."""
+        """Write the model as a bundle for `load_model` and every command, replacing an existing one."""
         weights = {name: value.detach().cpu().contiguous() for name, value in self.predictor.model.state_dict().items()}
         write_bundle(Path(folder), weights, self.config, self.card)
 
 
 def load_model(path: str | os.PathLike[str], *, device: torch.device | None = None) -> Model:
-    """Loads a sealed model after checking its hashes.
+    """Load a sealed model after checking its hashes.
 
     Args:
-        path: The folder of a bundle, or of a run, whose best model is taken.
-        device: Where it works; default: the GPU when there is one.
+        path: The folder of a bundle, or of a run, whose best model is loaded.
+        device: The model's device; by default the GPU when there is one.
 
     Raises:
-        BundleError: There is none, a file of it is missing or altered, or the card does not describe the weights.
+        BundleError: There is no model, a file is missing or altered, or the card does not describe the weights.
     """
     folder = Path(path)
     candidates = (folder, folder / BUNDLE_OF_A_RUN)

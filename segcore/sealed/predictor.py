@@ -1,8 +1,8 @@
-"""From an image to probabilities: the one way, for validation, sealing, evaluate, predict, the gate and pictures.
+"""From an image to probabilities, in one place for validation, sealing, evaluate, predict, the gate and pictures.
 
-The steps: decode, resize to what the model was trained at, forward (the model normalises), activation, and for an
-image's own size resize the probabilities, not the mask, which gives smoother edges. What they come to is the task's
-decision. Samples of the decoded cache have had the first two, and enter at `logits`.
+The steps: decode, resize to the model's training size, forward pass (the model normalises), activation, and for the
+image's own size resize the probabilities rather than the mask, which gives smoother edges. The task turns them into
+labels. Samples of the decoded cache have passed the first two steps and start at `logits`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ FloatArray = npt.NDArray[np.float32]
 
 
 def forward(model: nn.Module, images: Tensor, precision: torch.dtype = torch.float32) -> Tensor:
-    """What a model says of a batch, in the mode that it is in.
+    """The logits of a batch; the model's training or eval mode is not changed.
 
     Args:
-        model: Takes bytes; it normalises them itself.
+        model: Takes bytes and normalises them itself.
         images: `(N, 3, H, W) uint8`, on the model's device.
         precision: dtype of autocast; float32 means none.
 
@@ -40,16 +40,16 @@ def forward(model: nn.Module, images: Tensor, precision: torch.dtype = torch.flo
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model at work.
+    """A model that predicts.
 
-    One image at a time goes through the model, so that a mask or a score does not depend on which images happen to
-    share a batch; validation during training, which has its batches, calls `logits`.
+    It processes one image at a time, so that a mask or a score does not depend on which images share a batch;
+    validation during training calls `logits` with its batches.
 
     Attributes:
-        model: In eval mode; from bytes to logits.
+        model: From bytes to logits, in eval mode.
         task: What logits mean.
-        hw: Height and width in pixels that images are resized to: those that the model was trained at.
-        device: Where the model is.
+        hw: Height and width in pixels that the model was trained at; images are resized to it.
+        device: The model's device.
         precision: dtype of autocast; float32 means none.
     """
 
@@ -60,23 +60,23 @@ class Predictor:
     precision: torch.dtype = torch.float32
 
     def logits(self, images: Tensor) -> Tensor:
-        """Logits `(N, C, H, W) float32` on the device, of a batch `(N, 3, H, W) uint8` there."""
+        """Logits `(N, C, H, W) float32` of a batch `(N, 3, H, W) uint8`, both on the model's device."""
         return forward(self.model, images, self.precision)
 
     @torch.inference_mode()
     def probs_as_it_is(self, image: ByteArray) -> FloatArray:
-        """Probabilities `(C, H, W) float32` in [0, 1] of one image `(H, W, 3) uint8` RGB, at whatever size it has."""
+        """Probabilities `(C, H, W) float32` in [0, 1] of one image `(H, W, 3) uint8` RGB, without resizing."""
         pixels = np.require(image, requirements=["C", "W"])  # torch warns of an array that cannot be written to
         batch = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0).to(self.device)
         probs: FloatArray = self.task.probs(self.logits(batch))[0].cpu().numpy()
         return probs
 
     def probs(self, image: ByteArray, *, original_size: bool = False) -> FloatArray:
-        """Probabilities of one image, which the model sees at the size that it was trained at.
+        """Probabilities of one image, which is resized to the model's training size.
 
         Args:
             image: `(H, W, 3) uint8` RGB of any size.
-            original_size: At the image's own size; else at `hw`.
+            original_size: Whether the result has the image's own size; else it has `hw`.
 
         Returns:
             `(C, H, W) float32` in [0, 1].
@@ -97,7 +97,12 @@ class Predictor:
         return self.probs(read_image(path), original_size=original_size)
 
     def mask_of_file(self, path: Path, threshold: float, *, original_size: bool = False) -> ByteArray:
-        """What the probabilities of an image file come to, `(H, W) uint8` of the task's labels.
+        """The mask of an image file, `(H, W) uint8` of the task's labels.
+
+        Args:
+            path: The image file.
+            threshold: In [0, 1].
+            original_size: Whether the mask has the image's own size; else it has `hw`.
 
         Raises:
             UnreadableFileError: The file cannot be opened or decoded.

@@ -1,6 +1,6 @@
-"""The architectures, one file a family: how a model config becomes a model, declared as `COMPONENT` or `COMPONENTS`.
+"""The architectures, one file per family: how a model config becomes a model, declared as `COMPONENT` or `COMPONENTS`.
 
-Found by the registry of architectures, from which the config's section is made; so nothing here imports torch at start.
+The registry of architectures imports these to build the config's section, so nothing here imports torch at import time.
 
 Layer 1.
 """

@@ -19,12 +19,12 @@ _READS = tuple(
 
 
 def build_unet(config: Any, load_pretrained: bool, *, is_residual: bool, has_attention: bool) -> SegmentationModel:
-    """A U-Net of a model section.
+    """Build the U-Net of a model section.
 
     Args:
-        config: The section.
-        load_pretrained: False leaves `encoder_weights` unread.
-        is_residual: Residual blocks in the decoder and in the plain encoder; a timm encoder stays what it is.
+        config: The model section.
+        load_pretrained: Whether to load `encoder_weights`.
+        is_residual: Residual blocks in the decoder and in the plain encoder; a timm encoder is not changed.
         has_attention: Attention gates at the skips.
 
     Raises:
@@ -53,7 +53,14 @@ def build_unet(config: Any, load_pretrained: bool, *, is_residual: bool, has_att
 
 
 def want_unet(config: Any, model: Any, *, is_residual: bool, has_attention: bool) -> Mapping[str, object]:
-    """What must be seen of a U-Net: its blocks, gates and widths. The encoder's own widths are the live one's."""
+    """The expected facts of a U-Net: its blocks, gates and widths.
+
+    Args:
+        config: The model section.
+        model: The live model, which gives the widths of its encoder.
+        is_residual: Whether it should have residual blocks.
+        has_attention: Whether it should have attention gates at the skips.
+    """
     from segcore.models.unet import default_decoder_channels
 
     block = "ResidualBlock" if is_residual else "ConvBlock"
