@@ -1,4 +1,4 @@
-"""Losses for binary and multilabel masks: one file a term in `terms`, and their weighted mix.
+"""Losses for binary and multilabel masks: one file per term in `terms`, and their weighted mix.
 
 Imported by training, the gate and the memory estimate.
 

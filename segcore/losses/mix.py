@@ -1,7 +1,7 @@
 """The loss of a training run: a weighted mix of terms.
 
 Every term takes logits `(N, C, H, W)` and targets of the same shape with values in {0, 1}, is computed in
-float32 whatever autocast says, and returns a scalar. A NaN logit makes every loss NaN: nothing is hidden.
+float32 even under autocast, and returns a scalar. A NaN logit makes every loss NaN: nothing is hidden.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class WeightedLoss(nn.Module):
-    """A weighted sum of losses. Weights are not normalised: they are what the config says."""
+    """A weighted sum of losses, with the config's weights as they are (not normalised)."""
 
     def __init__(self, losses: Mapping[str, Loss], weights: Mapping[str, float]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What predictions are worth: threshold curves, scores of images, and intervals of them.
+"""Scoring predictions: threshold curves, scores of images, and their confidence intervals.
 
 Imported by training, the gate, sealing and the confirmation of a search.
 

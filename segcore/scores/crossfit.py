@@ -1,8 +1,8 @@
-"""A fair score for the threshold where there is no test split, and how much the score that won the search flatters.
+"""An unbiased score for the threshold where there is no test split, and how optimistic the validation score is.
 
-The best threshold of a handful of images suits these images, so their score at it is too good. Cross-fitting undoes
-that: the threshold is chosen on one half of the images and scored on the other, both ways. What else was chosen on
-these images (the epoch, the winner of a search) is not undone by it.
+The best threshold of a few images suits these images, so their score at it is too high. Cross-fitting corrects that:
+the threshold is chosen on one half of the images and scored on the other, both ways. It does not correct for what else
+was chosen on these images (the epoch, the winner of a search).
 
 References:
     Stone, Cross-Validatory Choice and Assessment of Statistical Predictions, JRSS B 36, 1974.
@@ -28,8 +28,8 @@ class CrossFit:
     """Counts the probabilities of samples in two halves, for `score_images`' `on_probs`.
 
     Args:
-        samples: In the order in which they will be scored; groups stay in one half, classes are shared out.
-        seed: Which sample goes where.
+        samples: In the order in which they will be scored; groups stay in one half, classes are balanced.
+        seed: Seed of the split into halves.
         task: What masks and probabilities mean.
     """
 
@@ -39,14 +39,20 @@ class CrossFit:
         self._curves = (curve_of(task), curve_of(task))
 
     def update(self, place: int, probs: np.ndarray, mask: np.ndarray) -> None:
-        """Count one sample: `(C, H, W) float32` probabilities and `(H, W) uint8` mask."""
+        """Count one sample.
+
+        Args:
+            place: Index of the sample in `samples`.
+            probs: `(C, H, W) float32` in [0, 1].
+            mask: `(H, W) uint8`.
+        """
         images = torch.from_numpy(np.ascontiguousarray(probs))[None]
         self._curves[self._half_of[place]].update(images, torch.from_numpy(np.ascontiguousarray(mask))[None, None])
 
     def result(self) -> tuple[SplitScores, list[float]] | None:
         """The score for the card, and each image's IoU at the threshold of the other half.
 
-        None where the samples cannot be halved, since they are one image or one group.
+        None where the samples cannot be halved because they are a single image or group.
         """
         if len(set(self._half_of)) < 2:
             return None
@@ -69,14 +75,14 @@ class CrossFit:
 
 
 def optimism_on_test(val: Sequence[ImageScore], test: Sequence[ImageScore]) -> Optimism:
-    """The mean IoU on val, which chose, less that on test, which did not; both are resampled independently."""
+    """The mean IoU on val, which was used for choosing, minus that on test; both are resampled independently."""
     first, second = [score.iou for score in val], [score.iou for score in test]
     groups = ([score.group for score in val], [score.group for score in test])
     return _record("test", first, second, difference_interval(first, second, groups))
 
 
 def optimism_of_threshold(val: Sequence[ImageScore], cross_fitted: Sequence[float]) -> Optimism:
-    """The mean IoU on val less the cross-fitted one of the same images, image by image."""
+    """The mean IoU on val minus the cross-fitted one of the same images, paired by image."""
     first = [score.iou for score in val]
     differences = np.array(first) - np.array(cross_fitted)
     interval = mean_interval(differences, [score.group for score in val], bounds=(-1.0, 1.0))

@@ -1,4 +1,4 @@
-"""IoU and Dice over the threshold, formed from histograms wherever these are: a GPU's counts stay on it."""
+"""IoU and Dice over the threshold, computed from histograms on the device that holds them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from segcore.scores.scorer import DICE, IMAGE_SCORERS, IOU, Ratio
 
 FloatArray = npt.NDArray[np.float64]
 Counts = tuple[Tensor, Tensor, Tensor]
-"""True positives, predicted and positive pixels, float64: exact up to 2^53. The last one is the same at all edges."""
+"""True positive, predicted and positive pixels, float64: exact up to 2^53. The last is the same at all edges."""
 
 _RATIOS: tuple[Ratio, ...] = tuple(dict.fromkeys(s.ratio for s in IMAGE_SCORERS.values() if s.ratio is not None))
 METRICS = {
@@ -23,15 +23,15 @@ METRICS = {
     for scorer in IMAGE_SCORERS.values()
     if scorer.ratio is ratio
 }
-"""The scorers that have a curve, by name, and the curve that each one means."""
+"""The name of the curve of each scorer that has one, by the scorer's name."""
 
-_IMAGES_AT_ONCE = 64  # on a CPU, so that what lies between two steps stays in the cache
+_IMAGES_AT_ONCE = 64  # on a CPU, so that intermediate results stay in its cache
 _IMAGES_AT_ONCE_ON_A_GPU = 4096
 
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """The four scores at one threshold, and whether it is the one that was asked for."""
+    """The four scores at one threshold, and whether it is exactly the requested one."""
 
     requested: float
     threshold: float
@@ -69,7 +69,7 @@ class CurveResult:
     @classmethod
     @torch.inference_mode()
     def from_histograms(cls, histograms: Tensor, edges: Sequence[int], extra: dict[float, int]) -> "CurveResult":
-        """Form the curves.
+        """Compute the curves.
 
         Args:
             histograms: `(num_images, 2, width) int32` pixels by image, class and bin, lowest probabilities first.
@@ -88,7 +88,7 @@ class CurveResult:
         means = [total / len(histograms) for total in sums[: 2 * num_ratios]]
         pooled = sums[-3], sums[-2], sums[-1]
         inside = _best_inside_bins(*pooled)
-        # In the order of METRICS. The scores of further thresholds lie between those of the edges.
+        # In the order of METRICS. The bins of further thresholds lie between those of the edges.
         by_ratio = zip(_RATIOS, means[:num_ratios], means[num_ratios:], strict=True)
         pairs = [((mean, _score(ratio, pooled)), (bound, _score(ratio, inside))) for ratio, mean, bound in by_ratio]
         curves = torch.stack([curve for own, _ in pairs for curve in own]).cpu().numpy()[:, edges]
@@ -106,8 +106,8 @@ class CurveResult:
     def best(self, metric: str = "iou") -> tuple[float, float, float]:
         """Return `(threshold, value, certified_gap)` of the best edge.
 
-        Of equal values the threshold nearest to 0.5 wins, and of two equally near ones the lower.
-        No threshold in [0, 1] whatever, on or off the edges, scores above `value + certified_gap`.
+        Among equal values the threshold nearest to 0.5 wins, and of two equally near ones the lower.
+        No threshold in [0, 1], on or off the edges, scores above `value + certified_gap`.
 
         Args:
             metric: `iou` or `dice` (mean over images), `iou_pooled` or `dice_pooled`.
@@ -125,8 +125,8 @@ class CurveResult:
     def at(self, threshold: float) -> CurvePoint:
         """Return the scores at a threshold in [0, 1].
 
-        Exact at an edge and at each threshold given to `ThresholdCurve`; any other one is taken down to the
-        edge below it, which `threshold` and `is_exact` of the answer say.
+        Exact at an edge and at each threshold given to `ThresholdCurve`; any other one is rounded down to the
+        edge below it, as `threshold` and `is_exact` of the result say.
 
         Raises:
             ValueError: The threshold lies outside [0, 1].
@@ -157,11 +157,11 @@ class CurveResult:
         )
 
     def per_image_iou(self, threshold: float) -> FloatArray:
-        """Return each image's IoU `(num_images,)`, in the order counted, at what `at(threshold)` answers for."""
+        """Return each image's IoU, `(num_images,) float64`, in the order counted, rounding thresholds like `at`."""
         return self._per_image(IOU.ratio, threshold)
 
     def per_image_dice(self, threshold: float) -> FloatArray:
-        """Return each image's Dice `(num_images,)`, in the order counted, at what `at(threshold)` answers for."""
+        """Return each image's Dice, `(num_images,) float64`, in the order counted, rounding thresholds like `at`."""
         return self._per_image(DICE.ratio, threshold)
 
     def to_dict(self, points: int = 101) -> dict[str, Any]:
@@ -183,8 +183,8 @@ class CurveResult:
         """Return each image's counts, in the order counted, at about `points` evenly spaced edges and some others.
 
         Args:
-            also: Further thresholds; as in `at`, one that was not counted is taken down to the edge below.
-            points: Number of edges, 2 at least; 0, 1 and, if it is odd, 0.5 are among them.
+            also: Further thresholds; as in `at`, one that was not counted is rounded down to the edge below.
+            points: Number of edges, at least 2; 0, 1 and, if it is odd, 0.5 are among them.
 
         Raises:
             ValueError: A further threshold lies outside [0, 1].
@@ -199,7 +199,7 @@ class CurveResult:
                 first_bin[float(self.thresholds[index])] = self._edges[index]
         thresholds = sorted(first_bin)
         bins = torch.tensor([first_bin[threshold] for threshold in thresholds], device=self._histograms.device)
-        # Summed up where the histograms are, so that these few columns alone come to the CPU.
+        # Summed on the histograms' device, so that only these few columns are copied to the CPU.
         at_once = _num_at_once(self._histograms)
         slices = (self._histograms[first : first + at_once] for first in range(0, self.num_images, at_once))
         parts = [_at_least(part, bins) for part in slices]
@@ -237,7 +237,7 @@ def _at_least(histograms: Tensor, bins: Tensor) -> Tensor:
 
 def _counts_from_each_bin(histograms: Tensor) -> Counts:
     """Return the counts at the lower end of each bin, `(num_images, width)`, the last one `(num_images, 1)`."""
-    # In a bin and above lie all pixels but those below; a running sum is fastest forwards.
+    # The pixels in a bin and above are all pixels minus those below; a forward running sum is fastest.
     up_to = histograms.cumsum(2, dtype=torch.int32)
     at_least = (up_to[:, :, -1:] - up_to).add_(histograms)
     true_positive = at_least[:, 1].double()
@@ -272,6 +272,6 @@ def _curve_name(metric: str) -> str:
 
 
 def check_threshold(threshold: float) -> None:
-    """Refuse a threshold outside [0, 1], NaN among them, with a ValueError."""
+    """Raise a ValueError for a threshold outside [0, 1] or NaN."""
     if not 0.0 <= threshold <= 1.0:
         raise ValueError(f"a threshold must lie in [0, 1], found {threshold}")

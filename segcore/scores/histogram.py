@@ -1,4 +1,4 @@
-"""Histograms of probabilities by image and class, as cheaply as torch allows: what the threshold curve is made of."""
+"""Fast histograms of probabilities by image and class, from which the threshold curve is computed."""
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,8 @@ class HistogramCounter:
     A probability's bin is `floor(prob * num_bins)` plus the number of further cuts that it reaches: both grow with
     the probability, so each bin holds exactly the probabilities between two neighbours among all edges and cuts.
 
-    Saturated pixels come in long runs, and adding one to the same counter again and again waits each time for the
-    addition before. So in all but small images neighbouring pixels count into `_LANES` histograms, added up at the end.
+    Saturated pixels come in long runs, and repeated increments of one counter wait for each other. So in all but small
+    images neighbouring pixels are counted in `_LANES` separate histograms, which are added at the end.
 
     Args:
         num_bins: A power of two up to 65,536: then `prob * num_bins` is exact in binary floating point.
@@ -37,7 +37,7 @@ class HistogramCounter:
         self._codes = torch.empty(0, dtype=torch.int16)
 
     def positions(self, thresholds: npt.NDArray[np.float64]) -> list[int]:
-        """Return the first bin of those that hold the probabilities at or above each threshold, an edge or a cut."""
+        """Return, for each threshold (an edge or a cut), the first bin with probabilities at or above it."""
         reached = (thresholds[:, None] >= np.asarray(self._cuts)).sum(1)
         return [int(k) for k in np.floor(thresholds * self._num_bins) + reached]
 
@@ -46,19 +46,19 @@ class HistogramCounter:
         """Return the histograms `(N, 2, width) int32` of one batch, by image, class and bin.
 
         Args:
-            probs: `(N, pixels)` float32 or float64 in [0, 1]. What lies outside is counted somewhere on a GPU; on
-                the CPU the caller must have checked.
-            targets: `(N, pixels)` uint8 in {0, 1}, on the same device; the same holds.
+            probs: `(N, pixels)` float32 or float64 in [0, 1]. Values outside are counted in an arbitrary bin on a GPU;
+                on the CPU the caller must have checked them.
+            targets: `(N, pixels)` uint8 in {0, 1}, on the same device, with the same caveat.
         """
         if probs.device.type == "cpu":
             return self._count_in_cache(probs, targets)
         return self._count_at_once(probs, targets)
 
     def _count_in_cache(self, probs: Tensor, targets: Tensor) -> Tensor:
-        """A few images at a time, so that what lies between two steps stays in the core's cache."""
+        """Count a few images at a time, so that intermediate results stay in the CPU's cache."""
         num_images, pixels = probs.shape
         lanes = self._num_lanes(pixels)
-        size = lanes * 2 * self.width  # counters an image
+        size = lanes * 2 * self.width  # counters per image
         at_once = max(1, min(num_images, _PIXELS_AT_ONCE // pixels, _INT16_CODES // size))
         self._prepare(at_once, pixels, probs.dtype)
         histograms = torch.empty(num_images, 2 * self.width, dtype=torch.int32)
@@ -77,7 +77,7 @@ class HistogramCounter:
         return histograms.view(num_images, 2, self.width)
 
     def _prepare(self, num_images: int, pixels: int, dtype: torch.dtype) -> None:
-        """Makes the buffers for so many images at once, or keeps those of the batch before."""
+        """Allocate the buffers for `num_images` images at once, or keep those of the previous batch."""
         if self._prepared == (num_images, pixels, dtype):
             return
         self._prepared = (num_images, pixels, dtype)
@@ -93,14 +93,14 @@ class HistogramCounter:
         return _LANES if pixels >= _MIN_PIXELS_FOR_LANES and _LANES * 2 * self.width <= _INT16_CODES else 1
 
     def _make_offsets(self, num_images: int, pixels: int, device: torch.device) -> Tensor:
-        """Where the histogram of each pixel's image and lane begins, `(num_images, pixels) int32`."""
+        """Offset of the histogram of each pixel's image and lane, `(num_images, pixels) int32`."""
         lanes = self._num_lanes(pixels)
         images = torch.arange(num_images, dtype=torch.int32, device=device)[:, None] * lanes
         pixel_lanes = torch.arange(pixels, dtype=torch.int32, device=device) % lanes
         return (images + pixel_lanes) * (2 * self.width)
 
     def _count_at_once(self, probs: Tensor, targets: Tensor) -> Tensor:
-        """The whole batch in a few kernels; nothing here waits for the device, which `bincount` would."""
+        """Count the whole batch in a few kernels without waiting for the device, unlike `bincount`."""
         num_images, pixels = probs.shape
         if self._offsets.shape[1] != pixels or len(self._offsets) < num_images:
             self._offsets = self._make_offsets(num_images, pixels, probs.device)

@@ -1,7 +1,7 @@
-"""What each image contributes to IoU and Dice, at about a hundred thresholds: enough to judge an epoch again later.
+"""What each image contributes to IoU and Dice, at about a hundred thresholds: enough to score an epoch again later.
 
-A mean alone does not say how sure it is. With the pixel counts of each image, the same epoch can be scored at another
-threshold, by another metric, paired image by image with another training, or with its threshold chosen on other images.
+A mean alone does not show its uncertainty. With the pixel counts of each image, the same epoch can be scored at another
+threshold, by another metric, paired by image with another training, or with its threshold chosen on other images.
 """
 
 import zipfile
@@ -49,20 +49,21 @@ class ImageCounts:
         threshold: float | Literal["auto"],
         half_of: npt.ArrayLike | None = None,
     ) -> FloatArray:
-        """Returns a number per image, `(N,)`, whose mean is the metric; an image of which all is empty scores 1.
+        """Return a value per image, `(N,) float64`, whose mean is the metric; an image empty on both sides scores 1.
 
-        Of a pooled metric R, a ratio of sums `sum a / sum b`, these are the linearised `R + N (a_i - R b_i) / sum b`:
-        their spread over images is that of the ratio, and single ones may lie outside [0, 1].
+        For a pooled metric R, a ratio of sums `sum a / sum b`, the values are linearised,
+        `R + N (a_i - R b_i) / sum b`: their spread over images is that of the ratio, and single values may lie outside
+        [0, 1].
 
         Args:
             metric: A name in `IMAGE_SCORERS`: `iou` or `dice` (mean over images), `iou_pooled` or `dice_pooled`.
-            threshold: Taken down to the stored one at or below it. `auto`: the stored one with the best mean IoU; of
-                equal ones that nearest to 0.5, and of two equally near ones the lower.
+            threshold: Rounded down to the stored one at or below it. `auto`: the stored one with the best mean IoU; of
+                equal ones the nearest to 0.5, and of two equally near ones the lower.
             half_of: `(N,)` of 0 and 1, both present: with `auto`, the threshold for the images of one half is chosen on
                 the other half.
 
         Raises:
-            ValueError: No such metric or threshold, or `half_of` is not as said.
+            ValueError: No such metric or threshold, or `half_of` is not as described.
 
         References:
             Woodruff, A Simple Method for Approximating the Variance of a Complicated Estimate, JASA 66, 1971.
@@ -82,7 +83,7 @@ class ImageCounts:
         return np.asarray(ratio + len(parts) * (parts - ratio * wholes) / total)
 
     def save(self, path: Path) -> None:
-        """Writes them as npz, counts as int32."""
+        """Write the counts as npz, in int32."""
         # An image has fewer than 2^31 pixels.
         arrays = {name: getattr(self, name).astype(np.int32) for name in ("true_positive", "predicted", "positive")}
         with path.open("wb") as file:
@@ -90,7 +91,7 @@ class ImageCounts:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Reads what `save` wrote.
+        """Read what `save` wrote.
 
         Raises:
             TrainingError: The file is missing or cannot be read.
@@ -103,7 +104,7 @@ class ImageCounts:
             raise TrainingError(f"the counts per image in {path} cannot be read: {error}") from error
 
     def _indices(self, threshold: float | Literal["auto"], half_of: npt.ArrayLike | None) -> npt.NDArray[np.intp]:
-        """The stored threshold of each image, `(N,)`."""
+        """Index of the stored threshold to use for each image, `(N,)`."""
         num_images = len(self.positive)
         if threshold != "auto":
             if not self.thresholds[0] <= threshold <= 1.0:

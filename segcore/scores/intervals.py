@@ -1,9 +1,9 @@
 """Bootstrap intervals of means over images, and of the difference of two such means.
 
-What is drawn again are groups of images (each image is its own group where nothing is grouped): images of one patient
-or one film are alike, and would make the interval too narrow if they were drawn one by one. Plain percentiles are too
-narrow for few images, as a t interval without its t would be; so the deviations of the resampled means are stretched
-by sqrt(n / (n - 1)) * t / z for n groups. `tests/benchmarks/coverage.py` measures this against percentiles and BCa.
+Groups of images are resampled (without groups, each image is its own group): images of one patient or one film are
+similar, and resampling them one by one would make the interval too narrow. Plain percentiles are too narrow for few
+images, like a t interval without its t, so the deviations of the resampled means are stretched by
+sqrt(n / (n - 1)) * t / z for n groups. `tests/benchmarks/coverage.py` compares this with percentiles and BCa.
 
 References:
     Efron, Bootstrap Methods: Another Look at the Jackknife, Annals of Statistics 7, 1979.
@@ -33,16 +33,16 @@ def mean_interval(
     seed: int = 0,
     bounds: tuple[float, float] = (0.0, 1.0),
 ) -> tuple[float, float]:
-    """The interval of the mean of one score per image.
+    """The confidence interval of the mean of one score per image.
 
     Args:
         values: `(N,)`, N >= 1.
-        groups: Each image's group; None: each image is one.
-        confidence: The share of data sets whose interval is to hold the true mean.
-        draws: Resampled means.
+        groups: Each image's group, `(N,)`; None: each image is its own group.
+        confidence: The share of data sets whose interval should contain the true mean, in (0, 1).
+        draws: Number of resampled means.
         seed: The same seed gives the same interval.
-        bounds: The least and the largest value that a score can have. A single group gives these: it says nothing
-            about others.
+        bounds: The smallest and the largest possible score. They are the result for a single group, which says
+            nothing about other groups.
     """
     deviations = _deviations(np.asarray(values, dtype=np.float64), groups, confidence, draws, seed)
     return _interval(float(np.mean(values)), deviations, confidence, bounds)
@@ -60,7 +60,14 @@ def difference_interval(
 ) -> tuple[float, float]:
     """The interval of mean(first) - mean(second) for scores of different images, which are resampled independently.
 
-    Args as for `mean_interval`, but for two sets of images.
+    Args:
+        first: `(N1,)`, N1 >= 1.
+        second: `(N2,)`, N2 >= 1.
+        groups: The groups of the first and of the second images; None: each image is its own group.
+        confidence: The share of data sets whose interval should contain the true difference, in (0, 1).
+        draws: Number of resampled means of each set.
+        seed: The same seed gives the same interval.
+        bounds: The smallest and the largest possible difference, the result where either set is a single group.
     """
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     of_first = _deviations(a, groups[0], confidence, draws, seed)
@@ -72,7 +79,7 @@ def difference_interval(
 
 @lru_cache(maxsize=4096)
 def t_quantile(probability: float, degrees: float) -> float:
-    """Student's t; with t = sqrt(degrees) * tan(u), its density is proportional to cos(u) ** (degrees - 1).
+    """Quantile of Student's t; with t = sqrt(degrees) * tan(u), the density is proportional to cos(u) ** (degrees - 1).
 
     Args:
         probability: In (0, 1).
@@ -95,7 +102,7 @@ def t_quantile(probability: float, degrees: float) -> float:
 def _deviations(
     values: FloatArray, groups: Sequence[str] | None, confidence: float, draws: int, seed: int
 ) -> FloatArray | None:
-    """Resampled means less the mean, stretched; None for a single group."""
+    """Resampled means minus the mean, stretched, `(draws,) float64`; None for a single group."""
     number_of = {name: number for number, name in enumerate(dict.fromkeys(groups or range(len(values))))}
     member = [number_of[name] for name in groups or range(len(values))]
     sums, counts = np.bincount(member, values), np.bincount(member)

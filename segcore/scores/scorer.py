@@ -1,7 +1,7 @@
-"""The scores there are, each declared once: its name, label, direction and bounds, and how counts of pixels give it.
+"""All scores, each declared once: its name, label, direction and bounds, and how it follows from pixel counts.
 
-What a search may be judged by, which epoch is the best, what a card lists, which scores have a value per image, what a
-table calls them: all of it is asked here. To declare a score imports neither torch nor numpy.
+What a search may optimize, which epoch is the best, what a card lists, which scores have a value per image and their
+labels in tables are all derived from this. Declaring a score imports neither torch nor numpy.
 """
 
 import math
@@ -13,41 +13,41 @@ from segcore.component import Component, Registry
 from segcore.objective import Mode
 
 Numbers = Any
-"""Whole numbers, or a numpy array or torch tensor of such: all three in one call are of one kind."""
+"""Integers, or a numpy array or torch tensor of them; the three arguments of one call have the same type."""
 Ratio = Callable[[Numbers, Numbers, Numbers], tuple[Numbers, Numbers]]
-"""Part and whole of a score, from true positives, predicted and positive pixels; 0 of 0 scores 1."""
+"""From true positive, predicted and positive pixels to numerator and denominator of a score; 0 / 0 scores 1."""
 Share = Literal["mean", "ratio", "none"]
 
 
 class PixelCounts(Protocol):
-    """The counts of an image, or of several images together, that a card's scores are formed from.
+    """The counts of one image, or of several images together, from which a card's scores are computed.
 
-    Attributes are those of `segcore.scores.scoring.ImageScore`.
+    The attributes are those of `segcore.scores.scoring.ImageScore`.
     """
 
     @property
     def true_positive(self) -> int:
-        """Pixels that are predicted and there."""
+        """Foreground pixels in both prediction and mask."""
 
     @property
     def predicted(self) -> int:
-        """Pixels that are predicted."""
+        """Foreground pixels of the prediction."""
 
     @property
     def positive(self) -> int:
-        """Pixels that are there."""
+        """Foreground pixels of the mask."""
 
     @property
     def boundary_overlap(self) -> int:
-        """Pixels that both boundaries share."""
+        """Pixels in both boundaries."""
 
     @property
     def boundary_union(self) -> int:
-        """Pixels of either boundary."""
+        """Pixels in either boundary."""
 
     @property
     def calibration(self) -> Any:
-        """`(3, bins)`: pixels, sum of probabilities and foreground pixels by bin of the probability."""
+        """`(3, bins) float64`: pixels, sum of probabilities and foreground pixels by bin of the probability."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,14 @@ class Scorer:
     """One score.
 
     Attributes:
-        name: In cards, curves and counts: `iou`.
-        label: In tables and pictures.
+        name: Name in cards, curves and counts: `iou`.
+        label: Name in tables and pictures.
         mode: Whether a larger or a smaller value is better.
-        bounds: The least and the largest value.
-        share: What part images have in it. mean: each has a value of its own, and the score is their mean; ratio: it
-            is a ratio of sums over images; none: it is one number for all.
-        ratio: Part and whole, of a score that is known at every threshold.
-        value: The score of some counts, of one that a card lists.
+        bounds: The smallest and the largest possible value.
+        share: How images contribute. mean: each has a value of its own, and the score is their mean; ratio: it is a
+            ratio of sums over images; none: it is one number for all.
+        ratio: Numerator and denominator, for a score that has a threshold curve.
+        value: The score of pixel counts, for a score that a card lists.
     """
 
     name: str
@@ -75,28 +75,28 @@ class Scorer:
 
     @property
     def key(self) -> str:
-        """In the reports of an epoch: `val/iou`."""
+        """Its key in an epoch's report: `val/iou`."""
         return f"val/{self.name}"
 
     @property
     def has_images(self) -> bool:
-        """Whether it can be divided over images, so that there are intervals over them."""
+        """Whether it can be split into values per image, so that intervals over images exist."""
         return self.share != "none"
 
     @property
     def range_text(self) -> str:
-        """Its values, in words."""
+        """Its range of values, in words."""
         low, high = self.bounds
         return f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
 
     def can_be(self, value: float) -> bool:
-        """Whether it can have a value; never NaN or infinity."""
+        """Whether it can have this value; False for NaN and infinity."""
         return math.isfinite(value) and self.bounds[0] <= value <= self.bounds[1]
 
 
 def _iou(true_positive: Numbers, predicted: Numbers, positive: Numbers) -> tuple[Numbers, Numbers]:
     union = predicted + positive
-    union -= true_positive  # in place, where it is an array: the curve forms a thousand of these an image
+    union -= true_positive  # in place for arrays: the curve computes a thousand of these per image
     return true_positive, union
 
 
@@ -113,9 +113,9 @@ def _of_ratio(ratio: Ratio) -> Callable[[PixelCounts], float]:
 
 
 def calibration_error(bins: Any) -> float:
-    """ECE of `(3, bins)` pixels, sums of probabilities and foreground pixels by bin of the probability.
+    """Expected calibration error from `(3, bins)`: pixels, sums of probabilities and foreground pixels by bin.
 
-    How far the mean probability of a bin is from its share of foreground, averaged over pixels.
+    It is the distance of a bin's mean probability from its share of foreground, averaged over pixels, in [0, 1].
 
     References:
         Naeini et al., Obtaining Well Calibrated Probabilities Using Bayesian Binning, AAAI 2015.
@@ -139,21 +139,21 @@ PRECISION = Scorer(
     "precision", "precision",
     value=lambda counts: _share(counts.true_positive, counts.predicted, if_empty=float(counts.positive == 0)),
 )  # fmt: skip
-"""The share of the prediction that is right; of none, 1 where nothing is there."""
+"""Share of the prediction that is correct; for an empty prediction 1 where the mask is empty too, else 0."""
 RECALL = Scorer(
     "recall", "recall",
     value=lambda counts: _share(counts.true_positive, counts.positive, if_empty=float(counts.predicted == 0)),
 )  # fmt: skip
-"""The share of what is there that was found; of nothing, 1 where nothing is predicted."""
+"""Share of the mask that was found; for an empty mask 1 where the prediction is empty too, else 0."""
 BOUNDARY_IOU = Scorer(
     "boundary_iou", "boundary IoU", value=lambda counts: _share(counts.boundary_overlap, counts.boundary_union)
 )
 """IoU of the two boundaries."""
 ECE = Scorer("ece", "ECE", mode="min", value=lambda counts: calibration_error(counts.calibration))
-"""Expected calibration error: how far a bin's mean probability is from its share of foreground, over pixels."""
+"""Expected calibration error: distance of a bin's mean probability from its share of foreground, over pixels."""
 
 CARD_SCORERS = (IOU, DICE, PRECISION, RECALL, BOUNDARY_IOU, ECE)
-"""What a card lists of each split: the mean over images, and that of all pixels together as `NAME_pooled`."""
+"""The scores a card lists for each split: the mean over images, and `NAME_pooled` over all pixels together."""
 
 METRICS = Registry[Scorer](
     "metric",
@@ -166,18 +166,18 @@ METRICS = Registry[Scorer](
         Component(LOSS.key, "the loss, mean over images", LOSS, reads=("loss",), order=50),
     ],
 )
-"""What may choose the best epoch and the best trial."""
+"""The scores that may choose the best epoch and the best trial."""
 
 IMAGE_SCORERS: Mapping[str, Scorer] = {
     metric.build.name: metric.build for metric in METRICS if metric.build.has_images
 }  # fmt: skip
-"""Those of the metrics that are formed from counts of images, by their name in these."""
+"""The metrics that are computed from image counts, by name."""
 
 
 def scorer_of(metric: str) -> Scorer:
-    """The scorer of a report's key, such as `val/iou`.
+    """The scorer of a report key, such as `val/iou`.
 
     Raises:
-        ConfigError: No search can be judged by it.
+        ConfigError: No search can optimize it.
     """
     return METRICS[metric].build

@@ -1,9 +1,8 @@
-"""What a sealed model's masks are worth: per image, pooled over all pixels, by class folder and by object size.
+"""Scores of a sealed model's masks: per image, pooled over all pixels, by class folder and by object size.
 
-Everything is counted at the model's image size and at its threshold, `pred = prob >= threshold`. A score of an image
-is 1 where what it compares is empty on both sides, and 0 where it is empty on one: IoU, Dice and boundary IoU compare
-prediction and target; precision is 1 where nothing is predicted and nothing is there, 0 where nothing is predicted but
-something is there; recall the same way round.
+Everything is counted at the model's image size and at its threshold, `pred = prob >= threshold`. IoU, Dice and
+boundary IoU of an image are 1 where prediction and target are both empty, and 0 where one of them is. Precision is 1
+where both are empty, and 0 where only the prediction is; recall is 1 where both are, and 0 where only the target is.
 
 `X` is the mean over images, `X_pooled` counts the pixels of all images together, so that large objects weigh more.
 
@@ -36,25 +35,25 @@ if TYPE_CHECKING:
 BoolArray = npt.NDArray[np.bool_]
 
 DILATION_RATIO = 0.02
-"""Width of the boundary as a share of the image's diagonal, as in the paper."""
+"""Width of the boundary as a share of the image's diagonal, as in the boundary IoU paper."""
 NUM_CALIBRATION_BINS = 15
 SIZES = {"small": 0.0, "medium": 32**2 / (480 * 640), "large": 96**2 / (480 * 640)}
-"""Least share of the image that an object of this size takes: COCO's 32 x 32 and 96 x 96 pixels of its 480 x 640."""
+"""Smallest share of the image for an object of each size: COCO's 32 x 32 and 96 x 96 pixels of 480 x 640."""
 NUM_WORST = 5
 
 
 @dataclass(frozen=True)
 class ImageScore:
-    """The counts of one image, in pixels, from which all its scores follow.
+    """The counts of one image, in pixels, from which all its scores are computed.
 
     Attributes:
         name, class_name, group: As in `Sample`.
-        true_positive: Foreground that was found.
-        predicted: Foreground of the prediction.
-        positive: Foreground of the mask.
-        boundary_overlap, boundary_union: Of the two boundaries.
-        size: `small`, `medium` or `large`, of the objects in the mask; `empty` without any.
-        calibration: `(3, 15)`: pixels, sum of probabilities and foreground pixels by bin of the probability.
+        true_positive: Foreground pixels in both prediction and mask.
+        predicted: Foreground pixels of the prediction.
+        positive: Foreground pixels of the mask.
+        boundary_overlap, boundary_union: Pixels in both, and in either, of the two boundaries.
+        size: `small`, `medium` or `large`, the size of the mask's objects; `empty` without any.
+        calibration: `(3, 15) float64`: pixels, sum of probabilities and foreground pixels by bin of the probability.
     """
 
     name: str
@@ -72,11 +71,11 @@ class ImageScore:
 
     @property
     def iou(self) -> float:
-        """Intersection over union: what images are ordered by, and what the interval is of."""
+        """Intersection over union, by which images are sorted and whose interval is reported."""
         return self.of(IOU)
 
     def of(self, scorer: Scorer) -> float:
-        """One of `CARD_SCORERS` of this image."""
+        """The value of one of `CARD_SCORERS` for this image."""
         assert scorer.value is not None, f"a card lists no {scorer.name}"
         return scorer.value(self)
 
@@ -92,13 +91,13 @@ def score_images(
     progress: Callable[[int], None] | None = None,
     on_probs: Callable[[int, np.ndarray, np.ndarray], None] | None = None,
 ) -> list[ImageScore]:
-    """Score samples at the model's image size, the way `predict_file` predicts.
+    """Score samples at the model's image size, predicting like `predict_file`.
 
     Args:
         bundle: The model.
         samples: Images with their masks.
         progress: Called with the number of samples done.
-        on_probs: Called with each sample's place, `(C, H, W) float32` probabilities and `(H, W) uint8` mask.
+        on_probs: Called with each sample's index, `(C, H, W) float32` probabilities and `(H, W) uint8` mask.
 
     Raises:
         BundleError: The model gives NaN.
@@ -120,8 +119,8 @@ def score_image(task: Task, sample: Sample, probs: np.ndarray, mask: np.ndarray,
     """Count one image.
 
     Args:
-        task: What mask and probabilities mean; of one class.
-        sample: What it is called and belongs to.
+        task: What mask and probabilities mean; must have one class.
+        sample: The image's name, class and group.
         probs: `(C, H, W) float32` in [0, 1].
         mask: `(H, W) uint8` of the task's labels.
         threshold: In [0, 1].
@@ -151,10 +150,10 @@ def score_image(task: Task, sample: Sample, probs: np.ndarray, mask: np.ndarray,
 
 
 def boundary(mask: BoolArray, dilation_ratio: float = DILATION_RATIO) -> BoolArray:
-    """The mask's pixels that lie within `dilation_ratio` of the image's diagonal (at least 1 pixel) of its contour.
+    """The mask's pixels near its contour: within `dilation_ratio` of the image's diagonal, at least 1 pixel.
 
-    As in the authors' code, distance is counted in steps to any of the 8 neighbours, and beyond the image lies
-    background: where the mask touches the image's border, there is contour.
+    As in the authors' code, distance is counted in steps to any of the 8 neighbours, and everything outside the image
+    is background: where the mask touches the image's border, there is contour.
     """
     height, width = mask.shape
     steps = max(1, round(dilation_ratio * float(np.hypot(height, width))))
@@ -164,10 +163,10 @@ def boundary(mask: BoolArray, dilation_ratio: float = DILATION_RATIO) -> BoolArr
 
 
 def object_size(mask: BoolArray) -> str:
-    """The size of the object that a foreground pixel lies in, on average over the mask's pixels.
+    """Name of the mean object size in a mask, averaged over foreground pixels; `empty` for an empty mask.
 
-    Objects are connected regions (8 neighbours) and their size is a share of the image, so that it does not depend on
-    the resolution; the average over pixels keeps specks beside an object from counting as much as the object.
+    Objects are connected regions (8 neighbours). Their size is a share of the image, so it does not depend on the
+    resolution; averaging over pixels keeps specks from counting as much as large objects.
     """
     total = int(mask.sum())
     if not total:
@@ -178,7 +177,7 @@ def object_size(mask: BoolArray) -> str:
 
 
 def calibration_counts(probs: np.ndarray, target: BoolArray) -> npt.NDArray[np.float64]:
-    """Pixels, sum of probabilities and foreground pixels in 15 bins of equal width of the foreground probability."""
+    """Pixels, sum of probabilities and foreground pixels in 15 equal bins of the probability, `(3, 15) float64`."""
     flat = probs.ravel().astype(np.float64)
     bins = np.minimum((flat * NUM_CALIBRATION_BINS).astype(np.int64), NUM_CALIBRATION_BINS - 1)
     weights = (None, flat, target.ravel().astype(np.float64))
@@ -188,13 +187,13 @@ def calibration_counts(probs: np.ndarray, target: BoolArray) -> npt.NDArray[np.f
 def summarize(
     scores: Sequence[ImageScore], *, seed: int = 0, draws: int = DRAWS, confidence: float = CONFIDENCE
 ) -> SplitScores:
-    """Everything that the card says of a split, but what the split chose.
+    """Everything that the card says about a split, except what was chosen on it.
 
     Args:
-        scores: Of its images.
-        seed: Of the interval.
-        draws: Resampled means that the interval is made of.
-        confidence: The share of data sets whose interval is to hold the true mean.
+        scores: The scores of its images.
+        seed: Seed of the interval.
+        draws: Number of resampled means for the interval.
+        confidence: The share of data sets whose interval should contain the true mean, in (0, 1).
 
     Returns:
         `num_images`; each metric's mean over images and its pooled value; `iou_interval` with its `confidence`, a

@@ -1,21 +1,22 @@
 """Means, and differences of means, over images and over the seeds of repeated trainings, with intervals.
 
 A config's score has two sources of noise: which images are in val, and which seed it was trained with. Seeds are few,
-so what they are worth is pooled over all configs that were trained several times; images are many, and two configs
-meet the same ones, so a difference is taken image by image.
+so their variance is pooled over all configs that were trained several times; images are many, and two configs are
+scored on the same ones, so a difference is paired by image.
 
 With `S` trainings by seed and `N` images, the squared standard error of one config's mean is
 
     V_images + V_seeds - V_both
 
 where `V_images` is the cluster-robust variance of the mean over images of the seeds' mean (groups are the clusters),
-`V_seeds` is what seeds vary it by, and `V_both` is what a training's luck with single images adds to either of them, so
-that it is counted once (two-way clusters). Of a difference, `V_images` is that of the image-by-image difference, and
-`V_seeds` and `V_both` are the sums over both configs.
+`V_seeds` is the variance between seeds, and `V_both` is the interaction of seed and image, which both other terms
+contain, so that it is counted once (two-way clusters). For a difference, `V_images` is that of the differences per
+image, and `V_seeds` and `V_both` are the sums over both configs.
 
-`V_seeds` is `(pooled + own) / 2 / S`: the mean of the variance of `seed_variance`, of many degrees but perhaps of
-quieter configs, and of the config's own, of few; with one seed there is the pooled one alone. Degrees of freedom follow
-Welch and Satterthwaite. `tests/benchmarks/coverage.py` measures how often such intervals hold the truth.
+`V_seeds` is `(pooled + own) / 2 / S`: the mean of the variance of `seed_variance`, which has many degrees of freedom
+but may come from less noisy configs, and the config's own, which has few; with one seed only the pooled one is used.
+Degrees of freedom follow Welch and Satterthwaite. `tests/benchmarks/coverage.py` measures how often such intervals
+contain the truth.
 
 References:
     Satterthwaite, An Approximate Distribution of Estimates of Variance Components, Biometrics Bulletin 2, 1946.
@@ -40,7 +41,7 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and its interval."""
+    """A value and its confidence interval."""
 
     value: float
     low: float
@@ -48,13 +49,13 @@ class Estimate:
 
 
 def seed_variance(cells: Iterable[FloatArray]) -> tuple[float, int]:
-    """Returns `(variance, degrees)` of a score over seeds: how much two trainings of one config differ by luck.
+    """Return `(variance, degrees)` of a score over seeds: how much trainings of one config differ by chance.
 
     `variance = sum_c sum_s (m_cs - m_c)^2 / degrees` with `m_cs` the mean over images of config c's seed s, `m_c` the
     mean of these over seeds, and `degrees = sum_c (S_c - 1)`.
 
     Args:
-        cells: Of each config `(S, N) float64`, a score per seed and image. One of a single seed adds nothing.
+        cells: For each config `(S, N) float64`, a score per seed and image. A single seed adds nothing.
 
     Raises:
         ValueError: No config was trained with two seeds.
@@ -82,16 +83,16 @@ def mean_over_seeds(
 
     Args:
         scores: `(S, N) float64`, a score per seed and image.
-        groups: Each image's group, `(N,)`; None: each image is one.
-        noise: What `seed_variance` returned for configs with this one among them.
-        confidence: The share of repetitions whose interval is to hold the true mean.
-        bounds: The least and the largest mean there can be. A single group of images gives these: it says nothing
-            about others.
-        over_images: False: the interval is over seeds alone, for these very images. For a score that has no part per
-            image, `(S, 1)`.
+        groups: Each image's group, `(N,)`; None: each image is its own group.
+        noise: What `seed_variance` returned for configs that include this one.
+        confidence: The share of repetitions whose interval should contain the true mean, in (0, 1).
+        bounds: The smallest and the largest possible mean. They are the interval for a single group of images, which
+            says nothing about other groups.
+        over_images: False: the interval is over seeds only, for exactly these images. Used for a score without
+            values per image, `(S, 1)`.
 
     Raises:
-        ValueError: The scores are no such array, or the groups are not one per image.
+        ValueError: The scores have another shape, or there is not one group per image.
     """
     scores = _checked(scores)
     member = _members(groups, scores.shape[1])
@@ -110,20 +111,20 @@ def difference_over_seeds(
 ) -> Estimate:
     """mean(first) - mean(second) of two configs' scores on the same images, and its interval.
 
-    Seeds are taken as independent, whether or not both configs have the same ones. The very same trainings (equal
-    arrays) differ by exactly 0.
+    Seeds count as independent, whether or not both configs used the same ones. Equal arrays (the same trainings)
+    differ by exactly 0.
 
     Args:
         first: `(S1, N) float64`, a score per seed and image.
         second: `(S2, N) float64`, of the same images in the same order.
-        groups: Each image's group, `(N,)`; None: each image is one.
-        noise: What `seed_variance` returned for configs with these two among them.
-        confidence: The share of repetitions whose interval is to hold the true difference.
-        bounds: The least and the largest difference there can be, which a single group of images gives.
+        groups: Each image's group, `(N,)`; None: each image is its own group.
+        noise: What `seed_variance` returned for configs that include these two.
+        confidence: The share of repetitions whose interval should contain the true difference, in (0, 1).
+        bounds: The smallest and the largest possible difference, the interval for a single group of images.
         over_images: As for `mean_over_seeds`.
 
     Raises:
-        ValueError: The scores are no such arrays, or the groups are not one per image.
+        ValueError: The scores have another shape, or there is not one group per image.
     """
     first, second = _checked(first), _checked(second)
     num_images = first.shape[1]
@@ -144,7 +145,7 @@ def _estimate(
     confidence: float,
     bounds: tuple[float, float],
 ) -> Estimate:
-    """The mean of a number per image, with what varies it; `member` None: images do not."""
+    """The mean of a value per image and its interval; with `member` None, images add no variance."""
     value = float(per_image.mean())
     of_seeds, seed_spread = _of_seeds(cells, noise)
     several = [cell for cell in cells if len(cell) > 1]
@@ -157,7 +158,7 @@ def _estimate(
             return Estimate(value, *bounds)
         of_images = _clustered(per_image[None] - value, member)
         of_both = [_both(cell, member) for cell in several]
-        # By chance what is counted twice can look like more than there is.
+        # By chance the estimate of the doubly counted part can exceed the others.
         total = max(of_images + of_seeds - sum(of_both), of_images, of_seeds)
         spread = of_images**2 / image_degrees + seed_spread
         spread += sum(both**2 / ((len(cell) - 1) * image_degrees) for both, cell in zip(of_both, several, strict=True))
@@ -187,7 +188,7 @@ def _of_seeds(cells: Sequence[FloatArray], noise: tuple[float, int]) -> tuple[fl
 
 
 def _both(cell: FloatArray, member: npt.NDArray[np.intp]) -> float:
-    """The variance of a config's mean by what is left of its scores once images' and seeds' means are taken off."""
+    """The variance of a config's mean due to its scores' residuals after removing the means of images and seeds."""
     num_seeds = len(cell)
     rest = cell - cell.mean(0) - cell.mean(1, keepdims=True) + cell.mean()
     return _clustered(rest, member) / (num_seeds * (num_seeds - 1))
@@ -212,7 +213,7 @@ def _checked(scores: FloatArray) -> FloatArray:
 
 
 def _members(groups: Sequence[str] | None, num_images: int) -> npt.NDArray[np.intp]:
-    """The number of each image's group."""
+    """The index of each image's group, `(N,)`."""
     if groups is None:
         return np.arange(num_images)
     if len(groups) != num_images:

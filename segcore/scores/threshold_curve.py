@@ -1,8 +1,8 @@
 """IoU and Dice at every threshold from one pass over the validation set.
 
 Why a histogram is exact: with `num_bins` a power of two, `prob * num_bins` is exact in binary floating point,
-so `floor(prob * num_bins) >= k` says the same as `prob >= k / num_bins`. The counts at every edge are integers
-and the ratios are formed in float64.
+so `floor(prob * num_bins) >= k` is equivalent to `prob >= k / num_bins`. The counts at every edge are integers
+and the ratios are computed in float64.
 """
 
 from collections.abc import Sequence
@@ -26,23 +26,23 @@ __all__ = ["METRICS", "CurvePoint", "CurveResult", "ThresholdCurve", "curve_of"]
 
 
 class ThresholdCurve:
-    """Collects what IoU and Dice need, at every threshold k / num_bins at once.
+    """Collects the counts for IoU and Dice at every threshold k / num_bins at once.
 
-    `pred = prob >= threshold`. An image whose target and prediction are both empty scores 1; one whose target
-    alone is empty scores 0. The same holds for the pooled scores.
+    `pred = prob >= threshold`. An image whose target and prediction are both empty scores 1; one where only the
+    target is empty scores 0. The same holds for the pooled scores.
 
-    An update keeps one int32 per image, class and bin: 8.2 kB an image at 1,024 bins, 8.2 MB per 1,000 images, on
-    the device. On a GPU nothing waits for it before `compute`, which brings the curves alone to the CPU.
+    An update keeps one int32 per image, class and bin on the device: 8.2 kB per image at 1,024 bins, 8.2 MB per 1,000
+    images. On a GPU nothing waits before `compute`, which copies only the curves to the CPU.
 
     Args:
         num_bins: Number of bins, a power of two up to 65,536.
-        device: Where updates are counted; None = wherever the first one is.
+        device: Where updates are counted; None: on the device of the first update.
         thresholds: Further thresholds in [0, 1], off the edges, to be counted exactly as well (one comparison
-            per update and threshold). As everywhere in torch and numpy, a threshold meets float32 probabilities
-            as the nearest float32.
+            per update and threshold). As usual in torch and numpy, a threshold is compared with float32
+            probabilities as the nearest float32.
 
     Raises:
-        ValueError: `num_bins` is no power of two, or a threshold lies outside [0, 1].
+        ValueError: `num_bins` is not a power of two, or a threshold lies outside [0, 1].
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class ThresholdCurve:
             check_threshold(threshold)
         self.num_bins = num_bins
         self._device = None if device is None else torch.device(device)
-        # Edges are exact already; only the others need counting of their own.
+        # Edges are already exact; only the other thresholds need their own counts.
         self._extra = tuple(sorted({float(t) for t in thresholds if not (t * num_bins).is_integer()}))
         self._counter = HistogramCounter(num_bins, self._extra)
         self._histograms: list[Tensor] = []  # (n, 2, width) int32
@@ -85,13 +85,13 @@ class ThresholdCurve:
         low, high = probs.aminmax()
         target_high = targets.amax()
         self._ranges.append((low, high, target_high))
-        # On the CPU looking costs nothing; elsewhere it would wait for the device, and `compute` looks.
+        # On the CPU this check is free; elsewhere it would wait for the device, so `compute` checks instead.
         if device.type != "cpu" or (low >= 0.0 and high <= 1.0 and target_high <= 1):
             self._histograms.append(self._counter.count(probs, targets))
 
     @torch.inference_mode()
     def compute(self) -> "CurveResult":
-        """Turn the counts into curves; updates may go on afterwards.
+        """Turn the counts into curves; updates may continue afterwards.
 
         Raises:
             TrainingError: Nothing was counted, or a probability was NaN.
@@ -120,15 +120,15 @@ class ThresholdCurve:
 def curve_of(
     task: Task, *, device: torch.device | None = None, threshold: float | Literal["auto"] = "auto"
 ) -> ThresholdCurve:
-    """What counts a task's probabilities against its masks.
+    """Build the threshold curve that compares a task's probabilities with its masks.
 
     Args:
         task: What the masks mean.
-        device: Where updates are counted; None = wherever the first one is.
-        threshold: One that must be counted exactly too; `auto`: none.
+        device: Where updates are counted; None: on the device of the first update.
+        threshold: A threshold in [0, 1] to count exactly in addition; `auto`: none.
 
     Raises:
-        ValueError: The task has more than one class; no other counter is there yet.
+        ValueError: The task has more than one class, which is not supported yet.
     """
     if len(task.classes) != 1:
         raise ValueError(f"a threshold curve counts one class, found {len(task.classes)}")

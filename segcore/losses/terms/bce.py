@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def bce_loss(logits: Tensor, targets: Tensor, *, pos_weight: float = 1.0) -> Tensor:
-    """Mean binary cross entropy over all pixels; an empty mask is nothing special.
+    """Mean binary cross entropy over all pixels; an empty mask is not a special case.
 
     Args:
         logits: `(N, C, H, W)` float.
@@ -28,7 +28,13 @@ def bce_loss(logits: Tensor, targets: Tensor, *, pos_weight: float = 1.0) -> Ten
 
 
 def bce_twin(logits: Floats, targets: Floats, *, pos_weight: float) -> float:
-    """`bce_loss` in numpy."""
+    """`bce_loss` in numpy.
+
+    Args:
+        logits: `(N, H, W) float64`.
+        targets: `(N, H, W) float64` in {0, 1}.
+        pos_weight: Weight of a foreground pixel, above 0.
+    """
     import numpy as np
 
     cost = pos_weight * targets * np.logaddexp(0, -logits) + (1 - targets) * np.logaddexp(0, logits)

@@ -37,7 +37,13 @@ def dice_loss(logits: Tensor, targets: Tensor, *, smooth: float = 1.0) -> Tensor
 
 
 def dice_twin(logits: Floats, targets: Floats, *, smooth: float) -> float:
-    """`dice_loss` in numpy, as the Tversky loss that it is."""
+    """`dice_loss` in numpy, computed as the equivalent Tversky loss.
+
+    Args:
+        logits: `(N, H, W) float64`.
+        targets: `(N, H, W) float64` in {0, 1}.
+        smooth: Added to numerator and denominator of Dice, in pixels, 0 or more.
+    """
     return tversky_twin(logits, targets, alpha=0.5, beta=0.5, smooth=smooth / 2.0)
 
 

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def focal_loss(logits: Tensor, targets: Tensor, *, gamma: float = 2.0, alpha: float = 0.25) -> Tensor:
-    """Mean over pixels of alpha_t (1 - p_t)^gamma times the cross entropy; an empty mask is nothing special.
+    """Mean over pixels of alpha_t (1 - p_t)^gamma times the cross entropy; an empty mask is not a special case.
 
     Args:
         logits: `(N, C, H, W)` float.
         targets: `(N, C, H, W)` in {0, 1}.
-        gamma: How much easy pixels are turned down, 0 or more.
+        gamma: How strongly easy pixels are down-weighted, 0 or more.
         alpha: Weight of foreground pixels, in [0, 1]; background pixels weigh 1 - alpha.
 
     References:
@@ -37,7 +37,14 @@ def focal_loss(logits: Tensor, targets: Tensor, *, gamma: float = 2.0, alpha: fl
 
 
 def focal_twin(logits: Floats, targets: Floats, *, gamma: float, alpha: float) -> float:
-    """`focal_loss` in numpy."""
+    """`focal_loss` in numpy.
+
+    Args:
+        logits: `(N, H, W) float64`.
+        targets: `(N, H, W) float64` in {0, 1}.
+        gamma: How strongly easy pixels are down-weighted, 0 or more.
+        alpha: Weight of foreground pixels, in [0, 1]; background pixels weigh 1 - alpha.
+    """
     import numpy as np
 
     right = 1.0 / (1.0 + np.exp(-logits * (2 * targets - 1)))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def lovasz_hinge_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """The Lovász extension of the Jaccard loss over hinge errors, per image and class, averaged over both.
 
-    An empty target costs the hinge error of its worst pixel, max(0, 1 + max logit). One sort an image.
+    An empty target costs the hinge error of its worst pixel, max(0, 1 + max logit). Sorts each image once.
 
     Args:
         logits: `(N, C, H, W)` float.

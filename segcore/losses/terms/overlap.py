@@ -1,4 +1,4 @@
-"""What the losses of overlapping areas share: their smoothing, and the numpy twin of the general one."""
+"""What the overlap losses Dice and Tversky share: their smoothing, and the numpy twin of the general form."""
 
 from __future__ import annotations
 
@@ -12,11 +12,19 @@ if TYPE_CHECKING:
 SMOOTH = Option("smooth", float, 1.0, "Added to numerator and denominator of Dice and Tversky.", ge=0.0, order=90)
 
 MIN_DENOMINATOR = 1e-7
-"""Keeps 0 / 0 away where `smooth` is 0 and both masks are empty."""
+"""Avoids 0 / 0 where `smooth` is 0 and both masks are empty."""
 
 
 def tversky_twin(logits: Floats, targets: Floats, *, alpha: float, beta: float, smooth: float) -> float:
-    """One minus the Tversky index of each image, averaged, in numpy."""
+    """One minus the Tversky index of each image, averaged, in numpy.
+
+    Args:
+        logits: `(N, H, W) float64`.
+        targets: `(N, H, W) float64` in {0, 1}.
+        alpha: Weight of false positives, 0 or more.
+        beta: Weight of false negatives, 0 or more.
+        smooth: Added to numerator and denominator, in pixels, 0 or more.
+    """
     import numpy as np
 
     probs = 1.0 / (1.0 + np.exp(-logits))
