@@ -1,4 +1,4 @@
-"""What `import segcore` offers to scripts and notebooks: one training run, without files of a run and without Ray.
+"""What `import segcore` offers to scripts and notebooks: one training run, without a run folder and without Ray.
 
 Layer 5.
 """
@@ -35,7 +35,7 @@ class Epoch:
     Attributes:
         number: From 1.
         metrics: `train/loss`, `lr`, `val/iou`, `val/dice`, `val/threshold` and more, by key.
-        is_best: Whether no earlier epoch was as good.
+        is_best: Whether it was better than all earlier epochs.
     """
 
     number: int
@@ -48,8 +48,8 @@ class Fitted:
     """What `fit` returns.
 
     Attributes:
-        model: With the weights and the threshold of the best epoch.
-        epochs: All of them, in order.
+        model: The model with the weights and the threshold of the best epoch.
+        epochs: All epochs, in order.
     """
 
     model: Model
@@ -57,7 +57,7 @@ class Fitted:
 
     @property
     def best(self) -> Epoch:
-        """The epoch that the model is of."""
+        """The epoch whose weights the model has."""
         return next(epoch for epoch in reversed(self.epochs) if epoch.is_best)
 
 
@@ -69,18 +69,18 @@ def fit(
     device: torch.device | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> Fitted:
-    """Trains one model, prints nothing and leaves no file behind but the cache of decoded images.
+    """Train one model; print nothing and write no file except the cache of decoded images.
 
     Args:
         config: A `TrainConfig`, or its sections as a mapping, e.g. `{"train": {"epochs": 5}}`.
         data: Folder of the images and masks; None takes `data.root` of the config.
         metric: The key that decides which epoch is the best.
-        device: Default: the GPU when there is one.
+        device: The device to train on; by default the GPU when there is one.
         on_epoch: Called after each epoch; an exception that it raises ends the training.
 
     Raises:
-        ConfigError: A value is not valid, with its key.
-        DataError: The data cannot be used, with everything that is wrong.
+        ConfigError: A value is not valid; the message names its key.
+        DataError: The data cannot be used; the message lists everything that is wrong.
         TrainingError: The loss became NaN or infinite.
     """
     config = _checked(config)

@@ -1,13 +1,14 @@
 """Components: the things that a config chooses by name, each of which declares itself in one place.
 
 A loss, optimizer, schedule, architecture, sampler, scheduler, data layout or export target is one `Component`: its
-name, what it is in one line, its options (typed, with ranges and help), the config keys that it reads, and how it is
-built. A `Registry` holds the components of one kind. The config's types, its JSON schema, the checks for idle keys,
-error messages, the docs' tables and the report's names are derived from it, so that adding one needs no other change.
+name, a one-line summary, its options (typed, with ranges and help), the config keys that it reads, and how it is
+built. A `Registry` holds the components of one kind. The config's types, its JSON schema, the checks for unused keys,
+error messages, the docs' tables and the report's names are derived from it, so adding a component needs no other
+change.
 
 Declaring must be cheap: a config is checked before torch, Ray or a client library is imported, so a module that
 declares a component imports such libraries inside the function that builds it. It cannot import the config's types
-either, which are made of what it declares. Nor does declaring need pydantic, which only a config's section does.
+either, because they are built from the declarations. Declaring does not need pydantic; only building a section does.
 """
 
 from __future__ import annotations
@@ -29,20 +30,20 @@ Build = TypeVar("Build")
 
 @dataclass(frozen=True)
 class Option:
-    """A config key that a component reads and that stands in its kind's own section.
+    """A config key that a component reads, in the config section of its kind.
 
     Attributes:
         name: The key, e.g. `momentum`.
-        type: What pydantic takes: `float`, `int | None`, or an `Annotated` type for a rule that has no field here.
-        default: Its value where the config is silent.
+        type: A type for pydantic: `float`, `int | None`, or an `Annotated` type for a rule that has no field here.
+        default: Its value where the config does not set it.
         help: One line for the schema and the docs.
-        ge: Smallest value.
-        gt: What a value must be above.
-        le: Largest value.
-        lt: What a value must be below.
-        min_length: Least number of characters of a text.
-        argument: What the builder calls it, where that is not `name`.
-        order: Where it stands in its section; equal ones stand in the order of the components that read them.
+        ge: Inclusive lower bound.
+        gt: Exclusive lower bound.
+        le: Inclusive upper bound.
+        lt: Exclusive upper bound.
+        min_length: Minimum number of characters of a string.
+        argument: The builder's argument name, where it is not `name`.
+        order: Sort key within the section; ties keep the order of the components that read the options.
     """
 
     name: str
@@ -63,12 +64,12 @@ class Component(Generic[Build]):
     """One thing that a config can choose.
 
     Attributes:
-        name: As the config spells it.
-        summary: One line: what it is, for help, schema and docs.
-        build: How it is built; what its arguments are is the kind's affair.
-        options: The keys of its section that it reads. Several components may share one, declared alike.
-        reads: Dotted keys beside these that it reads, and that another of its kind may not.
-        order: Where it stands among its kind, in messages and tables; equal ones are sorted by name.
+        name: Its name in the config.
+        summary: One line for help, schema and docs.
+        build: How it is built; its type and arguments depend on the kind.
+        options: The keys of its section that it reads. Several components may share an option, declared equally.
+        reads: Further dotted keys that it reads and that other components of its kind may not read.
+        order: Sort key in messages and tables; ties are sorted by name.
     """
 
     name: str
@@ -79,7 +80,7 @@ class Component(Generic[Build]):
     order: int = 50
 
     def arguments(self, section: Any) -> dict[str, Any]:
-        """The values of its options in a config's section, under the names that its builder gives them."""
+        """The values of its options in a config section, by the builder's argument names."""
         return {option.argument or option.name: getattr(section, option.name) for option in self.options}
 
 
@@ -87,14 +88,14 @@ class Registry(Generic[Build]):
     """The components of one kind, by name.
 
     Args:
-        kind: What they are, for messages: `optimizer`.
+        kind: Noun for a component in messages: `optimizer`.
         key: The config key that chooses one: `optimizer.name`.
-        components: All of them; empty with `package`.
-        package: A package whose modules declare them as `COMPONENT`, or several as `COMPONENTS`. They are imported
-            once the registry is first asked for something, so that they may import the module that it stands in.
+        components: All components; empty with `package`.
+        package: A package whose modules declare a `COMPONENT`, or several `COMPONENTS`. They are imported when the
+            registry is first used, so they may import the module that defines the registry.
 
     Raises:
-        ValueError: A name is taken twice, or two components declare one option differently.
+        ValueError: A name is used twice, or two components declare one option differently.
     """
 
     def __init__(
@@ -103,11 +104,17 @@ class Registry(Generic[Build]):
         self.kind, self.key, self.package = kind, key, package
         self._given = tuple(components)
         if package is None:
-            assert self.options is not None  # checks them, now
+            assert self.options is not None  # building the options checks the components now
 
     @classmethod
     def of_package(cls, kind: str, key: str, package: str) -> Registry[Build]:
-        """What the modules of a package declare: a new file there is a new component."""
+        """A registry of what the modules of a package declare: a new file there is a new component.
+
+        Args:
+            kind: What the components are, for messages: `optimizer`.
+            key: The config key that chooses one: `optimizer.name`.
+            package: Dotted name of the package.
+        """
         return cls(kind, key, package=package)
 
     @cached_property
@@ -135,7 +142,7 @@ class Registry(Generic[Build]):
 
     @property
     def literal(self) -> Any:
-        """A `Literal` of all names, for a config's type."""
+        """A `Literal` type of all names, for the config."""
         return Literal[self.names]
 
     def __iter__(self) -> Iterator[Component[Build]]:
@@ -148,18 +155,18 @@ class Registry(Generic[Build]):
         """The component of that name.
 
         Raises:
-            ConfigError: There is none; says which there are.
+            ConfigError: There is none; the message lists the valid names.
         """
         if name not in self._by_name:
             raise ConfigError(f"{self.key}: no {self.kind} {name!r}; valid: {', '.join(self.names)}")
         return self._by_name[name]
 
     def key_of(self, option: str) -> str:
-        """The dotted key of an option, which stands beside the key that chooses one: `optimizer.momentum`."""
+        """The dotted key of an option, in the section of the key that chooses a component: `optimizer.momentum`."""
         return f"{self.key.rpartition('.')[0] or self.key}.{option}"
 
     def readers(self, option: str) -> tuple[str, ...]:
-        """Names of the components that read an option."""
+        """Names of the components that read an option, in the registry's order."""
         return tuple(component.name for component in self if option in {each.name for each in component.options})
 
     def unused_by(self, name: str) -> tuple[str, ...]:
@@ -168,7 +175,7 @@ class Registry(Generic[Build]):
         return tuple(option for option in self.options if option not in used)
 
     def idle_with(self, name: str) -> tuple[str, ...]:
-        """Dotted keys that others of this kind read and the component of that name does not."""
+        """Dotted keys that other components of this kind read and the component of that name does not."""
         reads = [key for component in self for key in component.reads if key not in self[name].reads]
         return tuple(dict.fromkeys([*map(self.key_of, self.unused_by(name)), *reads]))
 
@@ -176,14 +183,20 @@ class Registry(Generic[Build]):
         """A config section: the fields of `base`, then every option of this kind with its type, default and help.
 
         Args:
-            base: The section's class, with what is not an option, its docstring and its validators.
-            says_readers: Whether an option's help begins with the names of the components that read it.
+            base: The section's class, with its docstring, its validators and the fields that are not options.
+            says_readers: Whether an option's help starts with the names of the components that read it.
         """
         return with_options(base, self.options.values(), self if says_readers else None)
 
 
 def with_options(base: type[BaseModel], options: Iterable[Option], registry: Registry[Any] | None = None) -> Any:
-    """A section with the fields of `base` and these options; with a registry, their help says who reads them."""
+    """Create a config section with the fields of `base` and these options.
+
+    Args:
+        base: The section's class.
+        options: Added as fields, in this order.
+        registry: Where given, each option's help starts with the names of its components that read the option.
+    """
     from pydantic import Field, create_model
 
     fields = {}

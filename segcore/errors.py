@@ -34,7 +34,7 @@ class BundleError(SegsearchError):
 
 
 class TrainingError(SegsearchError):
-    """A training run cannot go on; the message names the cause and the epoch."""
+    """A training run cannot continue; the message names the cause and the epoch."""
 
 
 class NonFiniteLossError(TrainingError):

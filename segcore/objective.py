@@ -1,4 +1,4 @@
-"""What a search is about: which metric is searched, in which direction, and which cost is kept low beside it."""
+"""What a search optimizes: which metric, in which direction, and which cost is kept low in addition."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -10,12 +10,12 @@ Mode = Literal["max", "min"]
 
 @dataclass(frozen=True)
 class Objective:
-    """The one owner of what is better.
+    """Decides which values, epochs and trials are better.
 
     Attributes:
-        metric: Key of the reports that trials are compared by, e.g. `val/iou`.
+        metric: The report key that trials are compared by, e.g. `val/iou`.
         mode: Whether a larger or a smaller value is better.
-        second: Key of a cost that is always kept low beside it, e.g. `cost/parameters`; None: there is none.
+        second: The report key of a cost to minimize in addition, e.g. `cost/parameters`; None for none.
     """
 
     metric: str
@@ -24,7 +24,7 @@ class Objective:
 
     @property
     def sign(self) -> float:
-        """Times a value of the metric: larger is better."""
+        """1 or -1: a value of the metric times this is larger where it is better."""
         return 1.0 if self.mode == "max" else -1.0
 
     def better(self, value: float, than: float | None) -> bool:
@@ -34,12 +34,12 @@ class Objective:
         return than is None or math.isnan(than) or self.sign * value > self.sign * than
 
     def best(self, values: Iterable[float]) -> float | None:
-        """The best of the values that are numbers; None where none is one."""
+        """The best value, ignoring NaN; None where no value is left."""
         known = [value for value in values if not math.isnan(value)]
         return max(known, key=lambda value: self.sign * value, default=None)
 
     def best_epoch(self, values: Mapping[int, float]) -> int | None:
-        """The epoch with the best value, of equal ones the earliest; None where no value is a number.
+        """The epoch with the best value, the earliest of equal ones; None where every value is NaN.
 
         Args:
             values: The metric by epoch.

@@ -1,4 +1,4 @@
-"""What a trial runs with: the settings that a search gives it, by the dotted keys of the config.
+"""The settings that a search gives a trial, by the dotted keys of the config.
 
 Layer 0.
 """
@@ -11,6 +11,6 @@ ParamValue: TypeAlias = bool | int | float | str | list[Any] | tuple[Any, ...] |
 Params: TypeAlias = dict[str, ParamValue]
 """Flat dotted config key -> value: `{"optimizer.name": "sgd", "optimizer.lr": 0.01}`.
 
-Of a point of a search space it holds every key that the point's branches search or set; `search.space.tree.flatten`
+For a point of a search space it holds every key that the point's branches search or set; `search.space.tree.flatten`
 gives every key of a config. Functions that only read it take `Mapping[str, ParamValue]`.
 """

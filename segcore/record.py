@@ -1,4 +1,4 @@
-"""The base of what is kept as JSON: read with its types checked, fields of later minor versions kept, never changed.
+"""The base of records stored as JSON: types are checked on reading, unknown fields are kept, records are immutable.
 
 Layer 0.
 """
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 
 class Record(BaseModel):
-    """A JSON object of known fields; those that it does not know are kept and written back."""
+    """A JSON object with known fields; unknown ones are kept and written back."""
 
     model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)  # `ls` needs few of them
 
@@ -19,7 +19,7 @@ class Record(BaseModel):
         return self.model_dump(mode="json", exclude_unset=True)
 
     def but(self, **changes: Any) -> Self:
-        """The same record with other values of some fields, which are checked; None drops a field."""
+        """A copy of the record with some fields changed, after validation; None drops a field."""
         tree = {**{name: getattr(self, name) for name in self.model_fields_set}, **(self.model_extra or {}), **changes}
         return self.model_validate({name: value for name, value in tree.items() if value is not None})
 
@@ -28,9 +28,9 @@ def why_unreadable(path: object, tree: Mapping[str, Any], newest: int) -> str | 
     """Why a record's format cannot be read by this version; None where it can.
 
     Args:
-        path: Where it stands, for the message.
-        tree: Its JSON object; one without `format` is of format 1.
-        newest: The newest format that can be read.
+        path: Its file, for the message.
+        tree: Its JSON object; one without `format` has format 1.
+        newest: The newest format that can be read, at least 1.
     """
     found = tree.get("format", 1)
     if isinstance(found, int) and not isinstance(found, bool) and 1 <= found <= newest:
@@ -42,7 +42,7 @@ def why_unreadable(path: object, tree: Mapping[str, Any], newest: int) -> str | 
 
 
 def wrong_fields(error: ValidationError) -> str:
-    """What is wrong with a record: each field by its dotted name, the rule, and what was found."""
+    """What is wrong with a record: each invalid field by its dotted name, the rule, and the value found."""
     found = []
     for each in error.errors():
         value = "" if each["type"] in ("missing", "value_error") else f", found {each['input']!r:.60}"

@@ -1,11 +1,11 @@
-"""The kinds of thing that a training config chooses by name, and the registry of each.
+"""The kinds of components that a training config chooses by name, and the registry of each.
 
-A kind says what one of its components is built from; the components are the modules of the package that its registry
-names, each a `COMPONENT` there. So this module stands below the config, whose types are derived from the registries,
-and imports none of the packages that fill them. What they call takes the component's own options as keywords.
+A kind says what a component of it consists of. The components are the `COMPONENT` of each module in the package that
+the registry names. The config's types are derived from the registries, so this module must not import the config, nor
+the packages that fill the registries. Each callable below takes the component's own options as keyword arguments.
 
-The twins are the formulas a second time, in numpy and from the docstrings: the proof that a run is what its config
-says holds what was built against them.
+A twin is an independent implementation of the same formula, in numpy and from the docstring. The check that a run is
+what its config says compares what was built with the twins.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class LossTerm:
 
     Attributes:
         loss: From logits and targets `(N, C, H, W) float32` and its options to a scalar.
-        twin: The same from `(N, H, W) float64`, one class.
-        default_weight: Its weight where the config is silent; 0 leaves it out.
+        twin: The same from logits and targets `(N, H, W) float64` of one class.
+        default_weight: Its weight where the config does not set it; 0 leaves it out.
     """
 
     loss: Callable[..., torch.Tensor]
@@ -47,11 +47,11 @@ class OptimizerRule:
     Attributes:
         build: From parameter groups, `lr`, `weight_decay`, `can_fuse` (whether all parameters allow fused kernels) and
             its options to the optimizer.
-        twin: From weights `(P,)`, the gradients of some steps, `lr`, `weight_decay` and its options to the weights
-            after these steps.
+        twin: From weights `(P,) float64`, the gradients of some steps, `lr`, `weight_decay` and its options to the
+            weights after these steps.
         class_name: Name of the class that `build` returns.
-        momentum: From its options to what a parameter group's momentum reads as: `[0.9, "nesterov"]`, or the betas.
-        num_states: From its options to how many float32 numbers it keeps for each parameter.
+        momentum: From its options to the expected momentum of a parameter group: `[0.9, "nesterov"]`, or the betas.
+        num_states: From its options to the number of float32 values it keeps per parameter.
     """
 
     build: Callable[..., torch.optim.Optimizer]
@@ -71,12 +71,12 @@ class Horizon:
 
 @dataclass(frozen=True)
 class Waiting:
-    """What a schedule that follows the metric has come to.
+    """The state of a schedule that follows the metric.
 
     Attributes:
-        factor: Share of the schedule's learning rate, in [0, 1].
-        best_metric: The best so far.
-        num_bad_epochs: Epochs since then, or since it last acted.
+        factor: Multiplies the schedule's learning rate, in [0, 1].
+        best_metric: The best metric so far, larger is better.
+        num_bad_epochs: Epochs since the best one, or since the factor was last reduced.
     """
 
     factor: float = 1.0
@@ -89,12 +89,12 @@ class ScheduleShape:
     """A learning-rate schedule: a share of the peak for each optimizer step.
 
     Attributes:
-        factor: From the horizon and its options to a function from steps taken to the share of the next one.
+        factor: From the horizon and its options to a function from steps taken to the share of the next step.
         twin: From the steps taken, the horizon and its options to that share.
         judge: From `Waiting`, an epoch's metric (larger is better) and its options to the next `Waiting`, for a
             schedule that follows the metric; None for the others.
-        judge_twin: From its options to what `judge` must be seen to do: epochs without a new best that it waits
-            through, the factor that it then applies to a share of 1, and the least share.
+        judge_twin: From its options to the expected behaviour of `judge`: tolerated epochs without a new best, the
+            share of the peak after the first reduction, and the smallest share.
     """
 
     factor: Callable[..., Callable[[int], float]]
@@ -110,8 +110,8 @@ class Architecture:
     Attributes:
         build: From the model section, whether to load pretrained weights, and its options to the model, a
             `segcore.models.unet.SegmentationModel`.
-        want: From the model section, the live model and its options to what must be seen of it, under the keys of
-            `segcore.applied.found.read_model`; what all models have in common is left out.
+        want: From the model section, the live model and its options to the expected facts, under the keys of
+            `segcore.applied.found.read_model`, without those that all models share.
     """
 
     build: Callable[..., Any]
@@ -120,14 +120,15 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Layout:
-    """A way in which images and masks lie on disk.
+    """A layout of images and masks on disk.
 
     Attributes:
         short: What it looks like, in a few words, for the config's help.
-        form: What was looked for, for the message that nothing was found; `{option}` stands for an option's value.
-        detect: From `data.root`, an existing folder (or a file, with `file_of`), and its options to whether it lies so.
-        pair: From the root, the `Problems` that it adds to and its options to the pairs.
-        file_of: From `data.root` to the file that is read, for a layout that is one; None for folders.
+        form: What it looks for, for the message that nothing was found; `{option}` stands for an option's value.
+        detect: From `data.root`, an existing folder (or a file, with `file_of`), and its options to whether the data
+            has this layout.
+        pair: From the root, the `Problems` to add to and its options to the pairs.
+        file_of: From `data.root` to the file that lists the pairs; None for a layout of folders.
     """
 
     short: str

@@ -1,4 +1,4 @@
-"""Quiet for libraries that log what one message of ours says better. Every module may import it."""
+"""Silences libraries that log what one of our messages says better. Every module may import it."""
 
 import logging
 from collections.abc import Iterator
@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def silent_library(*names: str) -> Iterator[None]:
-    """Drops what a library's loggers say below CRITICAL, whatever handlers it has given them.
+    """Drop log records below CRITICAL of a library's loggers, whatever their handlers, until the exit.
 
     Args:
-        names: The loggers; children that set no level of their own follow them.
+        names: Names of the loggers; children without a level of their own inherit it.
     """
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]

@@ -1,7 +1,7 @@
-"""What a trial is told and what it reports, typed; dicts there are only where Ray hands them over.
+"""What a trial gets and what it reports, as typed records; dicts are used only where Ray passes them.
 
-A spec goes to a worker through Ray as the trial's config, and reports come back as Ray's results, among keys of Ray's
-own. `to_ray` and `from_ray` are the only places that know the keys.
+A spec reaches a worker as the trial's config in Ray, and reports come back as Ray's results, mixed with Ray's own keys.
+Only `to_ray` and `from_ray` know the keys.
 """
 
 import json
@@ -15,20 +15,20 @@ from segcore.config import TrainConfig
 _NUMBER, _WAITING = "number", "waiting"
 
 RaySpec: TypeAlias = dict[str, Any]
-"""A trial's config as Ray holds it, which is what `TrialSpec.to_ray` made."""
+"""A trial's config in Ray, as `TrialSpec.to_ray` made it."""
 RayResult: TypeAlias = dict[str, Any]
-"""A result as Ray hands it on: what `TrialReport.to_ray` made, among keys of Ray's own."""
+"""A result in Ray: what `TrialReport.to_ray` made, mixed with Ray's own keys."""
 
 
 class RayTrial(Protocol):
-    """Ray's own record of a trial, as far as it is read here: the dicts that came of a spec and of a report."""
+    """Ray's record of a trial, as far as it is read here: the dicts made from a spec and from a report."""
 
     config: RaySpec
     last_result: RayResult | None
 
 
 def number_of(trial: RayTrial) -> int:
-    """The number of the spec that a trial of Ray's trains, without reading the rest of it."""
+    """The trial number in the spec of a Ray trial, without reading the rest of the spec."""
     return int(trial.config[_NUMBER])
 
 
@@ -40,20 +40,20 @@ class TrialSpec:
         number: The trial's number in the search.
         train: Everything that the model depends on.
         cache: Path of the decoded samples.
-        metric: Key of the reports that decides which epoch is the best.
+        metric: The report key that decides which epoch is the best.
         folder: The attempt's own folder, for its checkpoints.
         num_cpus: Cores of the trial.
-        gpu_fraction: Its share of a GPU; 0 for none.
-        attempt: Which attempt of the trial it is in this session, from 0.
-        checkpoints: The trial's earlier checkpoints, newest first; training continues from the first that can be read.
-        save_at: Epochs that are saved whatever they are worth.
-        reached: The last epoch whose report arrived, where the trial has run before. A checkpoint of a later one is
-            passed over, so that its report is made again.
+        gpu_fraction: The trial's share of a GPU, in [0, 1]; 0 for none.
+        attempt: The attempt's number in this session, from 0.
+        checkpoints: The trial's earlier checkpoints, newest first; training resumes from the first readable one.
+        save_at: Epochs that are always saved, whatever their metric.
+        reached: The last epoch whose report arrived, where the trial has run before. A checkpoint of a later epoch is
+            skipped, so that its report is made again.
         strikes: How often in a row its worker has died without a new epoch.
-        fork_from: Another trial's checkpoint, to continue from when there is none of its own.
-        measure_latency: Whether the model's latency is measured, after the first epoch that is trained here.
-        may_retry_alone: Whether it gets a whole GPU when its share's memory is too little.
-        label: What it is, for people, where it is no trial of a search.
+        fork_from: Another trial's checkpoint, to continue from when the trial has none of its own.
+        measure_latency: Whether to measure the model's latency, after the first epoch trained in this attempt.
+        may_retry_alone: Whether it is retried on a whole GPU when its share of the memory is too small.
+        label: A name for people, where it is not a trial of a search.
     """
 
     number: int
@@ -74,7 +74,7 @@ class TrialSpec:
     label: str | None = None
 
     def to_ray(self) -> RaySpec:
-        """The spec as Ray's config of a trial: plain values, which Ray copies, sends and writes down."""
+        """The spec as a trial's config in Ray: plain values, which Ray copies, sends and stores."""
         return {
             **vars(self),
             "train": self.train.model_dump(mode="json"),
@@ -87,10 +87,10 @@ class TrialSpec:
 
     @classmethod
     def from_ray(cls, spec: Mapping[str, Any]) -> "TrialSpec":
-        """Reads Ray's config of a trial.
+        """Read a trial's config in Ray.
 
         Raises:
-            KeyError, ValueError: It is not of `to_ray`.
+            KeyError, ValueError: It was not made by `to_ray`.
         """
         start = spec.get("fork_from")
         return cls(
@@ -120,14 +120,14 @@ class TrialReport:
     Attributes:
         number: The trial's number in the search.
         epoch: The epoch, from 1.
-        metrics: Numbers by key, as `segcore.training.loop.EpochResult` has them, and the costs of `training.cost`.
-        best_epoch: The best one so far; None where a trainable does not say.
-        finished: Whether it is the last epoch, so that a trial that was stopped can be told from a complete one.
+        metrics: Numbers by key, as in `segcore.training.loop.EpochResult`, and the costs of `training.cost`.
+        best_epoch: The best epoch so far; None where a trainable does not report it.
+        finished: Whether it is the last epoch, which distinguishes a complete trial from a stopped one.
         checkpoint_bytes: Bytes of the trial's newest checkpoint.
-        note: Something that a user should know of this epoch.
-        applied: In the first report of an attempt: what was read back of the run before its first step.
+        note: Something the user should know about this epoch.
+        applied: In the first report of an attempt: what was read back from the run before its first step.
         machine: In the first report of an attempt: where it trains.
-        waiting: The trial left its worker to wait at a rung; said on the driver, after the report.
+        waiting: The trial left its worker to wait at a rung; set by the driver, after the report.
     """
 
     number: int
@@ -142,7 +142,7 @@ class TrialReport:
     waiting: bool = False
 
     def to_ray(self) -> RayResult:
-        """The report as Ray's result, flat."""
+        """The report as a flat result for Ray."""
         return {
             **self.metrics,
             _NUMBER: self.number,
@@ -157,7 +157,7 @@ class TrialReport:
 
     @classmethod
     def from_ray(cls, result: Mapping[str, Any] | None) -> "TrialReport | None":
-        """Reads a result of Ray's, without Ray's own bookkeeping; None where it is no report of an epoch."""
+        """Read a result of Ray without Ray's own keys; None where it is not the report of an epoch."""
         if not result or "epoch" not in result:
             return None
         applied, machine = result.get("applied"), result.get("machine")
@@ -181,11 +181,11 @@ class TrialReport:
 
     @classmethod
     def last_of(cls, trial: RayTrial) -> "TrialReport | None":
-        """The last report of a trial of Ray's, if it made one."""
+        """The last report of a Ray trial, if it made one."""
         return cls.from_ray(trial.last_result)
 
 
 def mark_waiting(trial: RayTrial) -> None:
-    """Marks a trial's last report, so that whoever reads it from now on knows that the trial waits at a rung."""
+    """Mark a trial's last report, so that later readers know that the trial waits at a rung."""
     if trial.last_result:
         trial.last_result[_WAITING] = True

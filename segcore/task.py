@@ -1,8 +1,8 @@
-"""What a mask means: which labels its pixels can have, and how a model's outputs are read as such labels.
+"""What a mask means: which labels its pixels can have, and how a model's outputs become such labels.
 
-Everything that trains, scores, decides or draws asks the task, and nothing else knows that there is one label and a
-sigmoid. There is one task today, the foreground of binary masks. A task of several classes, of overlapping labels or
-with pixels that do not count is another class with the members of `Task`, chosen in `task_of`.
+Everything that trains, scores, decides or draws uses the task; nothing else assumes one label and a sigmoid. There is
+one task today, the foreground of binary masks. A task with several classes, overlapping labels or ignored pixels would
+be another class with the members of `Task`, chosen in `task_of`.
 
 Shapes: a mask is `(H, W) uint8`, each byte one of `Task.labels`; `C` is `Task.num_outputs`. Leading axes are free.
 """
@@ -32,13 +32,13 @@ WRONG: Color = (220, 50, 47)
 
 @dataclass(frozen=True)
 class Label:
-    """Something that a pixel of a mask can be.
+    """A label that a pixel of a mask can have.
 
     Attributes:
         value: Its byte in a decoded mask.
-        name: For people, and for the card.
-        color: How it is drawn over an image.
-        written: Its byte in a mask file that is predicted.
+        name: Its name for people, and in the card.
+        color: Its color when drawn over an image.
+        written: Its byte in a predicted mask file.
     """
 
     value: int
@@ -49,12 +49,12 @@ class Label:
 
 @dataclass(frozen=True)
 class Counts:
-    """What a score of one class is made of, in pixels.
+    """Pixel counts of one class, from which its scores are computed.
 
     Attributes:
-        true_positive: Predicted, and there.
-        predicted: Predicted, there or not.
-        positive: There, predicted or not.
+        true_positive: Pixels of the class in both prediction and mask.
+        predicted: Pixels of the class in the prediction.
+        positive: Pixels of the class in the mask.
     """
 
     true_positive: int
@@ -63,23 +63,23 @@ class Counts:
 
     @property
     def false_positive(self) -> int:
-        """Predicted, and not there."""
+        """Pixels of the class in the prediction but not in the mask."""
         return self.predicted - self.true_positive
 
     @property
     def false_negative(self) -> int:
-        """There, and not predicted."""
+        """Pixels of the class in the mask but not in the prediction."""
         return self.positive - self.true_positive
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Some pixels of an image, and how they are drawn: one part of what a prediction is, compared with its mask.
+    """Some pixels of an image and how they are drawn, such as those where prediction and mask agree.
 
     Attributes:
-        name: For a legend.
-        color: Of these pixels.
-        where: `(H, W) bool`.
+        name: Name for a legend.
+        color: Color of these pixels.
+        where: `(H, W) bool`, True at these pixels.
     """
 
     name: str
@@ -96,69 +96,69 @@ class TaskRecord(TypedDict):
 
 
 class Task(Protocol):
-    """What masks mean, for all who train, score, decide and draw."""
+    """What masks mean, for everything that trains, scores, decides and draws."""
 
     @property
     def labels(self) -> tuple[Label, ...]:
-        """All that a pixel of a mask can be, by value."""
+        """All labels that a pixel of a mask can have, ordered by value."""
 
     @property
     def classes(self) -> tuple[Label, ...]:
-        """Those that are scored, in the order of `counts`."""
+        """The labels that are scored, in the order of `counts`."""
 
     @property
     def num_outputs(self) -> int:
-        """Channels of the model's logits."""
+        """Number of channels of the model's logits."""
 
     def record(self) -> TaskRecord:
-        """What the card says of the task."""
+        """The task as the card describes it."""
 
     def targets(self, masks: Tensor) -> Tensor:
-        """What a loss compares logits with.
+        """The targets that a loss compares logits with.
 
         Args:
-            masks: `(N, 1, H, W) uint8`, as they were decoded, after augmentation; on any device.
+            masks: `(N, 1, H, W) uint8`, decoded and augmented masks on any device.
         """
 
     def probs(self, logits: Tensor) -> Tensor:
         """Probabilities `(N, C, H, W)` of logits of the same shape and type."""
 
     def decide(self, probs: npt.NDArray[np.floating], threshold: float) -> ByteArray:
-        """The labels that probabilities come to.
+        """The labels decided from probabilities.
 
         Args:
             probs: `(..., C, H, W)` in [0, 1].
             threshold: In [0, 1].
 
         Returns:
-            `(..., H, W) uint8`, as masks are.
+            `(..., H, W) uint8`, like masks.
         """
 
     def counts(self, preds: ByteArray, masks: ByteArray) -> tuple[Counts, ...]:
-        """Pixels of each of `classes` in a prediction and its mask, of one shape."""
+        """Pixel counts of each of `classes` in a prediction and its mask, which have the same shape."""
 
     def is_class(self, masks: npt.NDArray[np.number], label: Label) -> npt.NDArray[np.bool_]:
-        """Where masks (or predictions) hold one of `classes`, of their shape."""
+        """True where masks (or predictions) hold one of `classes`; same shape as `masks`."""
 
     def written(self, masks: npt.NDArray[np.number]) -> ByteArray:
-        """Masks with the bytes of a mask file, as `Label.written` says."""
+        """Masks with the bytes of a mask file, see `Label.written`."""
 
     def drawn(self, mask: npt.NDArray[np.number]) -> tuple[Layer, ...]:
-        """A mask `(H, W)` alone, in layers over its image."""
+        """The layers that draw one mask `(H, W)` over its image."""
 
     def compared(self, pred: npt.NDArray[np.number], mask: npt.NDArray[np.number]) -> tuple[Layer, ...]:
-        """A prediction against its mask, `(H, W)` both, in layers over their image that do not overlap."""
+        """Non-overlapping layers that compare a prediction with its mask, both `(H, W)`, over their image."""
 
 
 class BinaryTask:
-    """Foreground and background: one logit a pixel, a sigmoid, and a threshold from which a pixel is foreground."""
+    """Foreground and background: one logit per pixel, a sigmoid, and a threshold from which a pixel is foreground."""
 
     labels = (Label(0, "background", (0, 0, 0), 0), Label(1, "foreground", FOUND, 255))
     classes = labels[1:]
     num_outputs = 1
 
     def record(self) -> TaskRecord:
-        """What the card says of the task."""
+        """The task as the card describes it."""
         return {
             "kind": "binary segmentation",
             "classes": [label.name for label in self.classes],
@@ -174,19 +174,19 @@ class BinaryTask:
         return logits.sigmoid()
 
     def decide(self, probs: npt.NDArray[np.floating], threshold: float) -> ByteArray:
-        """1 where the one probability reaches the threshold, itself included; NaN reaches none.
+        """1 where the probability is at or above the threshold, else 0; NaN gives 0.
 
-        A threshold meets float32 probabilities as the nearest float32, as everywhere in torch and numpy.
+        A threshold is compared with float32 probabilities as the nearest float32, as usual in torch and numpy.
         """
         return (probs[..., 0, :, :] >= threshold).astype(np.uint8)
 
     def counts(self, preds: ByteArray, masks: ByteArray) -> tuple[Counts, ...]:
-        """Pixels of foreground; anything above 0 is."""
+        """Pixel counts of the foreground, which is anything above 0."""
         pred, mask = preds > 0, masks > 0
         return (Counts(int((pred & mask).sum()), int(pred.sum()), int(mask.sum())),)
 
     def is_class(self, masks: npt.NDArray[np.number], label: Label) -> npt.NDArray[np.bool_]:
-        """Where masks are foreground; anything above 0 is."""
+        """True where masks are foreground, which is anything above 0."""
         return np.asarray(masks > 0)
 
     def written(self, masks: npt.NDArray[np.number]) -> ByteArray:
@@ -194,12 +194,12 @@ class BinaryTask:
         return np.where(masks > 0, self.labels[1].written, self.labels[0].written).astype(np.uint8)
 
     def drawn(self, mask: npt.NDArray[np.number]) -> tuple[Layer, ...]:
-        """The foreground."""
+        """One layer: the foreground."""
         foreground = self.classes[0]
         return (Layer(foreground.name, foreground.color, self.is_class(mask, foreground)),)
 
     def compared(self, pred: npt.NDArray[np.number], mask: npt.NDArray[np.number]) -> tuple[Layer, ...]:
-        """Foreground that was found, that was missed, and that is none."""
+        """Three layers: foreground that was found, missed, and wrongly predicted."""
         inside, predicted = mask > 0, pred > 0
         return (
             Layer("found", FOUND, np.asarray(inside & predicted)),
@@ -211,9 +211,9 @@ class BinaryTask:
 BINARY: Task = BinaryTask()
 
 TASKS: Sequence[Task] = (BINARY,)
-"""Every kind of task that there is."""
+"""Every supported task."""
 
 
 def task_of(config: TrainConfig) -> Task:
-    """The task of a config: binary, as long as `model.num_classes` can be nothing but 1."""
+    """The task of a config; always binary, as `model.num_classes` can only be 1."""
     return next(task for task in TASKS if task.num_outputs == config.model.num_classes)

@@ -1,4 +1,4 @@
-"""Writing tensors as `.safetensors`, readable for whoever may read the other files of the folder.
+"""Writing tensors as `.safetensors` with the folder's usual file permissions.
 
 Layer 0.
 """
@@ -10,15 +10,15 @@ from torch import Tensor
 
 
 def save_tensors(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Writes a `.safetensors` file with the mode that any new file gets here; the library itself makes it 0600.
+    """Write a `.safetensors` file with the mode of any new file in the folder; the library itself would use 0600.
 
     Args:
         weights: Tensors by name.
-        path: A file that is not there yet.
+        path: A file that does not exist yet.
     """
     from safetensors.torch import save_file
 
-    path.touch()  # the one way to learn the umask, and what the folder adds to it, that no other thread notices
+    path.touch()  # the only thread-safe way to learn the umask and the folder's default permissions
     mode = path.stat().st_mode & 0o777
     save_file(dict(weights), path, metadata={"format": "pt"})
     path.chmod(mode)

@@ -25,17 +25,17 @@ from segcore.training.machine import describe_machine
 
 
 def train_trial(ray_spec: dict[str, Any]) -> None:
-    """Trains one trial and reports after each epoch; a Ray function trainable.
+    """Train one trial and report after each epoch; a Ray function trainable.
 
-    Which epochs are saved says `CheckpointWriter`; each is saved before it is reported. The first report that is made
-    here also says what was found to be applied of the config, and on which machine.
+    `CheckpointWriter` decides which epochs are saved; each is saved before it is reported. The first report of an
+    attempt also says what was read back of the run before its first step, and on which machine it trains.
 
     Args:
-        ray_spec: A `TrialSpec`, as Ray hands it over; a `TrialReport` goes back for each epoch.
+        ray_spec: A `TrialSpec` as Ray passes it; a `TrialReport` is returned through Ray for each epoch.
 
     Raises:
         AppliedConfigError: What was built is not what the config asks for.
-        TrainingError: `fork_from` cannot be read; starting afresh instead would not be a fork.
+        TrainingError: `fork_from` cannot be read; starting from scratch instead would not be a fork.
     """
     spec = TrialSpec.from_ray(ray_spec)
     begin_trial(spec.num_cpus, spec.gpu_fraction)
@@ -55,7 +55,7 @@ def train_trial(ray_spec: dict[str, Any]) -> None:
             metric=spec.metric,
             checkpoint=start,
             num_cpus=max(1, int(spec.num_cpus)),
-            device=None if spec.gpu_fraction else torch.device("cpu"),  # a GPU may be seen that is not the trial's
+            device=None if spec.gpu_fraction else torch.device("cpu"),  # a visible GPU may not be the trial's
             decided_at=spec.save_at,
             on_trained=writer.begin,
         )
