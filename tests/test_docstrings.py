@@ -7,19 +7,26 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("segcore",)
+PACKAGES = ("search", "segcore")
 MIN_PARAMETERS = 3
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def _public_functions(tree: ast.Module | ast.ClassDef) -> Iterator[Function]:
-    """Functions of a module and methods of its classes, without private ones and those inside functions."""
+    """Functions of a module and methods of its classes, without private names and those inside functions."""
     for node in tree.body:
+        if not isinstance(node, ast.ClassDef | Function) or node.name.startswith("_"):
+            continue
         if isinstance(node, ast.ClassDef):
             yield from _public_functions(node)
-        elif isinstance(node, Function) and not node.name.startswith("_"):
+        else:
             yield node
+
+
+def _is_command(function: Function) -> bool:
+    """Whether it is a command of the command line, whose options have help texts of their own."""
+    return any("command" in ast.unparse(decorator).partition("(")[0] for decorator in function.decorator_list)
 
 
 def _parameters(function: Function) -> list[str]:
@@ -32,6 +39,8 @@ def _undocumented(source: str) -> list[str]:
     """Names of the public functions whose `Args:` block is missing or leaves out a parameter."""
     wrong = []
     for function in _public_functions(ast.parse(source)):
+        if _is_command(function):
+            continue
         names = _parameters(function)
         block = (ast.get_docstring(function) or "").partition("Args:\n")[2].partition("\n\n")[0]
         described = {line.strip().partition(":")[0] for line in block.splitlines() if line.startswith("    ")}
@@ -80,5 +89,13 @@ class Adder:
 
     def _private(self, a, b, c):
         """Adds."""
+
+class _Inner:
+    def method(self, a, b, c):
+        """Adds."""
+
+@main.command("add")
+def typed(a, b, c):
+    """Adds."""
 '''
     assert _undocumented(source) == ["partly: ['b']", "without: ['a', 'b', 'c']"]
