@@ -230,7 +230,7 @@ def test_an_epoch_that_is_not_saved_deletes_nothing(tmp_path: Path) -> None:
     assert older.exists()
 
 
-@pytest.mark.parametrize("failing", ["save_file", "torch.save", "np.savez", "link_file"])
+@pytest.mark.parametrize("failing", ["save_tensors", "torch.save", "np.savez", "link_file"])
 @pytest.mark.parametrize("early", [True, False])
 def test_a_full_disk_is_this_trials_failure_and_costs_no_earlier_checkpoint(
     failing: str, early: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
