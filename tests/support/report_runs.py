@@ -21,6 +21,7 @@ from search.runs.rows import EpochRow
 from search.runs.sealed_training import SealedTraining
 from search.runs.tables import Tables, write_tables
 from search.runs.trials import Trials
+from search.study.lives import with_study
 from search.study.storage import close_study, open_study
 from segcore.objective import Objective
 from segcore.scores.scoring import ImageScore, summarize
@@ -84,6 +85,7 @@ def run_with(**parts: Any) -> Run:
         trials=Trials.from_table(parts.get("trials", []), objective),
         epochs=[_epoch_row(dict(row)) for row in parts.get("epochs", [])],
         frozen=parts.get("frozen", []),
+        lives=with_study({}, parts.get("frozen", [])),
         checkpoints=parts.get("checkpoints", []),
         confirmation=Confirmation.model_validate(parts["confirmation"]) if "confirmation" in parts else None,
         ledger=Ledger.model_validate(parts["ledger"]) if "ledger" in parts else None,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from search.report.markup import table
 from search.report.section import Section, Subject
 from search.runs.reading import Run
-from search.study.observations import FAILURE_ATTR
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class Failures:
 
 def failures(run: Run) -> tuple[Failures, ...] | None:
     """Failed trials by the kind of their failure, the most frequent first; None where none failed."""
-    kinds = {trial.number: str(trial.user_attrs.get(FAILURE_ATTR, "unknown")) for trial in run.frozen}
+    kinds = {number: life.why or "unknown" for number, life in run.lives.items()}
     groups: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for row in run.trials:
         if row.state == "failed":

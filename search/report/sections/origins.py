@@ -7,7 +7,6 @@ from search.report.markup import table
 from search.report.section import Section, Subject
 from search.runs.reading import Run
 from search.show.quoting import number_text
-from search.study.observations import ORIGIN_ATTR
 
 ORIGINS = {
     "config": "the config's own values",
@@ -42,10 +41,10 @@ def origins(run: Run) -> tuple[Origin, ...] | None:
     That is so in a run of an early version. Means and bests are of the trials that did not fail.
     """
     proposed: dict[str, list[int]] = defaultdict(list)
-    if any(ORIGIN_ATTR in trial.user_attrs for trial in run.frozen):
-        for trial in run.frozen:
-            if run.trials.get(trial.number):  # not one that only waits for its turn
-                proposed[str(trial.user_attrs.get(ORIGIN_ATTR, "not recorded"))].append(trial.number)
+    if any(life.origin for life in run.lives.values()):
+        for number, life in run.lives.items():
+            if run.trials.get(number):  # not one that only waits for its turn
+                proposed[life.origin or "not recorded"].append(number)
     sound = {row.number: row.value for row in run.trials if row.state != "failed" and row.value is not None}
     sign = run.objective.sign
     found = []

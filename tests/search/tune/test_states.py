@@ -11,7 +11,6 @@ from typing import Any
 
 import optuna
 import pytest
-import ray
 from ray import tune
 from ray.tune import ExperimentAnalysis, ResultGrid
 
@@ -24,7 +23,6 @@ from search.runs.paths import RunPaths
 from search.runs.tables import read_table
 from search.space.search import Search
 from search.study.observations import MEMORY_CONSTRAINT
-from search.tune.ray_watch import memory_kills_end_one_trial
 from search.tune.search import run_search
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
@@ -154,34 +152,3 @@ def test_the_study_the_tables_and_ray_agree_on_how_every_trial_ended(promote: bo
     assert promote or Grid.grid.num_terminated == by_study["complete"] + by_study["pruned"]
     assert Grid.grid.num_errors == by_study["failed"] + len(interrupted)
     assert len(Grid.grid) == Grid.grid.num_terminated + Grid.grid.num_errors
-
-
-def test_tune_survives_a_worker_that_the_memory_monitor_killed() -> None:
-    """Ray's own handling of that error ends the whole search; ours hands on a dead actor."""
-    from ray.air.execution._internal.actor_manager import RayActorManager
-
-    seen: list[Exception] = []
-
-    class Tracked:
-        _on_error = staticmethod(lambda actor, exception: seen.append(exception))
-        actor_id = "a"
-
-    class Task:
-        _tracked_actor = Tracked()
-        _on_error = None
-
-    class Manager:
-        _failed_actor_ids: set[str] = set()  # noqa: RUF012
-
-        def _cleanup_actor(self, tracked_actor: Any) -> None:
-            pass
-
-    manager: Any = Manager()
-    task: Any = Task()
-    killed = ray.exceptions.OutOfMemoryError("1 worker(s) were killed due to the node running low on memory.")
-    with pytest.raises(RuntimeError, match="Caught unexpected exception"):
-        RayActorManager._actor_task_failed(manager, tracked_actor_task=task, exception=killed)
-    with memory_kills_end_one_trial():
-        RayActorManager._actor_task_failed(manager, tracked_actor_task=task, exception=killed)
-    assert [type(exception) for exception in seen] == [ray.exceptions.RayActorError]
-    assert "running low on memory" in str(seen[0])
