@@ -116,6 +116,14 @@ def fold_log(study: optuna.Study) -> None:
     engine.dispose()
 
 
+def close_connections(study: optuna.Study) -> None:
+    """Closes the study's file, which is left as it is."""
+    engine = _engine_of(study)
+    if engine is not None:
+        study._storage.remove_session()
+        engine.dispose()
+
+
 def _connect(path: str, timeout_s: float) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=timeout_s, check_same_thread=False)
     with contextlib.suppress(sqlite3.OperationalError):  # a file system without shared memory: slower, as safe

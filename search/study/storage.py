@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from search.errors import RunError
 from search.study.observations import COST_ATTR
-from search.study.optuna_internals import fold_log, set_attr, sqlite_storage, write_reports
+from search.study.optuna_internals import close_connections, fold_log, set_attr, sqlite_storage, write_reports
 
 BUSY_TIMEOUT_S = 60.0
 FLUSH_S = 0.5
@@ -58,11 +58,14 @@ def stored_trials(storage_url: str, name: str) -> list[FrozenTrial]:
         RunError: The file is not an Optuna storage that this version can read.
     """
     try:
-        return optuna.load_study(storage=storage_url, study_name=name).get_trials(deepcopy=False)
+        study = optuna.load_study(storage=storage_url, study_name=name)
+        trials = study.get_trials(deepcopy=False)
     except KeyError:  # a process that died after it had made the file
         return []
     except _UNREADABLE as error:
         raise _cannot_be_opened(storage_url, error) from error
+    close_connections(study)  # an open one would keep the write-ahead log from being folded in
+    return trials
 
 
 def close_study(study: optuna.Study) -> None:

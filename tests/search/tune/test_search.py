@@ -12,11 +12,9 @@ from pathlib import Path
 import optuna
 import pytest
 import yaml
-from click.testing import CliRunner
 from optuna.trial import TrialState
 from rich.console import Console
 
-from search.cli import main
 from search.config.load import load_config
 from search.config.tree import SearchConfig
 from search.errors import ResourceError
@@ -130,24 +128,6 @@ class TestRun:
         assert "NonFiniteLossError" in by_lr[1e30]["error"]
         assert by_lr[3e-3]["state"] == "complete"
         assert states(outcome.paths)["FAIL"] == sum(row["state"] == "failed" for row in rows)
-
-    def test_the_study_can_go_at_any_time_and_more_trials_come(self, tmp_path: Path) -> None:
-        """The journal has all of it: what is deleted or damaged between two sessions is there again after the next."""
-        config = load_config(write_config(tmp_path))
-        paths = run(config).paths
-        before = read_table(paths.trials)
-        paths.study.unlink()
-        more = ["extend", "tiny", "--results", config.results, "--num-samples", "1"]
-        assert CliRunner().invoke(main, more).exit_code == 0
-        paths.study.write_bytes(paths.study.read_bytes()[:5000])
-        assert CliRunner().invoke(main, more).exit_code == 0
-        rows = read_table(paths.trials)
-        columns = ("number", "state", "value", "best_epoch", "started", "ended", "param/optimizer.lr", "ray_trial_ids")
-        assert [[row[key] for key in columns] for row in rows[:2]] == [[row[key] for key in columns] for row in before]
-        assert [row["number"] for row in rows] == [0, 1, 2, 3]
-        assert states(paths) == {"COMPLETE": 4}
-        assert len(epochs_by_trial(read_events(paths.events))) == 4
-        assert sorted(path.name for path in paths.root.glob("study.db*")) == ["study.db", "study.db.damaged-1"]
 
     def test_a_search_that_was_killed_before_its_first_trial_gets_all_of_them(self, tmp_path: Path) -> None:
         config = load_config(write_config(tmp_path))
