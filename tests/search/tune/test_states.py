@@ -158,15 +158,17 @@ def test_the_study_can_go_at_any_time_and_more_trials_come(tmp_path: Path) -> No
     """The journal has all of it: what is deleted or damaged between two sessions is there again after the next."""
     config, paths = new_run(tmp_path, 4, {"name": "asha", "grace_period": 1, "reduction_factor": 2})
     trainable = make_trainable({1: "KeyError"}, tmp_path)
-    assert run_search(config, paths, tmp_path, [], trainable)
+    assert run_search(Search.of(config), paths, tmp_path, [], trainable)
     before = read_table(paths.trials)
     paths.study.unlink()
     for num_samples in (5, 6):
         more = config.model_copy(update={"search": config.search.model_copy(update={"num_samples": num_samples})})
-        assert run_search(more, paths, tmp_path, [], trainable)
+        assert run_search(Search.of(more), paths, tmp_path, [], trainable)
         assert [row["number"] for row in read_table(paths.trials)] == list(range(num_samples))
         paths.study.write_bytes(paths.study.read_bytes()[:9000])
-    assert run_search(more, paths, tmp_path, [], trainable), "with nothing left to train, the study is mended too"
+    assert run_search(Search.of(more), paths, tmp_path, [], trainable), (
+        "with nothing left to train, the study is mended too"
+    )
     kept = sorted(path.name for path in paths.root.glob("study.db*"))
     assert kept == ["study.db", "study.db.damaged-1", "study.db.damaged-2"]
     assert read_table(paths.trials)[:4] == before
