@@ -1,4 +1,4 @@
-"""What Ray does not do itself: report that it is gone."""
+"""Two things that Ray does not do itself: report that it is gone, and lose only one trial to a killed worker."""
 
 import logging
 import os
@@ -6,10 +6,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import OutOfMemoryError, RayActorError
 
 log = logging.getLogger("segsearch")
 
@@ -72,3 +75,24 @@ def _end_process(message: str) -> None:
         sys.stderr.write("\x1b[?25h\n")  # the live table hides the cursor
     sys.stderr.flush()
     os._exit(1)
+
+
+@contextmanager
+def memory_kills_end_one_trial() -> Iterator[None]:
+    """Makes Tune take a worker that Ray's memory monitor killed for a worker that died.
+
+    Tune knows two kinds of errors of a worker, and raises at any other: the whole search would end with
+    `RuntimeError: Caught unexpected exception`.
+    """
+    original: Callable[[Any, Any, Exception], None] = RayActorManager._actor_task_failed
+
+    def actor_task_failed(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, OutOfMemoryError):
+            exception = RayActorError(error_msg=str(exception))
+        original(self, tracked_actor_task, exception)
+
+    RayActorManager._actor_task_failed = actor_task_failed
+    try:
+        yield
+    finally:
+        RayActorManager._actor_task_failed = original
