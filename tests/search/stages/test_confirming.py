@@ -36,7 +36,9 @@ from search.runs.journal import (
     read_events,
 )
 from search.runs.paths import RunPaths, read_json, write_json
+from search.runs.rows import TrialRow
 from search.runs.tables import read_table
+from search.runs.trials import Trials
 from search.space.search import Search
 from search.stages import checking, job
 from search.stages.confirming import (
@@ -162,8 +164,8 @@ class TestConfirm:
         paths.root.mkdir()
         write_json(paths.run, read_json(run.run))
         train = config.train_config()
-        rows = [{"number": n, "state": "complete", "value": 0.8 - n / 100, "cost/parameters": 5} for n in (0, 1)]
-        assert confirm(work, rows, {0: train, 1: train})
+        rows = [TrialRow(n, value=0.8 - n / 100, metrics={"cost/parameters": 5.0}) for n in (0, 1)]
+        assert confirm(work, Trials(rows, config.search.objective), {0: train, 1: train})
         record = read_json(paths.confirmation)
         assert trained(paths) == {0: 2, 1: 2}
         assert record["tied"] == [0, 1]

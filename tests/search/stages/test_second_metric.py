@@ -272,7 +272,7 @@ def test_a_search_over_the_width_finds_a_front_and_any_point_of_it_can_be_sealed
 
     best = read_card(paths.best)
     cheapest = min(front, key=lambda number: after[number])
-    assert cheapest != best["origin"]["trial"]
+    assert cheapest != best.origin.trial
     results = ["--results", str(paths.root.parent)]
     shown = CliRunner().invoke(main, ["show", paths.name, *results]).output
     assert f"no trial beats these in val/iou and {PARAMETERS}" in shown
