@@ -5,10 +5,10 @@ Only `to_ray` and `from_ray` know the keys.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from segcore.config import TrainConfig
 
@@ -113,8 +113,42 @@ class TrialSpec:
         )
 
 
-@dataclass(frozen=True)
-class TrialReport:
+class _ReportedMetrics(Mapping[str, float]):
+    """The metrics among a result's keys; whoever asks for one of them does not wait until all are picked out."""
+
+    __slots__ = ("_found", "_result")
+
+    def __init__(self, result: Mapping[str, Any]) -> None:
+        self._result = result
+        self._found: dict[str, float] | None = None
+
+    def _metrics(self) -> dict[str, float]:
+        if self._found is None:
+            self._found = {
+                key: value
+                for key, value in self._result.items()
+                if ("/" in key or key == "lr") and isinstance(value, int | float) and not key.startswith("config/")
+            }
+        return self._found
+
+    def __getitem__(self, key: str) -> float:
+        if self._found is None and "/" in key and not key.startswith("config/"):
+            value = self._result[key]
+            if isinstance(value, int | float):
+                return value
+        return self._metrics()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._metrics())
+
+    def __len__(self) -> int:
+        return len(self._metrics())
+
+    def __repr__(self) -> str:
+        return repr(self._metrics())
+
+
+class TrialReport(NamedTuple):
     """What a trial reports after each epoch.
 
     Attributes:
@@ -137,8 +171,8 @@ class TrialReport:
     finished: bool = False
     checkpoint_bytes: int = 0
     note: str | None = None
-    applied: Mapping[str, Any] | None = field(default=None, repr=False)
-    machine: Mapping[str, Any] | None = field(default=None, repr=False)
+    applied: Mapping[str, Any] | None = None
+    machine: Mapping[str, Any] | None = None
     waiting: bool = False
 
     def to_ray(self) -> RayResult:
@@ -161,15 +195,10 @@ class TrialReport:
         if not result or "epoch" not in result:
             return None
         applied, machine = result.get("applied"), result.get("machine")
-        metrics = {
-            key: value
-            for key, value in result.items()
-            if ("/" in key or key == "lr") and isinstance(value, int | float) and not key.startswith("config/")
-        }
         return cls(
             number=int(result[_NUMBER]),
             epoch=int(result["epoch"]),
-            metrics=metrics,
+            metrics=_ReportedMetrics(result),
             best_epoch=result.get("best_epoch"),
             finished=bool(result.get("finished", False)),
             checkpoint_bytes=int(result.get("checkpoint_bytes", 0)),

@@ -37,6 +37,17 @@ def test_a_report_comes_back_without_what_ray_adds(report: TrialReport) -> None:
     assert TrialReport.from_ray({**flat, **rays}) == report
 
 
+def test_metrics_are_the_numbers_of_the_report_alone() -> None:
+    result = {"number": 0, "epoch": 1, "val/iou": 0.5, "lr": 1e-3, "config/lr": 1.0, "time_s": 3.0, "a/b": "text"}
+    for wanted in (["val/iou"], []):  # one is asked for first, or all are
+        metrics = TrialReport.from_ray(result).metrics  # type: ignore[union-attr]
+        assert [metrics[key] for key in wanted] == [0.5] * len(wanted)
+        assert dict(metrics) == {"val/iou": 0.5, "lr": 1e-3}
+        for other in ("config/lr", "a/b", "time_s", "val/dice"):
+            with pytest.raises(KeyError, match=other):
+                TrialReport.from_ray(result).metrics[other]  # type: ignore[union-attr]
+
+
 def test_what_is_no_report_of_an_epoch_is_none() -> None:
     assert TrialReport.from_ray(None) is None
     assert TrialReport.from_ray({"done": True, "number": 1}) is None
