@@ -131,6 +131,8 @@ def test_the_programs_own_log_gets_what_it_listens_to(
         return Outcome(0, paths)
 
     monkeypatch.setattr(job, "resume", resume)
+    monkeypatch.setattr(logging.getLogger("segsearch"), "handlers", [])  # what commands in other tests have left
+    monkeypatch.setattr(logging.getLogger(), "level", logging.WARNING)
     search.resume("killed")
     assert [record.message for record in caplog.records] == ["take care"]
 
