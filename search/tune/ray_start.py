@@ -20,6 +20,7 @@ import ray
 from ray._private.services import canonicalize_bootstrap_address
 
 from search.errors import RayStartError, ResourceError
+from search.machine.worker_imports import OrderedImports, worker_environment
 
 log = logging.getLogger("segsearch")
 
@@ -106,7 +107,12 @@ def join(place: Place) -> Any:
     """
     try:
         with _raw_lines_held():
-            return ray.init(address=place.address, log_to_driver=False, logging_level=logging.CRITICAL)
+            return ray.init(
+                address=place.address,
+                job_config=OrderedImports(),
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+            )
     except Exception as error:
         raise ResourceError(f"{_refusal(place.address, place)}: {_first_line(error)}. {_way_out(place)}") from error
 
@@ -122,9 +128,10 @@ def start() -> Any:
     options = {} if folder is None else {"_temp_dir": str(folder)}
     for pause in (*PAUSES_S, None):
         try:
-            with _raw_lines_held():
+            with _raw_lines_held(), worker_environment():
                 return ray.init(
                     address="local",
+                    job_config=OrderedImports(),
                     include_dashboard=importlib.util.find_spec("aiohttp_cors") is not None,
                     log_to_driver=False,
                     logging_level=logging.CRITICAL,
