@@ -11,6 +11,7 @@ from segcore.errors import (
 
 __all__ = [
     "BundleError",
+    "CheckError",
     "ConfigError",
     "DataError",
     "ExportError",
@@ -24,6 +25,12 @@ __all__ = [
     "SegsearchError",
     "TrainingError",
 ]
+
+
+class CheckError(SegsearchError):
+    """Several checks before a run failed; the message lists what each found."""
+
+    exit_code = 2
 
 
 class NothingToSearchError(ConfigError):

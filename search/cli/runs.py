@@ -23,19 +23,25 @@ from search.cli.group import (
 from search.commands import config_command
 from search.errors import NothingToSearchError
 
+LOCAL = click.option(
+    "--local", is_flag=True, help="One trial at a time in a small Ray of its own; for trying a config out."
+)
+ALONE = ("search.max_concurrent=1", "resources.address=local")
+"""What `--local` sets."""
+
 
 @click.command(cls=Command)
 @CONFIG
 @SET
 @NAME
-@click.option("--local", is_flag=True, help="One trial at a time in a small Ray of its own; for trying a config out.")
+@LOCAL
 @NO_GATE
 @RUNS_IN
 def run(
     config: Path, overrides: tuple[str, ...], name: str | None, local: bool, no_gate: bool, results: Path | None
 ) -> None:
     """Search CONFIG's space and hand over the best model: check, cache, gate, search, seal, export."""
-    alone = ("search.max_concurrent=1", "resources.address=local") if local else ()
+    alone = ALONE if local else ()
     loaded = _load(config, (*overrides, *alone), name, no_gate, results)
     from search.stages import job
 
@@ -105,30 +111,35 @@ def train(config: Path, overrides: tuple[str, ...], name: str | None, no_gate: b
 @click.command(cls=Command)
 @CONFIG
 @SET
+@NAME
+@LOCAL
 @NO_GATE
 @click.option(
     "--picture", type=click.Path(path_type=Path, dir_okay=False),
     help="PNG of the batch, its masks and predictions; default: a new file in the system's folder for such.",
 )  # fmt: skip
 @RUNS_IN
-def check(config: Path, overrides: tuple[str, ...], no_gate: bool, picture: Path | None, results: Path | None) -> None:
-    """Validate CONFIG and its data: every file is decoded, one batch is overfitted, everything wrong is listed."""
-    loaded = _load(config, overrides, None, no_gate, results)
-    from search.runs.folder import absolute_paths
-    from search.space.search import Search
-    from search.stages import checking, gating
+def check(
+    config: Path, overrides: tuple[str, ...], name: str | None, local: bool, no_gate: bool, picture: Path | None,
+    results: Path | None,
+) -> None:  # fmt: skip
+    """Check everything that `run` checks, and train nothing: every file is decoded, one batch is overfitted.
 
-    if loaded.space:
-        checking.require_cluster(loaded)
-    search = Search.of(absolute_paths(loaded))
-    _, cache_path = checking.check(search, console)
-    if loaded.search.gate:
-        report = gating.inspect(search, cache_path, console)
+    Prints what was found and what could not be checked; lists everything that is wrong.
+    """
+    alone = ALONE if local else ()
+    loaded = _load(config, (*overrides, *alone), name, no_gate, results)
+    from search.stages import gating, job
+    from search.stages.checks.check import line_of
+
+    def show_gate(report: Any) -> Path:
         for part in gating.render_gate(report):
             say(part)
-        picture = gating.write_picture(report, loaded.name, picture)
-        say(f"picture: {picture}")
-        gating.require_passed(report, loaded.name, picture)
+        written = gating.write_picture(report, loaded.name, picture)
+        say(f"picture: {written}")
+        return written
+
+    job.check(loaded, console, lambda entry, outcome: say(line_of(entry, outcome)), show_gate)
     say(f"{config}: config and data are fit for a run")
 
 

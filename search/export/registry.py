@@ -1,12 +1,17 @@
 """The export targets by name, which the config's `export.targets` and `segsearch export --to` share."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
 
 from search.config.choices import TARGETS, secret_variables
 from search.errors import ExportError
-from search.export.target import SpecLike, Target, TargetSpec, TrackingContext
+from search.export.target import Asked, SpecLike, Target, TargetSpec, TrackingContext
 from search.secrets import redact
 from segcore.errors import ConfigError
+
+ASK_TIMEOUT_S = 5.0
+"""How long a service may take to answer before a run begins."""
 
 
 def parse_target(text: str) -> TargetSpec:
@@ -59,6 +64,44 @@ def check_targets(specs: Sequence[SpecLike], context: TrackingContext | None = N
         except (ConfigError, ExportError) as error:
             problems.append(redact(f"export target {spec.kind}:{spec.location}: {error}", secret_variables()))
     return problems
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a service said when it was asked.
+
+    Attributes:
+        spec: The target.
+        why: Why nothing is known; None where it takes our key or token.
+    """
+
+    spec: SpecLike
+    why: str | None
+
+
+def ask_targets(specs: Sequence[SpecLike], context: TrackingContext | None = None) -> list[Answer]:
+    """Asks each target that is a service, with one short request, whether it takes our key or token.
+
+    Args:
+        specs: Where to.
+        context: As for `build_target`.
+
+    Raises:
+        ConfigError: Some refuse it; with the message of each.
+    """
+    answers, problems = [], []
+    for spec in specs:
+        if not TARGETS[spec.kind].build.is_service:
+            continue
+        try:
+            target = cast("Asked", build_target(spec, context))
+            why = target.ask(ASK_TIMEOUT_S)
+            answers.append(Answer(spec, None if why is None else redact(why, secret_variables())))
+        except ExportError as error:
+            problems.append(redact(f"export target {spec.kind}:{spec.location}: {error}", secret_variables()))
+    if problems:
+        raise ConfigError("export.targets: " + "\n".join(problems))
+    return answers
 
 
 def _kinds() -> str:

@@ -74,6 +74,23 @@ class Receipt:
     seconds: float
 
 
+class Asked(Protocol):
+    """A target that is a service, which can be asked whether it would take an upload."""
+
+    def ask(self, timeout_s: float) -> str | None:
+        """Asks it with one short request.
+
+        Args:
+            timeout_s: Longest wait in seconds.
+
+        Returns:
+            Why nothing is known, if so: it cannot be reached.
+
+        Raises:
+            ExportError: It refuses our key or token.
+        """
+
+
 class Target(Protocol):
     """One destination for a sealed model."""
 
@@ -104,6 +121,7 @@ class Destination:
         placeholder: Stands for a location in the docs: `PATH`.
         secrets: Environment variables that it reads a secret from; their values are kept out of every text.
         is_path: A location is a path of this machine, so that it is made absolute, and shortened in reports.
+        is_service: What `open` returns is `Asked`, too.
         fetch: Copies a sealed model from a location back into a folder; None where it cannot.
     """
 
@@ -111,6 +129,7 @@ class Destination:
     placeholder: str
     secrets: tuple[str, ...] = ()
     is_path: bool = False
+    is_service: bool = False
     fetch: "Callable[[str, Path, Progress | None], Path] | None" = None
 
 

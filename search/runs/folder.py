@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,14 +55,8 @@ def create_run(config: SearchConfig, kind: Literal["search", "train"]) -> RunPat
         RunError: A run of that name is there already, or the folder cannot be made.
     """
     paths = RunPaths(Path(config.results) / config.name)
+    require_free(paths)
     if paths.run.exists():
-        status = read_run(paths).status_now
-        if status in ("running", "done", "export_failed") or _has_reports(paths):
-            hint = run_command("resume" if status in RESUMABLE else "show", paths.root)
-            raise RunError(
-                f"the run {config.name!r} is there already ({paths.root}, status: {status}); "
-                f"see `{hint}`, or give this one another name with --name"
-            )
         log.info("an earlier %s in %s never came to its first report; starting anew", config.name, paths.root)
         shutil.rmtree(paths.root)
     try:
@@ -83,6 +78,40 @@ def create_run(config: SearchConfig, kind: Literal["search", "train"]) -> RunPat
     )
     write_json(paths.run, record.tree())
     return paths
+
+
+def require_free(paths: RunPaths) -> None:
+    """Refuses the name of a run that has reported already, or is being worked on.
+
+    Raises:
+        RunError: Names the run and what can be done with it.
+    """
+    if not paths.run.exists():
+        return
+    status = read_run(paths).status_now
+    if status in ("running", "done", "export_failed") or _has_reports(paths):
+        hint = run_command("resume" if status in RESUMABLE else "show", paths.root)
+        raise RunError(
+            f"the run {paths.name!r} is there already ({paths.root}, status: {status}); "
+            f"see `{hint}`, or give this one another name with --name"
+        )
+
+
+def require_writable(folder: Path) -> None:
+    """Refuses a run's folder in which no file can be written; nothing is left of the attempt.
+
+    A folder that is not there yet is not made: the attempt is made in the first one above it that is.
+
+    Raises:
+        RunError: With what the system says.
+    """
+    try:
+        place = next(path for path in (folder, *folder.parents) if path.exists())
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(b"0" * 4096)
+            file.flush()
+    except OSError as error:
+        raise RunError(f"results: the run's folder {folder} cannot be written: {error.strerror}: {place}") from error
 
 
 def absolute_paths(config: SearchConfig) -> SearchConfig:

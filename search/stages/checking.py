@@ -1,4 +1,4 @@
-"""What is checked before anything is trained: export targets, images and masks, models, the space."""
+"""What a job looks at before anything is trained: images and masks, Ray, models, the space."""
 
 import logging
 from collections.abc import Iterable
@@ -13,7 +13,6 @@ from search.runs.records import read_run
 from search.space.forbid import uniform_points
 from search.space.proof import require_effects
 from search.space.search import Search
-from search.stages.exporting import require_targets
 from search.terminal import counting_bar
 from segcore.config import TrainConfig
 from segcore.data.pairs.discovery import discover
@@ -29,25 +28,17 @@ SPACE_SAMPLES = 64
 """Number of sampled points of the space; each encoder among them is built once."""
 
 
-def check(search: Search, console: Console) -> tuple[DatasetIndex, Path]:
-    """Finds everything that can be wrong before training: export targets, data, models.
-
-    Returns:
-        The images and masks, and the path of the cache with the decoded ones.
+def find_data(config: SearchConfig) -> DatasetIndex:
+    """Finds the images and masks of a config.
 
     Raises:
-        ConfigError, DataError: With all that is wrong.
+        DataError: With everything that is wrong with them.
     """
-    config = search.config
-    require_targets(config)
     try:
-        index = discover(config.data)
+        return discover(config.data)
     except NoDataError as error:
         hint = "Point elsewhere with --set data.root=FOLDER, or try without data: --set data.root=synthetic"
         raise NoDataError(f"{error}\n  {hint}") from error
-    require_models(search)
-    prove_space(search)
-    return index, decode_data(index, config, console)
 
 
 def prepare_data(config: SearchConfig, console: Console) -> tuple[DatasetIndex, Path]:
@@ -56,7 +47,7 @@ def prepare_data(config: SearchConfig, console: Console) -> tuple[DatasetIndex, 
     Raises:
         DataError: With everything that is wrong with the data.
     """
-    index = discover(config.data)
+    index = find_data(config)
     return index, decode_data(index, config, console)
 
 
@@ -93,20 +84,20 @@ def require_cluster(config: SearchConfig) -> None:
     require_ray(config.resources.address)
 
 
-def require_models(search: Search) -> None:
-    """`require_encoders` of all that the search may choose.
+def require_models(search: Search) -> int:
+    """`require_encoders` of all that the search may choose; returns how many they are.
 
     Raises:
         ConfigError: With the key at fault.
     """
     points = (flat for flat in uniform_points(search.space, SPACE_SAMPLES) if search.space.forbidden(flat) is None)
-    require_encoders([search.base, *map(search.trained_with, points)])
+    return require_encoders([search.base, *map(search.trained_with, points)])
 
 
-def require_encoders(candidates: Iterable[TrainConfig]) -> None:
+def require_encoders(candidates: Iterable[TrainConfig]) -> int:
     """Builds each encoder once, so that a wrong name or missing weights show now, before any image is decoded.
 
-    This also downloads weights from timm's hub once, before all trials ask for them.
+    This also downloads weights from timm's hub once, before all trials ask for them. Returns how many there are.
 
     Raises:
         ConfigError: With the key at fault.
@@ -119,6 +110,7 @@ def require_encoders(candidates: Iterable[TrainConfig]) -> None:
         if key not in seen:
             seen.add(key)
             build_model(model)
+    return len(seen)
 
 
 def prove_space(search: Search) -> None:

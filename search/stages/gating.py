@@ -43,28 +43,20 @@ def inspect(search: Search, cache_path: Path, console: Console) -> "GateReport":
         return run_gate(search.base, cache)
 
 
-def pass_gate(search: Search, cache_path: Path, console: Console) -> "GateReport":
-    """Runs the gate, and prints what should be looked at.
-
-    Args:
-        search: The run's search.
-        cache_path: The decoded samples.
-        console: Where progress and findings are shown.
-
-    Raises:
-        GateError: Names everything that is certainly wrong, and the picture's path.
-    """
-    report = inspect(search, cache_path, console)
+def log_warnings(report: "GateReport") -> None:
+    """Logs what should be looked at."""
     for finding in report.warnings:
         log.warning("gate: %s", finding)
-    require_passed(report, search.config.name)
+
+
+def in_a_line(report: "GateReport") -> str:
+    """What was trained, and how well the batch was learned."""
     figures = report.figures
-    log.info(
-        "gate: %d images in %d steps: loss %.3f to %.3f, IoU %.3f at threshold %.3f (%.0f s)",
-        figures.num_images, figures.num_steps, figures.initial_loss, figures.final_loss, figures.iou_at_threshold,
-        figures.threshold, figures.total_s,
-    )  # fmt: skip
-    return report
+    return (
+        f"{figures.num_images} images in {figures.num_steps} steps: loss {figures.initial_loss:.3f} to "
+        f"{figures.final_loss:.3f}, IoU {figures.iou_at_threshold:.3f} at threshold {figures.threshold:.3f} "
+        f"({figures.total_s:.0f} s)"
+    )
 
 
 def require_passed(report: "GateReport", name: str, picture: Path | None = None) -> None:

@@ -5,9 +5,10 @@ interrupted.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
@@ -27,28 +28,26 @@ from search.runs.reading import Run
 from search.runs.records import read_run
 from search.show.quoting import headline, origin_text
 from search.space.search import Search
-from search.stages.checking import (
-    check,
-    fingerprint_of,
-    prove_space,
-    require_cluster,
-    require_models,
-    same_data,
-)
+from search.stages.checking import fingerprint_of
+from search.stages.checks.check import Check, Kind, Moment, Preparation, go_through
+from search.stages.checks.check import Outcome as CheckOutcome
+from search.stages.checks.listing import CHECKS
 from search.stages.exporting import (
     EXIT_DONE,
     export_run,
-    require_targets,
     targets_without_model,
 )
 from search.stages.extending import begin_extension, plan_extension
-from search.stages.gating import keep, pass_gate
+from search.stages.gating import keep
 from search.stages.work import Work
 from search.study.lives import read_lives
 from search.tune.progress import ProgressCallback
 from segcore.config import TrainConfig
 from segcore.data.pixels.cache_file import open_cache
 from segcore.sealed.card import Card, Origin
+
+if TYPE_CHECKING:
+    from segcore.gate.report import GateReport
 
 log = logging.getLogger("segsearch")
 
@@ -74,7 +73,6 @@ def run(config: SearchConfig, console: Console) -> Outcome:
             f"space: {config.name} searches nothing, so all trials would be the same; name keys to search, e.g. "
             "--set 'space.optimizer.lr={loguniform: [1e-4, 1e-2]}', or train it once"
         )
-    require_cluster(config)
     return _search_and_seal(_begin(config, "search", console))
 
 
@@ -85,14 +83,42 @@ def train(config: SearchConfig, console: Console) -> Outcome:
 
 def _begin(config: SearchConfig, kind: Literal["search", "train"], console: Console) -> Work:
     """Does everything that can fail before training, before the run's folder is made."""
-    search = Search.of(absolute_paths(config))
-    index, cache_path = check(search, console)
-    verdict = pass_gate(search, cache_path, console) if config.search.gate else None
-    paths = create_run(search.config, kind)
+    job = Preparation(Search.of(absolute_paths(config)), kind, console)
+    go_through(CHECKS, job)
+    index, cache_path = job.data()
+    paths = create_run(job.search.config, kind)
     update_run(paths, data_fingerprint=fingerprint_of(cache_path))
-    if verdict is not None:
-        keep(verdict, paths)
-    return Work(paths, search, index, cache_path, console)
+    if job.gate is not None:
+        keep(job.gate, paths)
+    return Work(paths, job.search, index, cache_path, console)
+
+
+def check(
+    config: SearchConfig,
+    console: Console,
+    tell: Callable[[Check, CheckOutcome], None],
+    show_gate: Callable[["GateReport"], Path | None],
+) -> None:
+    """Goes through everything that `run` checks, or `train` where nothing is searched, and trains nothing.
+
+    Args:
+        config: Of the run to come.
+        console: Where progress is shown.
+        tell: Called after each check.
+        show_gate: Shows what the gate found; returns the picture's path.
+
+    Raises:
+        SegsearchError: With all that is wrong.
+    """
+    kind: Kind = "search" if config.space else "train"
+    go_through(CHECKS, Preparation(Search.of(absolute_paths(config)), kind, console, show_gate=show_gate), tell)
+
+
+def _take_up(search: Search, paths: RunPaths, moment: Moment, console: Console) -> Work:
+    """Checks a run that exists before it is worked on again."""
+    job = Preparation(search, read_run(paths).kind, console, moment, paths)
+    go_through(CHECKS, job)
+    return Work(paths, search, *job.data(), console)
 
 
 def resume(paths: RunPaths, console: Console) -> Outcome:
@@ -105,12 +131,7 @@ def resume(paths: RunPaths, console: Console) -> Outcome:
     if record.status == "done":
         log.info("%s is done already; nothing to resume", paths.name)
         return Outcome(EXIT_DONE, paths)
-    config = stored_config(paths)
-    if record.kind == "search":
-        require_cluster(config)
-    search = Search.of(config)
-    require_models(search)
-    work = Work(paths, search, *same_data(config, paths, console), console)
+    work = _take_up(Search.of(stored_config(paths)), paths, "resume", console)
     return _search_and_seal(work) if record.kind == "search" else _train_and_seal(work)
 
 
@@ -128,12 +149,7 @@ def extend(paths: RunPaths, num_more: int, overrides: Sequence[str], console: Co
         ConfigError: A change that an extension may not make, or a rule that would end it at once.
     """
     extension = plan_extension(paths, num_more, overrides)
-    search = extension.search
-    require_targets(search.config)
-    require_cluster(search.config)
-    require_models(search)
-    prove_space(search)
-    work = Work(paths, search, *same_data(search.config, paths, console), console)
+    work = _take_up(extension.search, paths, "extend", console)
     begin_extension(paths, extension)
     return _search_and_seal(work)
 

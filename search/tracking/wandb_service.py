@@ -23,6 +23,9 @@ T = TypeVar("T")
 CLOUD_HOST = "api.wandb.ai"
 """Under this name `wandb login` has stored keys of the public service in `.netrc`."""
 
+KEY_REFUSED = "refuses the API key"
+PUBLIC_SERVICE = "https://api.wandb.ai"
+
 _VIEWER = "query Viewer { viewer { id entity } }"
 _ROWS = """query RunResumeStatus($project: String, $entity: String, $name: String!) {
   model(name: $project, entityName: $entity) { bucket(name: $name, missingOk: true) { id historyLineCount } }
@@ -48,7 +51,7 @@ class Service:
         if isinstance(answer, str):
             return answer
         if self.api_key is not None and answer.get("viewer", "absent") is None:
-            return "refuses the API key"
+            return KEY_REFUSED
         return None
 
     def count_rows(self, entity: str, project: str, run_id: str, timeout_s: float) -> int | None:
@@ -86,7 +89,7 @@ class Service:
         except urllib.error.HTTPError as error:
             if self.api_key is None:  # an identity token is not ours to send; any answer shows that it is there
                 return {}
-            return "refuses the API key" if error.code in (401, 403) else f"answers HTTP {error.code}"
+            return KEY_REFUSED if error.code in (401, 403) else f"answers HTTP {error.code}"
         except urllib.error.URLError as error:
             if isinstance(error.reason, ssl.SSLCertVerificationError):
                 return {}  # it is there; wandb brings certificates of its own
@@ -110,6 +113,25 @@ def find_service(base_url: str, settings_key: str | None = None) -> Service | No
     if key:
         return Service(base_url, key)
     return Service(base_url) if os.environ.get("WANDB_IDENTITY_TOKEN_FILE") else None
+
+
+def may_have_key() -> bool:
+    """Whether `wandb`, which takes a second to load, has to be asked for a key: environment, `.netrc`, settings."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    base_url = os.environ.get("WANDB_BASE_URL") or PUBLIC_SERVICE
+    if _netrc_key(base_url):
+        return True
+    folder = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser()
+    return any((place / "settings").is_file() for place in (folder, Path(os.environ.get("WANDB_DIR") or ".") / "wandb"))
+
+
+def server_and_key() -> tuple[str, str | None]:
+    """The server that `wandb` would use, and the key in its settings files, if any."""
+    import wandb
+
+    settings = wandb.setup(settings=wandb.Settings(silent=True)).settings
+    return settings.base_url, settings.api_key
 
 
 def within(timeout_s: float, work: Callable[[], T]) -> T | None:

@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ import ray
 
 from search.config.tree import SearchConfig
 from search.errors import ResourceError
-from search.tune.ray_start import join, running_ray, start
+from search.tune.ray_start import join, own_resources, running_ray, start
 from search.tune.ray_watch import watched_ray
 
 log = logging.getLogger("segsearch")
@@ -85,7 +85,47 @@ def plan_resources(config: SearchConfig, gpus: float) -> TrialResources:
     Raises:
         ResourceError: No node could ever run such a trial; Ray itself would wait forever.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return plan_on(_alive_nodes(), config, gpus)
+
+
+def known_nodes(address: str | None) -> list[Mapping[str, float]]:
+    """What each node has, by Ray's names of it, of the Ray that a search at this address would run on.
+
+    One that would be started here has what Ray finds on this machine; a cluster is joined and left again.
+
+    Args:
+        address: `resources.address`.
+
+    Raises:
+        ResourceError: No Ray answers there.
+    """
+    if ray.is_initialized():
+        return _alive_nodes()
+    place = running_ray(address)
+    if place is None:
+        return [own_resources()]
+    join(place)
+    try:
+        return _alive_nodes()
+    finally:
+        ray.shutdown()
+
+
+def _alive_nodes() -> list[Mapping[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def plan_on(nodes: Sequence[Mapping[str, float]], config: SearchConfig, gpus: float) -> TrialResources:
+    """`plan_resources` on given nodes.
+
+    Args:
+        nodes: What each has, by Ray's names.
+        config: The run's config.
+        gpus: A trial's share of a GPU.
+
+    Raises:
+        ResourceError: None of them could ever run such a trial.
+    """
     cpus = config.resources.cpus_per_trial
     if cpus == "auto":
         cpus = 1.0

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.accelerators import get_accelerator_manager_for_resource
 from ray._private.services import canonicalize_bootstrap_address
+from ray._private.utils import get_num_cpus
 
 from search.errors import RayStartError, ResourceError
 from search.machine.worker_imports import OrderedImports, worker_environment
@@ -148,6 +150,15 @@ def start() -> Any:
         log.warning("Ray did not start (%s); trying again in %.0f s", reason, pause)
         time.sleep(pause)
     raise AssertionError("the last attempt returns or raises")
+
+
+def own_resources() -> dict[str, float]:
+    """The cores and GPUs that Ray would find on this machine, by its names; none is started."""
+    gpus = get_accelerator_manager_for_resource("GPU")
+    found = gpus.get_current_node_num_accelerators() if gpus else 0
+    visible = gpus.get_current_process_visible_accelerator_ids() if gpus else None
+    found = found if visible is None else min(found, len(visible))
+    return {"CPU": float(get_num_cpus(override_docker_cpu_warning=True)), "GPU": float(found)}
 
 
 def ray_folder() -> Path | None:

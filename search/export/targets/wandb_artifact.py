@@ -69,6 +69,26 @@ class WandbArtifactTarget:
         """Needs W&B to be online and a key; see `Target.check`."""
         self._service()
 
+    def ask(self, timeout_s: float) -> str | None:
+        """Asks the server whether it takes the key; see `Target.check` for what is asked of this machine alone.
+
+        Args:
+            timeout_s: Longest wait in seconds.
+
+        Returns:
+            Why nothing is known, if so.
+
+        Raises:
+            ExportError: The key is refused.
+        """
+        from search.tracking.wandb_service import KEY_REFUSED
+
+        service = self._service()
+        problem = service.problem(timeout_s)
+        if problem == KEY_REFUSED:
+            raise ExportError(f"W&B at {service.base_url} {problem}; set another {KEY_VARIABLE}")
+        return f"W&B at {service.base_url} {problem}" if problem else None
+
     def upload(self, files: Mapping[str, Path], *, progress: Progress | None = None) -> Receipt:
         """Logs the files as one artifact and waits until the server has committed it; see `Target.upload`.
 
@@ -113,15 +133,13 @@ class WandbArtifactTarget:
                 f"wandb_artifact:{self.location} needs W&B online and it is {mode or 'disabled'} here; set "
                 "tracking.wandb.mode to auto or online, unset WANDB_MODE, and export again"
             )
-        import wandb
+        from search.tracking.wandb_service import find_service, server_and_key
 
-        from search.tracking.wandb_service import find_service
-
-        settings = wandb.setup(settings=wandb.Settings(silent=True)).settings
-        service = find_service(settings.base_url, settings.api_key)
+        base_url, key = server_and_key()
+        service = find_service(base_url, key)
         if service is None:
             raise ExportError(
-                f"wandb_artifact:{self.location} needs an API key for {settings.base_url} and there is none: set "
+                f"wandb_artifact:{self.location} needs an API key for {base_url} and there is none: set "
                 f"{KEY_VARIABLE} (https://wandb.ai/authorize) or run `wandb login`"
             )
         return service
@@ -207,7 +225,7 @@ COMPONENT = destination(
     "wandb_artifact",
     "An artifact's name: letters, digits, `.`, `_`, `-`.",
     Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]+$", max_length=128)],
-    Destination(open=WandbArtifactTarget, placeholder="NAME", secrets=(KEY_VARIABLE,)),
+    Destination(open=WandbArtifactTarget, placeholder="NAME", secrets=(KEY_VARIABLE,), is_service=True),
     reads=("tracking.wandb.mode", "tracking.wandb.project", "tracking.wandb.entity", "tracking.wandb.group"),
     order=30,
 )

@@ -26,6 +26,6 @@ COMPONENT = destination(
     "yandex_disk",
     "An absolute path on the disk: /models/attention.",
     Annotated[str, Field(pattern=r"^(disk:|app:)?/.*[^/]$")],
-    Destination(open=_open, placeholder="/PATH", secrets=(TOKEN_VARIABLE,), fetch=_fetch),
+    Destination(open=_open, placeholder="/PATH", secrets=(TOKEN_VARIABLE,), is_service=True, fetch=_fetch),
     order=20,
 )

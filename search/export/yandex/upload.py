@@ -15,6 +15,7 @@ from search.export.backoff import Backoff
 from search.export.files import FileDigest, Progress, card_last, digest_of
 from search.export.target import Receipt
 from search.export.yandex.disk import Disk
+from search.export.yandex.errors import is_transient
 from search.export.yandex.location import clean_path, page_url
 from search.export.yandex.session import Timeouts
 from search.export.yandex.staging import Staging
@@ -34,6 +35,28 @@ class YandexDiskTarget:
     def check(self) -> None:
         """Needs a token; see `Target.check`."""
         read_token()
+
+    def ask(self, timeout_s: float) -> str | None:
+        """Asks the service for the folder once, which shows whether it takes the token.
+
+        Args:
+            timeout_s: Longest wait for a connection, and again for an answer, in seconds.
+
+        Returns:
+            Why nothing is known, if so.
+
+        Raises:
+            ExportError: The token is refused, or may not look at the folder.
+        """
+        once, bounds = Backoff(attempts=1), Timeouts(connect_s=timeout_s, read_s=timeout_s)
+        try:
+            with Disk(read_token(), once, bounds) as disk:
+                disk.look(self.location)
+        except ExportError as error:
+            if error.__cause__ is not None and is_transient(error.__cause__):
+                return str(error)
+            raise
+        return None
 
     def upload(self, files: Mapping[str, Path], *, progress: Progress | None = None) -> Receipt:
         """Uploads, verifies, then moves into place; see `Target.upload`.

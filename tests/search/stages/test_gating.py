@@ -15,7 +15,10 @@ from search.config.load import load_config
 from search.errors import GateError
 from search.runs.paths import RunPaths, read_json, write_json
 from search.space.search import Search
-from search.stages.gating import keep, pass_gate, render_gate
+from search.stages.checks.check import Preparation
+from search.stages.checks.contents import one_batch
+from search.stages.gating import keep, render_gate
+from segcore.data.pairs.samples import DatasetIndex
 from segcore.data.synthetic import draw_sample
 from segcore.gate.report import Figures, Finding, GateReport
 
@@ -96,15 +99,18 @@ def test_errors_stop_and_warnings_are_lines_of_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "c.yaml").write_text(DATA + MODEL)
-    config, console = load_config(tmp_path / "c.yaml"), Console(quiet=True)
+    job = Preparation(Search.of(load_config(tmp_path / "c.yaml")), "train", Console(quiet=True))
+    job.index, job.cache_path = DatasetIndex(tmp_path, "flat", (), ()), tmp_path
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("search.stages.gating.inspect", lambda *_: report_of(ERROR, WARNING))
     with pytest.raises(GateError, match=r"lr_zero: the learning rate is 0 \(groups 4\); set optimizer.lr"):
-        pass_gate(Search.of(config), tmp_path, console)
+        one_batch(job)
     monkeypatch.setattr("search.stages.gating.inspect", lambda *_: report_of(WARNING))
     caplog.clear()
     with caplog.at_level("INFO", logger="segsearch"):
-        assert pass_gate(Search.of(config), tmp_path, console).warnings == (WARNING,)
+        one_batch(job)
+    assert job.gate is not None
+    assert job.gate.warnings == (WARNING,)
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
     assert "IoU 0.900 at threshold 0.500" in caplog.text
 
