@@ -33,7 +33,7 @@ from segcore.data.pixels.cache_file import (
     encode_metadata,
     open_cache,
 )
-from segcore.data.pixels.content import Content, decode_all
+from segcore.data.pixels.content import Content, decode_all, inspect_pairs
 from segcore.errors import DataError
 
 if TYPE_CHECKING:
@@ -81,7 +81,11 @@ def build_cache(index: DatasetIndex, config: DataConfig, progress: Callable[[int
     Raises:
         DataError: Files are unreadable, are not masks, or differ in size (all are listed), or the disk is full.
     """
-    path = cache_path(index, config)
+    try:
+        path = cache_path(index, config)
+    except OSError as error:  # a file cannot even be looked at: that and all else that is wrong is told at once
+        inspect_pairs(index.samples, Path(index.root), progress).raise_if_any(index.root)
+        raise DataError(f"{index.root}: the files changed while they were read ({error}); try again") from error
     if _is_whole(path, len(index.samples)):
         return path
     try:
@@ -124,16 +128,17 @@ def _build(path: Path, index: DatasetIndex, hw: tuple[int, int], progress: Calla
     needed, free = _size_bytes(index, hw), shutil.disk_usage(path.parent).free
     if needed > free:
         raise DataError(_no_space(path.parent, needed, f"{free / 1e9:.2f} GB are free"))
-    problems, digests = Problems(), []
+    problems, turns, digests = Problems(), dict[int, int](), []
     likenesses: list[Likeness] = []
     rows_per_batch = max(1, _BATCH_BYTES // (hw[0] * hw[1] * 4))
-    schema = cache_schema(hw, rows_per_batch, len(index.samples))
+    count = len(index.samples)
+    schema = cache_schema(hw, rows_per_batch, count)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            contents = _watched(decode_all(index.samples, hw, Path(index.root)), problems, len(index.samples), progress)
+            contents = _watched(decode_all(index.samples, hw, Path(index.root)), problems, turns, count, progress)
             with pa.ipc.new_file(file, schema) as writer:
-                for first in range(0, len(index.samples), rows_per_batch):
+                for first in range(0, count, rows_per_batch):
                     samples = index.samples[first : first + rows_per_batch]
                     batch, found, alike = _fill(samples, contents, hw, schema)
                     digests += found
@@ -144,6 +149,7 @@ def _build(path: Path, index: DatasetIndex, hw: tuple[int, int], progress: Calla
                 tail = {
                     "fingerprint": _fingerprint(index.samples, digests, hw),
                     "warnings": problems.warnings(),
+                    "unproven_turns": list(turns.items()),
                     "leaks": find_leaks(likenesses, [s.split for s in index.samples], [d[:32] for d in digests]),
                 }
                 writer.write_batch(pa.RecordBatch.from_pylist([], schema=schema), custom_metadata=encode_metadata(tail))
@@ -155,10 +161,17 @@ def _build(path: Path, index: DatasetIndex, hw: tuple[int, int], progress: Calla
 
 
 def _watched(
-    contents: Iterator[Content], problems: Problems, total: int, progress: Callable[[int, int], None] | None
+    contents: Iterator[Content],
+    problems: Problems,
+    turns: dict[int, int],
+    total: int,
+    progress: Callable[[int, int], None] | None,
 ) -> Iterator[Content]:
+    """Collect the problems and the turns in doubt, by the sample's index, while contents pass."""
     for done, content in enumerate(contents, start=1):
         problems.extend(content.problems)
+        if content.unproven_turn != 1:
+            turns[done - 1] = content.unproven_turn
         if progress is not None:
             progress(done, total)
         yield content

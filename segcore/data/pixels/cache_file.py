@@ -20,7 +20,7 @@ from segcore.data.pairs.samples import Split
 from segcore.data.pixels.foreground import ByteArray
 from segcore.errors import DataError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 TEXT_COLUMNS = ("name", "class_name", "split", "group")
 
 
@@ -43,6 +43,7 @@ class SampleCache:
         original_hw: `(N, 2) int32`, each image's height and width on disk.
         fingerprint: sha256 (hex) of all pixels and their splits, independent of paths, names and times.
         warnings: Oddities found while decoding, one line each.
+        unproven_turns: EXIF orientation by sample, where only pixels show whether the mask was turned like its image.
         leaks: Images of val and test that are also in an earlier split, exactly or nearly.
     """
 
@@ -63,6 +64,7 @@ class SampleCache:
         self.fingerprint: str = tail["fingerprint"]
         self.warnings: tuple[str, ...] = tuple(tail["warnings"])
         self.leaks: tuple[Leak, ...] = tuple(Leak(*row) for row in tail["leaks"])
+        self.unproven_turns: dict[int, int] = {int(i): int(turn) for i, turn in tail["unproven_turns"]}
         self._rows_per_batch: int = head["rows_per_batch"]
         self._views: list[tuple[ByteArray, ByteArray] | None] = [None] * (self._reader.num_record_batches - 1)
         columns: dict[str, list[Any]] = defaultdict(list)

@@ -13,12 +13,13 @@ from typing import Protocol
 from segcore.data.pairs.checks import Problems
 from segcore.data.pixels.decode import (
     UnreadableFileError,
+    decode_image,
     decode_mask,
-    image_size,
-    read_image,
     resize_mask,
 )
 from segcore.data.pixels.foreground import ByteArray, NotAMaskError
+from segcore.data.pixels.opening import Header
+from segcore.data.pixels.turns import unproven_turn
 
 _ALMOST_BLACK = 17  # the brightest byte that 12-bit values give in a 16-bit file is 15
 
@@ -45,6 +46,7 @@ class Content:
         digest: sha256 of the image's pixels, then of the mask's, 64 bytes; empty when the pair has errors.
         original_hw: Height and width on disk, in pixels.
         problems: What was wrong or odd.
+        unproven_turn: The image's EXIF orientation where only the pixels show whether its mask was turned too, else 1.
     """
 
     image: ByteArray | None
@@ -52,6 +54,7 @@ class Content:
     digest: bytes
     original_hw: tuple[int, int]
     problems: Problems
+    unproven_turn: int = 1
 
 
 def num_cpus() -> int:
@@ -69,10 +72,9 @@ def decode_pair(pair: HasPair, hw: tuple[int, int] | None, root: Path) -> Conten
     """
     problems = Problems()
     image = mask = None
-    original_hw = (0, 0)
+    header, turn = Header((0, 0)), 1
     try:
-        original_hw = image_size(pair.image)
-        image = read_image(pair.image, hw)
+        image, header = decode_image(pair.image, hw)
     except UnreadableFileError as error:
         problems.error("unreadable files", _relative_message(error, root))
     else:
@@ -81,6 +83,7 @@ def decode_pair(pair: HasPair, hw: tuple[int, int] | None, root: Path) -> Conten
                 f"images are almost black (nothing reaches {_ALMOST_BLACK} of 255; 12-bit values in a 16-bit file?)",
                 shown_path(pair.image, root),
             )
+        _note_what_is_left_out(header, shown_path(pair.image, root), problems)
     try:
         reading = decode_mask(pair.mask)
     except UnreadableFileError as error:
@@ -89,12 +92,8 @@ def decode_pair(pair: HasPair, hw: tuple[int, int] | None, root: Path) -> Conten
         problems.error("masks that are not masks", _relative_message(error, root))
     else:
         name, mask_hw = shown_path(pair.mask, root), reading.mask.shape
-        if image is not None and mask_hw != original_hw:
-            problems.error(
-                "masks of another size than their image",
-                f"{name} is {_size(mask_hw)}, {shown_path(pair.image, root)} is {_size(original_hw)}"
-                + (" (a turned camera image?)" if mask_hw == original_hw[::-1] else ""),
-            )
+        if image is not None:
+            turn = unproven_turn((shown_path(pair.image, root), name), header, pair.mask, mask_hw, problems)
         if not reading.mask.any():
             problems.warn("masks are empty (no foreground)", name)
         elif reading.mask.all():
@@ -103,9 +102,25 @@ def decode_pair(pair: HasPair, hw: tuple[int, int] | None, root: Path) -> Conten
             problems.warn("masks hold grey values between background and foreground, cut at half", name)
         mask = resize_mask(reading.mask, hw)
     if problems.errors or image is None or mask is None:
-        return Content(None, None, b"", original_hw, problems)
+        return Content(None, None, b"", header.hw, problems)
     digest = hashlib.sha256(image.data).digest() + hashlib.sha256(mask.data).digest()
-    return Content(image, mask, digest, original_hw, problems)
+    return Content(image, mask, digest, header.hw, problems, turn)
+
+
+def _note_what_is_left_out(header: Header, name: str, problems: Problems) -> None:
+    """Warn of what of an image's file is not read."""
+    if header.num_pages > 1:
+        problems.warn(
+            "images have several pages or frames, of which the first alone is read (where that is not the one that its "
+            "mask belongs to, save the right one as a file of its own)",
+            f"{name} ({header.num_pages} pages)",
+        )
+    if header.num_unread_bands:
+        problems.warn(
+            "images have more bands than grey or RGB, and only the first ones are read (save the bands that matter as "
+            "one image)",
+            f"{name} ({header.num_unread_bands} not read)",
+        )
 
 
 def decode_all(pairs: Sequence[HasPair], hw: tuple[int, int] | None, root: Path) -> Iterator[Content]:
@@ -157,7 +172,3 @@ def shown_path(path: Path, root: Path) -> str:
 
 def _relative_message(error: Exception, root: Path) -> str:
     return str(error).replace(f"{root}{os.sep}", "", 1)
-
-
-def _size(hw: tuple[int, ...]) -> str:
-    return f"{hw[1]}x{hw[0]}"

@@ -1,14 +1,10 @@
 """Reads one image or one mask from disk into uint8 arrays. `foreground` decides which pixels of a mask count."""
 
-import struct
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from segcore.data.pixels.foreground import (
     ByteArray,
@@ -16,7 +12,7 @@ from segcore.data.pixels.foreground import (
     NotAMaskError,
     binarise,
 )
-from segcore.errors import DataError
+from segcore.data.pixels.opening import Header, UnreadableFileError, decoded, image_size
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -24,6 +20,7 @@ __all__ = [
     "MaskReading",
     "NotAMaskError",
     "UnreadableFileError",
+    "decode_image",
     "decode_mask",
     "image_size",
     "read_image",
@@ -33,17 +30,10 @@ __all__ = [
     "to_rgb",
 ]
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".pbm", ".jp2"}
-)
+_SUFFIXES = ".jpg .jpeg .jpe .jfif .png .bmp .tif .tiff .webp .avif .gif .ppm .pgm .pbm .pnm .jp2"
+IMAGE_SUFFIXES = frozenset(_SUFFIXES.split())
 
 _LOSSY_FORMATS = {"JPEG", "MPO", "JPEG2000"}
-_EXIF_ORIENTATION = 0x0112
-_ORIENTATIONS_THAT_SWAP_SIDES = {5, 6, 7, 8}
-
-
-class UnreadableFileError(DataError):
-    """The file is missing, truncated, or of a format that cannot be decoded."""
 
 
 def read_image(path: Path, hw: tuple[int, int] | None = None) -> ByteArray:
@@ -62,11 +52,24 @@ def read_image(path: Path, hw: tuple[int, int] | None = None) -> ByteArray:
     Raises:
         UnreadableFileError: The file cannot be opened or decoded, or holds 32-bit floats.
     """
-    with _decoded(path) as image:
+    return decode_image(path, hw)[0]
+
+
+def decode_image(path: Path, hw: tuple[int, int] | None = None) -> tuple[ByteArray, Header]:
+    """Like `read_image`, and what the file says about its picture.
+
+    Args:
+        path: Image file.
+        hw: `(height, width)` in pixels to resize to, or None for the file's own size.
+
+    Raises:
+        UnreadableFileError: The file cannot be opened or decoded, or holds pixels of no fixed range.
+    """
+    with decoded(path) as (image, header):
         rgb = to_rgb(image, path)
         if hw is not None and rgb.size != (hw[1], hw[0]):
             rgb = rgb.resize((hw[1], hw[0]), Image.Resampling.BILINEAR)
-        return np.array(rgb, dtype=np.uint8)
+        return np.array(rgb, dtype=np.uint8), header
 
 
 def resize_image(image: ByteArray, hw: tuple[int, int]) -> ByteArray:
@@ -106,7 +109,7 @@ def decode_mask(path: Path) -> MaskReading:
         UnreadableFileError: The file cannot be opened or decoded.
         NotAMaskError: The file holds a picture.
     """
-    with _decoded(path) as image:
+    with decoded(path, is_mask=True) as (image, _):
         lossy = getattr(image, "format", None) in _LOSSY_FORMATS
         return binarise(image, lossy, path)
 
@@ -118,52 +121,6 @@ def resize_mask(mask: ByteArray, hw: tuple[int, int] | None) -> ByteArray:
     return np.array(Image.fromarray(mask).resize((hw[1], hw[0]), Image.Resampling.NEAREST), dtype=np.uint8)
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """Read `(height, width)` in pixels from the file's header, after its EXIF orientation.
-
-    Raises:
-        UnreadableFileError: The header cannot be read.
-    """
-    with _readable(path), Image.open(path) as image:
-        width, height = image.size
-        # PNG stores its EXIF after the pixels, so reading it would decode the whole file.
-        has_header_exif = image.format in {"JPEG", "MPO", "TIFF", "WEBP"} or "exif" in image.info
-        swaps = has_header_exif and image.getexif().get(_EXIF_ORIENTATION, 1) in _ORIENTATIONS_THAT_SWAP_SIDES
-        return (width, height) if swaps else (height, width)
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise UnreadableFileError(f"{path}: no such file") from error
-    except UnidentifiedImageError as error:
-        empty = path.stat().st_size == 0
-        raise UnreadableFileError(f"{path}: {'the file is empty' if empty else 'not an image file'}") from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
-        raise UnreadableFileError(f"{path}: {error}") from error
-    except Image.DecompressionBombError as error:
-        raise UnreadableFileError(f"{path}: too many pixels ({error})") from error
-
-
-@contextmanager
-def _decoded(path: Path) -> Iterator[Image.Image]:
-    """Open, fully decode and orient an image; only decoding errors are translated, not those of the body."""
-    with _readable(path):
-        image = Image.open(path)
-        with_format = image.format
-        try:
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-        except BaseException:
-            image.close()
-            raise
-    image.format = with_format
-    with image:
-        yield image
-
-
 def to_rgb(image: Image.Image, path: Path | str) -> Image.Image:
     """The image in 8-bit RGB: 16-bit values keep their high byte; `path` is its name in messages."""
     if image.mode.startswith("I;16") or image.mode == "I":
@@ -172,7 +129,12 @@ def to_rgb(image: Image.Image, path: Path | str) -> Image.Image:
         raise UnreadableFileError(f"{path}: 32-bit float pixels have no fixed range; save it with 8 or 16 bits")
     if image.mode in {"P", "PA"} and "transparency" in image.info:
         return image.convert("RGBA").convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
+    try:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    except ValueError as error:  # such as LAB, whose conversion needs a colour profile
+        raise UnreadableFileError(
+            f"{path}: pixels of the kind {image.mode}, which are not read; save it as RGB or grey"
+        ) from error
 
 
 def _high_byte(values: npt.NDArray[np.generic], path: Path | str) -> ByteArray:

@@ -112,7 +112,14 @@ BAD_FOLDERS: list[tuple[Callable[[Path], None], list[str]]] = [
     (empty_file, [r"1 unreadable files:\n +masks/001\.png: the file is empty"]),
     (text_as_image, [r"1 unreadable files:\n +images/004\.jpg: not an image file"]),
     (other_size, [r"1 masks of another size than their image:\n +masks/000\.png is 20x16, images/000\.jpg is 40x32"]),
-    (turned_camera_image, [r"masks/000\.png is 40x32, images/000\.jpg is 32x40 \(a turned camera image\?\)"]),
+    (
+        turned_camera_image,
+        [
+            r"1 masks are not turned as their image is: its EXIF orientation was applied",
+            r"exiftool -Orientation= FILES",
+            r"masks/000\.png is 40x32; images/000\.jpg has orientation 6: 40x32 stored, 32x40 upright",
+        ],
+    ),
     (photo_as_mask, [r"1 masks that are not masks:\n +masks/005\.png: \d+% of its pixels are between dark and bright"]),
     (two_extensions, [r"1 images of the same name and different suffix:\n +images/001\.jpg and images/001\.png"]),
     (two_masks, [r"1 masks of the same name and different suffix:\n +masks/001\.bmp and masks/001\.png"]),
