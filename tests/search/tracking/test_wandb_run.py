@@ -80,7 +80,6 @@ if __name__ == "__main__":
     trial = TrackedTrial(0)
     for epoch in range(1, 4):
         report_epoch(callback, trial, epoch)
-    time.sleep(2.5)
     print("ready", flush=True)
     {rest}
 """
@@ -93,17 +92,29 @@ def _start_driver(run_dir, rest):
         run_dir=str(run_dir),
         rest=rest,
     )
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "ready\n"
     return process
+
+
+def _await_rows(run_dir):
+    """Until the log file has all three rows, or a minute is over: wandb's own process writes them in time."""
+    deadline = time.monotonic() + 60
+    while [len(run.epochs) for run in read_logs(run_dir).values()] != [3] and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 @pytest.mark.slow
 def test_an_impatient_interrupt_ends_at_once_though_the_server_hangs(run_dir, online):
     with WandbServer() as server:
         online(server)
-        process = _start_driver(run_dir, "callback.on_experiment_end([])")
+        process = _start_driver(run_dir, "sys.stdin.readline(); callback.on_experiment_end([])")
+        _await_rows(run_dir)
         server.fault = "silent"
+        process.stdin.write("\n")
+        process.stdin.flush()
         time.sleep(1.5)  # until it waits for the server
         process.send_signal(signal.SIGINT)
         assert process.wait(20) != 0  # a patient end takes 30 s
@@ -121,7 +132,9 @@ def test_a_driver_that_just_exits_is_bounded_and_loses_nothing(run_dir, online):
 
 @pytest.mark.slow
 def test_kill_9_leaves_the_rows_on_disk(run_dir):
-    process = _start_driver(run_dir, "time.sleep(60)")
+    process = _start_driver(run_dir, "time.sleep(300)")
+    _await_rows(run_dir)  # without an end, and without any word to the process
+    assert process.poll() is None
     process.kill()
     process.wait(10)
     assert [len(run.epochs) for run in read_logs(run_dir).values()] == [3]
