@@ -23,14 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[0] = str(ROOT / "tests")
-sys.path.insert(1, str(ROOT / "tests" / "support"))
+sys.path[0] = str(ROOT / "tests" / "cases")
 
 from bench_page import FOLDER, table, write_page  # noqa: E402
-from cases.case import Case, Truth  # noqa: E402
-from cases.files import FILES  # noqa: E402
-from cases.masks import MASKS  # noqa: E402
-from cases.settings import SETTINGS  # noqa: E402
+from case import Case, Truth  # noqa: E402
+from odd_files import FILES  # noqa: E402
+from odd_masks import MASKS  # noqa: E402
+from odd_settings import SETTINGS  # noqa: E402
 
 TIMEOUT_S = 180
 BASE = """\
@@ -92,9 +91,8 @@ def run_case(case: Case, checkout: Path) -> Outcome:
 def _write_config(case: Case, folder: Path, truth: Truth) -> Path:
     height, width = next(iter(truth.values())).shape
     text = BASE
-    for word, value in {
-        "ROOT": folder / "data", "CACHE": folder / "cache", "RESULTS": folder / "results", "HEIGHT": height, "WIDTH": width,
-    }.items():  # fmt: skip
+    values = {"ROOT": folder / "data", "CACHE": folder / "cache", "RESULTS": folder / "results"}
+    for word, value in {**values, "HEIGHT": height, "WIDTH": width}.items():
         text = text.replace(word, str(value))
     config = folder / "case.yaml"
     config.write_text(text, encoding="utf-8")
@@ -110,9 +108,8 @@ def _judged(case: Case, folder: Path, truth: Truth, checkout: Path, command: lis
     argv = [sys.executable, "-P", "-c", code, *command]
     for setting in case.settings:
         argv += ["--set", setting]
-    environment = {
-        **os.environ, "PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "400", "NO_COLOR": "1", "RAY_AUTH_MODE": "disabled",
-    }  # fmt: skip
+    plain = {"COLUMNS": "400", "NO_COLOR": "1", "RAY_AUTH_MODE": "disabled"}
+    environment = {**os.environ, **plain, "PYTHONPATH": os.pathsep.join(paths)}
     try:
         done = subprocess.run(
             argv, cwd=here, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
@@ -153,10 +150,9 @@ def _lowest_iou(folder: Path, truth: Truth, checkout: Path) -> float:
     from PIL import Image
 
     found = folder / "found.npz"
-    subprocess.run(
-        [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(checkout)!r})" + READ, str(folder / "cache"), str(found)],
-        check=True, timeout=TIMEOUT_S,
-    )  # fmt: skip
+    code = f"import sys; sys.path.insert(0, {str(checkout)!r})" + READ
+    argv = [sys.executable, "-P", "-c", code, str(folder / "cache"), str(found)]
+    subprocess.run(argv, check=True, timeout=TIMEOUT_S)
     lowest = 1.0
     with np.load(found) as masks:
         by_name = {name.casefold().split(".")[0]: masks[name] for name in masks.files}
@@ -195,7 +191,8 @@ def main() -> None:
             outcomes.append(outcome)
             says = outcome.says.replace("|", "/")[:160]
             rows.append([case.name, case.expected, before.get(case.name, "?"), outcome.verdict, says])
-            print(f"{'' if outcome.fits else 'NOT AS IT SHOULD BE: '}{case.name}: {outcome.verdict} ({says}) {outcome.seconds:.0f} s", flush=True)  # fmt: skip
+            mark = "" if outcome.fits else "NOT AS IT SHOULD BE: "
+            print(f"{mark}{case.name}: {outcome.verdict} ({says}) {outcome.seconds:.0f} s", flush=True)
     if not args.quick and not args.only:
         write_page(
             "cases",

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from cases.case import Case, Truth, write_pairs
+from case import Case, Truth, write_pairs
 
 _HOSTILE = ("search", "segcore", "random", "queue", "torch", "numpy", "wandb", "utils")
 
@@ -28,6 +28,8 @@ def _read(name: str, says: str, *settings: str, make: Callable[[Path], Truth] = 
 
 
 _TO_ONE_PIXEL = ("model.depth=4", "model.base_channels=2", "data.image_size=16")
+
+_TWO_POINTS = ("space={augment.policy: {choice: [none, flip]}}", "search.num_samples=5")
 
 SETTINGS = [
     _refused("batches of one image on a map of one pixel", "batch_size", "train.batch_size=1", *_TO_ONE_PIXEL),

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from case import Case, Mask, Truth, blobs, in_turn, write_mask, write_pairs
 from PIL import Image
 from scipy import ndimage
-
-from cases.case import Case, Mask, Truth, blobs, in_turn, write_mask, write_pairs
 
 Values = npt.NDArray[np.generic]
 Write = Callable[[Path, Mask], None]
