@@ -21,11 +21,11 @@ class Problems:
 
     def error(self, kind: str, example: str) -> None:
         """Note one thing that stops the run."""
-        self.errors[kind].append(example)
+        self.errors[kind].append(printable(example))
 
     def warn(self, kind: str, example: str) -> None:
         """Note one oddity."""
-        self.oddities[kind].append(example)
+        self.oddities[kind].append(printable(example))
 
     def extend(self, other: "Problems") -> None:
         """Add everything that `other` has noted."""
@@ -53,6 +53,17 @@ class Problems:
             lines.append(f"  {len(examples)} {kind}:")
             lines += [f"    {example}" for example in _first(examples)]
         raise DataError("\n".join(lines))
+
+
+def printable(text: str) -> str:
+    """Text that every terminal, log and file takes: control characters and bytes that are no text are written out."""
+    return "".join(letter if letter.isprintable() else _written_out(letter) for letter in text)
+
+
+def _written_out(letter: str) -> str:
+    if "\udc80" <= letter <= "\udcff":  # how Python holds a byte of a file's name that is not UTF-8
+        return f"\\x{ord(letter) - 0xDC00:02x}"
+    return letter.encode("unicode_escape").decode()
 
 
 def _first(examples: Iterable[str]) -> list[str]:

@@ -5,8 +5,8 @@ from itertools import islice
 from pathlib import Path
 
 from segcore.config import DataConfig
-from segcore.data.pairs.checks import Problems
-from segcore.data.pairs.listing import normalise
+from segcore.data.pairs.checks import Problems, printable
+from segcore.data.pairs.listing import is_utf8, normalise
 from segcore.data.pairs.samples import (
     SPLITS,
     DatasetIndex,
@@ -92,6 +92,8 @@ def _root_of(config: DataConfig) -> Path:
 
         return ensure_synthetic(config)
     root = Path(config.root).expanduser().absolute()
+    if not is_utf8(str(root)):
+        raise DataError(f"data.root = {printable(str(root))}: the name is not UTF-8; rename the folder, or link to it")
     if not root.exists():
         raise NoDataError(_nothing_found(root, config, None))
     return root

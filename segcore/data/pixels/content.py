@@ -76,7 +76,7 @@ def decode_pair(pair: HasPair, hw: tuple[int, int] | None, root: Path) -> Conten
     try:
         image, header = decode_image(pair.image, hw)
     except UnreadableFileError as error:
-        problems.error("unreadable files", _relative_message(error, root))
+        problems.error(error.kind, _relative_message(error, root))
     else:
         if image.max() < _ALMOST_BLACK:
             problems.warn(
@@ -87,7 +87,7 @@ def decode_pair(pair: HasPair, hw: tuple[int, int] | None, root: Path) -> Conten
     try:
         reading = decode_mask(pair.mask)
     except UnreadableFileError as error:
-        problems.error("unreadable files", _relative_message(error, root))
+        problems.error(error.kind, _relative_message(error, root))
     except NotAMaskError as error:
         problems.error("masks that are not masks", _relative_message(error, root))
     else:

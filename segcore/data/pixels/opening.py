@@ -33,7 +33,15 @@ _large = MemoryShare()
 
 
 class UnreadableFileError(DataError):
-    """The file is missing, truncated, or of a format that cannot be decoded."""
+    """The file is missing, truncated, or of a format that cannot be decoded.
+
+    Attributes:
+        kind: What it is counted as among the problems of a data set.
+    """
+
+    def __init__(self, message: str, kind: str = "unreadable files") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,8 @@ def _decode(image: Image.Image, path: Path, is_mask: bool) -> Header:
     if is_mask and num_pages > 1:
         raise UnreadableFileError(
             f"{path}: a {image.format} of {num_pages} pages, and which of them is the mask is not certain; "
-            "save that one as a file of its own"
+            "save that one as a file of its own",
+            "masks of several pages",
         )
     with _any_size():
         # Loading a TIFF turns it; the EXIF of a PNG may stand after its pixels.
@@ -143,11 +152,13 @@ def readable(path: Path) -> Iterator[None]:
     except UnreadableFileError:
         raise
     except FileNotFoundError as error:
-        raise UnreadableFileError(f"{path}: {missing_file(path)}") from error
+        raise UnreadableFileError(f"{path}: {missing_file(path)}", "files that are not there") from error
     except PermissionError as error:
-        raise UnreadableFileError(f"{path}: no permission to read it") from error
+        raise UnreadableFileError(f"{path}: no permission to read it", "files that may not be read") from error
     except UnidentifiedImageError as error:
-        raise UnreadableFileError(f"{path}: {what_it_is(path)}") from error
+        with readable(path):  # it may go, or may not be read
+            what = what_it_is(path)
+        raise UnreadableFileError(f"{path}: {what}", "files that are no images") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
         message = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
         raise UnreadableFileError(f"{path}: {message}") from error
@@ -220,13 +231,15 @@ def _require_size(path: Path, image: Image.Image) -> None:
     if num_pixels > MAX_PIXELS:
         raise UnreadableFileError(
             f"{what} ({num_pixels / 1e6:.0f} million) are more than the {MAX_PIXELS / 1e6:.0f} million that are read; "
-            "cut it into tiles, or scale it down"
+            "cut it into tiles, or scale it down",
+            "images too large to decode",
         )
     needed = _needed_bytes(image)
     if needed and needed > (free := available_bytes()):
         raise UnreadableFileError(
             f"{what} ({num_pixels / 1e6:.0f} million) take about {needed / 1e9:.1f} GB to decode, and "
-            f"{free / 1e9:.1f} GB of memory are free; cut it into tiles, or scale it down"
+            f"{free / 1e9:.1f} GB of memory are free; cut it into tiles, or scale it down",
+            "images too large to decode",
         )
 
 

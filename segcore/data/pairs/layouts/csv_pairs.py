@@ -2,7 +2,10 @@
 
 import csv
 import io
+import os
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from segcore.component import Component
@@ -66,7 +69,8 @@ def pair_csv(path: Path, problems: Problems) -> list[Pair]:
     header = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=header.count)
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
-    columns = [name.strip().lower() for name in rows.fieldnames or []]
+    with _readable(path, rows):
+        columns = [name.strip().lower() for name in rows.fieldnames or []]
     missing = [name for name in REQUIRED_COLUMNS if name not in columns]
     if missing:
         raise DataError(
@@ -75,10 +79,13 @@ def pair_csv(path: Path, problems: Problems) -> list[Pair]:
         )
     rows.fieldnames = columns
     pairs: list[Pair] = []
+    image_of_mask: dict[Path, str] = {}
     seen: dict[tuple[Split | None, str], int] = {}
     without_split = 0
-    for row in rows:
-        where = f"line {rows.line_num}"
+    with _readable(path, rows):
+        table = [(rows.line_num, row) for row in rows]
+    for line, row in table:
+        where = f"line {line}"
         cells = {name: (row.get(name) or "").strip() for name in REQUIRED_COLUMNS + OPTIONAL_COLUMNS}
         if not cells["image"] or not cells["mask"]:
             problems.error("CSV rows without an image or a mask", where)
@@ -91,25 +98,39 @@ def pair_csv(path: Path, problems: Problems) -> list[Pair]:
         if cells["split"] and split is None:
             problems.error("CSV rows with an unknown split (valid: train, val, test)", f"{cells['split']!r} ({where})")
         without_split += not cells["split"]
-        name = normalise(PurePosixPath(cells["image"].replace("\\", "/")).with_suffix("").as_posix())
+        posix = PurePosixPath(cells["image"].replace("\\", "/"))
+        name = normalise(posix.as_posix().removesuffix(posix.suffix))
         if (split, name) in seen:
             problems.error(
                 "images listed twice (suffixes aside)", f"{cells['image']} ({where} and line {seen[split, name]})"
             )
             continue
-        seen[split, name] = rows.line_num
+        seen[split, name] = line
         if image is not None and mask is not None:
+            if (other := image_of_mask.setdefault(mask, cells["image"])) != cells["image"]:
+                problems.error(
+                    "masks that two images share (if that is meant, give each image a copy or a link of it)",
+                    f"{cells['mask']} of {other} and {cells['image']} ({where})",
+                )
             pairs.append(Pair(name, image, mask, split, cells["class"], cells["group"] or None))
     if without_split and any(split for split, _ in seen):
         problems.error("CSV rows without a split beside rows with one", f"{without_split} rows of {path.name}")
     return pairs
 
 
+@contextmanager
+def _readable(path: Path, rows: "csv.DictReader[str]") -> Iterator[None]:
+    try:
+        yield
+    except csv.Error as error:
+        raise DataError(f"{path}: cannot be read as a CSV of pairs, after line {rows.line_num}: {error}") from error
+
+
 def _find(folder: Path, name: str) -> Path | None:
     """Look for a CSV's path as written, with Windows separators read as such, and in both Unicode spellings."""
     for separated in (name, name.replace("\\", "/")):
         for spelling in (separated, unicodedata.normalize("NFC", separated), unicodedata.normalize("NFD", separated)):
-            if (folder / spelling).is_file():
+            if os.path.lexists(folder / spelling):  # what is no file, the decoder names
                 return folder / spelling
     return None
 

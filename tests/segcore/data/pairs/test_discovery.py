@@ -109,8 +109,8 @@ BAD_FOLDERS: list[tuple[Callable[[Path], None], list[str]]] = [
     (lost_mask, [r"1 images without a mask \(expected of the same name under .*/masks\):\n +images/002\.jpg"]),
     (lost_images, [r"4 masks without an image:\n +masks/001\.png\n +masks/003\.png\n +masks/004\.png\n +and 1 more"]),
     (cut_image, [r"1 unreadable files:\n +images/003\.jpg: .*truncated"]),
-    (empty_file, [r"1 unreadable files:\n +masks/001\.png: the file is empty"]),
-    (text_as_image, [r"1 unreadable files:\n +images/004\.jpg: not an image file"]),
+    (empty_file, [r"1 files that are no images:\n +masks/001\.png: the file is empty"]),
+    (text_as_image, [r"1 files that are no images:\n +images/004\.jpg: not an image file"]),
     (other_size, [r"1 masks of another size than their image:\n +masks/000\.png is 20x16, images/000\.jpg is 40x32"]),
     (
         turned_camera_image,

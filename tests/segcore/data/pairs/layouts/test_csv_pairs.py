@@ -6,6 +6,7 @@ from data_folders import write_pair
 from segcore.config import DataConfig
 from segcore.data.pairs.discovery import discover
 from segcore.data.pairs.samples import DatasetIndex
+from segcore.data.pixels.cache import build_cache
 from segcore.errors import DataError
 
 
@@ -86,12 +87,22 @@ def test_absolute_and_windows_paths_and_quoted_names(folder: Path, tmp_path: Pat
             rows("image,mask,split", [",train", ",train", ",val", ","]),
             r"1 CSV rows without a split beside rows with one",
         ),
+        (
+            "image,mask\npics/0.jpg,truth/m0.png\npics/1.jpg,truth/m0.png\n",
+            r"1 masks that two images share .*:\n +truth/m0\.png of pics/0\.jpg and pics/1\.jpg \(line 3\)",
+        ),
+        (
+            "image,mask\n.,truth/m0.png\npics/1.jpg,truth/m1.png\n",
+            r"1 unreadable files:\n +.*: a directory, not an image file",
+        ),
+        ("image,mask\n" + "x" * 200_000, r"pairs\.csv: cannot be read as a CSV of pairs, after line 1: field larger"),
+        ("image,mask\npics/0.jpg,truth/\0.png\n", r"1 masks named in the CSV .*:\n +truth/\\x00\.png \(line 2\)"),
         ("image,mask\n", r"no images with masks found"),
     ],
 )
 def test_a_bad_csv(folder: Path, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        read(folder, text)
+        build_cache(read(folder, text), DataConfig(cache_dir=str(folder / "cache")))
 
 
 def test_a_csv_in_another_encoding(folder: Path) -> None:
