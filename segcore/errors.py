@@ -41,5 +41,13 @@ class NonFiniteLossError(TrainingError):
     """The loss became NaN or infinite."""
 
 
+class LoaderError(TrainingError):
+    """A loader process died or stands still; the message names the cause and `train.num_workers`."""
+
+
+class SharedMemoryError(LoaderError):
+    """Shared memory has no room for a batch of the loader processes."""
+
+
 class AppliedConfigError(TrainingError):
     """What was built is not what the config asks for; the message names the key, and what was wanted and found."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from ray.tune.experiment import Trial
 
 from search.runs.journal import INTERRUPTED, OUT_OF_MEMORY, RETRIED_ALONE, WORKER_DIED
+from segcore.errors import LoaderError
 from segcore.spec import TrialReport, TrialSpec
 
 MAX_RETRIES = 3
@@ -62,6 +63,8 @@ def read_failure(text: str) -> tuple[str, str]:
         match = _ERROR_LINE.match(line.strip())
         if match:
             message = (match[2] or "").strip()[:500]
+            if match[1] == LoaderError.__name__:
+                return WORKER_DIED, message  # says as little about the trial as the death of its own process
             kind = OUT_OF_MEMORY if _NO_MEMORY.search(match[1]) or _NO_MEMORY.search(message) else match[1]
             return kind, message
     return "unknown", (lines[-1][:500] if lines else "the trial's process ended without a message")

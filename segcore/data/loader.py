@@ -4,6 +4,7 @@ Order and augmentation depend only on the seed, the epoch and the sample, so a r
 uninterrupted one, with any number of workers.
 """
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -14,21 +15,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from segcore.data.augment.device import AugmentOn, is_done_on_device
 from segcore.data.augment.plan import mixed_seeds
 from segcore.data.augment.policy import Augmentation, build_augmentation
+from segcore.data.loader_processes import BATCHES_AHEAD, LoaderProcesses, new_shared, processes_that_fit, shared
 from segcore.data.pairs.samples import Split
 from segcore.data.pixels.cache_file import SampleCache
-from segcore.errors import DataError
+from segcore.errors import DataError, SharedMemoryError
 
 if TYPE_CHECKING:
     from segcore.config import AugmentConfig
 
 BatchKey = tuple[int, tuple[int, ...]]  # epoch, sample indices
 
-_BATCHES_AHEAD = 2
+_PAGE = 4096
 
 
 @dataclass
@@ -71,7 +73,7 @@ class BatchDataset(Dataset[Batch]):
         self.cache = cache
         self.augment_config = augment
         self.seed = seed
-        self._pin_memory = pin_memory
+        self.pins_memory = pin_memory
         self.plans_only = augment is not None and augment_on == "device" and is_done_on_device(augment)
         self._augmentation: Augmentation | None = None
 
@@ -79,8 +81,8 @@ class BatchDataset(Dataset[Batch]):
         """Assemble one batch."""
         epoch, indices = key
         height, width = self.cache.hw
-        images = torch.empty((len(indices), height, width, 3), dtype=torch.uint8, pin_memory=self._pin_memory)
-        targets = torch.empty((len(indices), 1, height, width), dtype=torch.uint8, pin_memory=self._pin_memory)
+        images = self._new((len(indices), height, width, 3))
+        targets = self._new((len(indices), 1, height, width))
         rows, mask_rows = images.numpy(), targets.numpy()[:, 0]
         plan = None
         augmentation = self.augmentation()
@@ -89,7 +91,7 @@ class BatchDataset(Dataset[Batch]):
             drawn = augmentation.plan(self.cache.hw, seeds)
             if self.plans_only:
                 plan = torch.from_numpy(drawn)
-                plan = plan.pin_memory() if self._pin_memory else plan
+                plan = plan.pin_memory() if self.pins_memory else shared(plan)
         if augmentation is not None and plan is None:
             sources = [self.cache.image(index) for index in indices], [self.cache.mask(index) for index in indices]
             augmentation.apply(drawn, seeds, *sources, rows, mask_rows)
@@ -97,7 +99,19 @@ class BatchDataset(Dataset[Batch]):
             for row, index in enumerate(indices):
                 rows[row], mask_rows[row] = self.cache.image(index), self.cache.mask(index)
         # (N, H, W, 3) viewed as (N, 3, H, W) is channels_last without a copy.
-        return Batch(images.permute(0, 3, 1, 2), targets, torch.tensor(indices, dtype=torch.int64), plan)
+        return Batch(images.permute(0, 3, 1, 2), targets, shared(torch.tensor(indices, dtype=torch.int64)), plan)
+
+    def _new(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.empty(shape, dtype=torch.uint8, pin_memory=True) if self.pins_memory else new_shared(shape)
+
+    def batch_bytes(self, batch_size: int) -> int:
+        """What a batch takes in shared memory: each of its tensors begins a page of its own.
+
+        A plan is counted as long as two pages for each 16 samples, more than any policy's.
+        """
+        height, width = self.cache.hw
+        plan = 2 * _PAGE * (1 + batch_size // 16) if self.plans_only else 0
+        return _pages(3 * height * width * batch_size) + _pages(height * width * batch_size) + _PAGE + plan
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_augmentation": None}
@@ -143,17 +157,17 @@ class Loader:
         self._num_batches = full if drop_last and full > 0 else full + (rest > 0)
         self.num_samples = min(len(self.indices), self._num_batches * batch_size)
         self._source: Generator[Batch] | None = None
-        self._workers: DataLoader[Batch] | None = None
+        self._workers: LoaderProcesses[Batch] | None = None
+        self._pins = pin_memory
+        self._note: str | None = None
+        num_workers = min(num_workers, self._num_batches)
         if num_workers > 0:
-            self._workers = DataLoader(
-                dataset,
-                batch_size=None,
-                sampler=self._Keys(self),
-                num_workers=min(num_workers, self._num_batches),
-                pin_memory=pin_memory,
-                prefetch_factor=_BATCHES_AHEAD,
-                persistent_workers=True,
-            )
+            batch_bytes = dataset.batch_bytes(min(batch_size, len(self.indices)))
+            num_workers, self._note = processes_that_fit(num_workers, batch_bytes, self._num_batches)
+            if num_workers > 0:
+                self._workers = LoaderProcesses(dataset, self._Keys(self), num=num_workers, pin_memory=pin_memory)
+            else:
+                self._do_without_processes()
 
     class _Keys:
         """The keys of the loader's current epoch, as a sampler."""
@@ -185,34 +199,50 @@ class Loader:
                 return
             yield batch
 
+    def take_note(self) -> str | None:
+        """What the user should know of the loader's processes; each thing is said once."""
+        note, self._note = self._note, None
+        return note
+
     def close(self) -> None:
         """Stop the worker processes and threads, if there are any, even in the middle of an epoch."""
         if self._source is not None:
             self._source.close()
             self._source = None
         if self._workers is not None:
-            iterator = self._workers._iterator
-            if iterator is not None:
-                iterator._shutdown_workers()  # type: ignore[attr-defined]
+            self._workers.close()
             self._workers = None
 
     def _batches(self) -> Generator[Batch]:
+        num_yielded = 0
         if self._workers is not None:
-            yield from self._workers
-        elif self._reads_ahead:
-            yield from self._read_ahead()
+            try:
+                for batch in self._workers.items():
+                    yield batch
+                    num_yielded += 1
+                return
+            except SharedMemoryError as error:
+                self._note = f"{error}. From here on, batches are made in the training process"
+                self._do_without_processes()
+        keys = itertools.islice(self._keys(), num_yielded, None)
+        if self._reads_ahead:
+            yield from self._read_ahead(keys)
         else:
-            for key in self._keys():
+            for key in keys:
                 yield self.dataset[key]
 
-    def _read_ahead(self) -> Generator[Batch]:
+    def _do_without_processes(self) -> None:
+        self._workers = None
+        self._reads_ahead = self.dataset.pins_memory = self._pins
+
+    def _read_ahead(self, keys: Iterator[BatchKey]) -> Generator[Batch]:
         """Yield batches that a thread assembles while the consumer uses the previous ones."""
         pending: deque[Future[Batch]] = deque()
         pool = ThreadPoolExecutor(1, thread_name_prefix="loader")
         try:
-            for key in self._keys():
+            for key in keys:
                 pending.append(pool.submit(self.dataset.__getitem__, key))
-                if len(pending) > _BATCHES_AHEAD:
+                if len(pending) > BATCHES_AHEAD:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
@@ -225,6 +255,10 @@ class Loader:
             order = np.random.default_rng((self.dataset.seed, self._epoch)).permutation(order)
         for first in range(0, self.num_samples, self.batch_size):
             yield self._epoch, tuple(order[first : first + self.batch_size].tolist())
+
+
+def _pages(num_bytes: int) -> int:
+    return -(-num_bytes // _PAGE) * _PAGE
 
 
 def build_loader(

@@ -164,8 +164,11 @@ def fit(
                 state.best = BestModel.copy_of(
                     eval_model, epoch, metrics, curve.to_dict(), validation.overlays, curve.image_counts(chosen)
                 )
-            note = None if has_told or take_step.decision is None else take_step.decision.reason
-            has_told = has_told or note is not None
+            notes = [loader.take_note() for loader in (train_loader, val_loader)]
+            if not has_told and take_step.decision is not None:
+                notes.append(take_step.decision.reason)
+                has_told = True
+            note = "; ".join(dict.fromkeys(filter(None, notes))) or None
             yield EpochResult(epoch, metrics, is_best, epoch == loop.epochs, state, note, applied)
             applied = None
 

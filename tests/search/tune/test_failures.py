@@ -114,3 +114,10 @@ def test_only_a_share_of_a_gpu_that_was_too_little_is_a_reason_to_try_a_whole_on
     kind = describe_failure(trial)[0]
     assert kind == expected
     assert (kind in GOES_ON) == (expected == RETRIED_ALONE)
+
+
+def test_a_loader_process_that_died_says_nothing_about_the_trial() -> None:
+    text = "Traceback ...\nsegcore.errors.LoaderError: a loader process died (process 7: SIGKILL), as where memory ..."
+    kind, message = read_failure(text)
+    assert kind == WORKER_DIED
+    assert message.startswith("a loader process died (process 7: SIGKILL)")
