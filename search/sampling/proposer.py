@@ -4,9 +4,8 @@ A proposer keeps no state of its own but the trials: what it proposes follows fr
 the results of the others, so a search that was stopped continues as if it had not been.
 """
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
@@ -16,12 +15,11 @@ from search.sampling.past import Past, with_values
 from search.sampling.sampler import Question, Sampler, SamplerRule, Setting
 from search.sampling.scalarization import WEIGHTS, scalarized
 from search.sampling.spread import Spread
+from search.space.points import Key, Points
 from search.space.tree import Space
 from segcore.errors import ConfigError
 from segcore.objective import Objective
 from segcore.params import Params, ParamValue
-
-Frozen = tuple[tuple[str, Any], ...]
 
 _CANDIDATES = 50
 _DRAWS = 1000
@@ -41,6 +39,7 @@ class Proposer:
         rungs: Epochs at which the scheduler compares trials, ascending; empty when it stops none.
         objective: What trials are compared by; where it has a cost, each proposal weighs the two again.
         first: Points to try before all others, in this order.
+        points: Which points of the space train the same; by default those that are equal.
 
     Raises:
         ConfigError: No such sampler.
@@ -57,10 +56,13 @@ class Proposer:
         rungs: Sequence[int] = (),
         objective: Objective,
         first: Iterable[tuple[Mapping[str, ParamValue], str]] = (),
+        points: Points | None = None,
     ) -> None:
         if sampler not in SAMPLERS:
             raise ConfigError(f"search.sampler: unknown sampler {sampler!r}; valid: {', '.join(SAMPLERS.names)}")
         self.trials: dict[int, Past] = {}
+        self._points = points or Points(space, {})
+        self._tried: set[Key] = set()
         self._space, self._cube = space, Cube(space)
         self._seed = seed % 2**32
         self._sign = objective.sign
@@ -86,6 +88,7 @@ class Proposer:
         except (KeyError, ValueError):
             return
         self.trials[number] = Past(number, dict(flat), position, origin=origin)
+        self._tried.add(self._points.key(flat))
 
     def reported(self, number: int, epoch: int, value: float) -> None:
         """Takes a report, in the metric's own direction.
@@ -111,9 +114,8 @@ class Proposer:
 
     def propose(self, number: int) -> tuple[Params, str]:
         """The settings of trial `number`: flat dotted key -> value, and where they come from."""
-        tried = {_frozen(trial.flat) for trial in self.trials.values()}
         for flat, origin in self._first:
-            if _frozen(flat) not in tried:
+            if self._points.key(flat) not in self._tried:
                 return flat, origin
         rng = np.random.default_rng([self._seed, number])
         trials = [self.trials[known] for known in sorted(self.trials)]
@@ -129,26 +131,33 @@ class Proposer:
         if self._space.priors and rng.random() < self._prior_share(trials):
             name = "prior"
         candidates = islice(self._candidates(name, Question(number, trials, weight, rng, _CANDIDATES)), _CANDIDATES)
-        found = self._pick(candidates, tried, trials if learns or name == "prior" else (), rng)
-        if found is None:  # what the sampler likes best was tried or is forbidden, or a small space is used up
-            found = self._pick((self._space.sample_uniform(rng) for _ in range(_DRAWS)), tried, (), rng)
-        if found is None:
+        found = self._pick(candidates, trials if learns or name == "prior" else (), rng)
+        if found is None:  # what the sampler likes best was tried or is forbidden
+            found = self._untried(rng)
+        if found is None:  # a small space is used up, and its scheduler needs more trials all the same
             drawn = (self._space.sample_uniform(rng) for _ in range(_DRAWS))
             found = next((flat for flat in drawn if self._space.forbidden(flat) is None), None)
         if found is None:
             raise ConfigError(f"space.forbid: {_DRAWS} random points were all forbidden; nothing is left to try")
         return found, name
 
-    def _pick(
-        self,
-        candidates: Iterable[Params],
-        tried: Container[Frozen],
-        trials: Sequence[Past],
-        rng: np.random.Generator,
-    ) -> Params | None:
+    @property
+    def is_used_up(self) -> bool:
+        """Whether every point of the space was tried."""
+        return self._points.left(self._tried) == 0
+
+    def _untried(self, rng: np.random.Generator) -> Params | None:
+        """A random point that was not tried; None where there is none, or many random points were all tried."""
+        every = self._points.every
+        if every is None:
+            return self._pick((self._space.sample_uniform(rng) for _ in range(_DRAWS)), (), rng)
+        left = [flat for key, flat in every.items() if key not in self._tried]
+        return left[int(rng.integers(len(left)))] if left else None
+
+    def _pick(self, candidates: Iterable[Params], trials: Sequence[Past], rng: np.random.Generator) -> Params | None:
         """The first candidate that is allowed, new, and not too like those that failed; None if there is none."""
         for flat in candidates:
-            if self._space.forbidden(flat) is not None or _frozen(flat) in tried:
+            if self._space.forbidden(flat) is not None or self._points.key(flat) in self._tried:
                 continue
             if rng.random() < self._chance_to_work(flat, trials):
                 return flat
@@ -202,10 +211,6 @@ class Proposer:
 def _endless(draw: Callable[[], Params]) -> Iterator[Params]:
     while True:
         yield draw()
-
-
-def _frozen(flat: Mapping[str, ParamValue]) -> Frozen:
-    return tuple(sorted((key, tuple(v) if isinstance(v, list) else v) for key, v in flat.items()))
 
 
 def _rule(sampler: str) -> SamplerRule:

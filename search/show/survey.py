@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from search.sampling.small_spaces import too_few_points
 from search.space.domains import (
     Choice,
     Fixed,
@@ -156,8 +157,8 @@ def survey(search: Search, num_samples: int, seed: int) -> Survey:
         found = f"only {len(samples)} of {_TRIES_PER_SAMPLE * num_samples} random points are allowed by forbid"
         warnings.append(f"{found}; shrink the ranges instead, so that the search need not throw away its proposals")
     size = size_of(space.nodes)
-    if space and not size.max_continuous and size.combinations < config.search.num_samples:
-        warnings.append(f"search.num_samples is {config.search.num_samples}, but there are {size.combinations} points")
+    if (few := too_few_points(search)) is not None:
+        warnings.append(few)
     return Survey(
         name=config.name,
         keys=list(space.keys()),

@@ -62,6 +62,11 @@ class Range:
         """How many values there are; None for a continuous range."""
         return 1 + round((self.high - self.low) / self._grid) if self._grid else None
 
+    def values(self) -> list[float]:
+        """Every value of a stepped range, ascending; nothing of a continuous one."""
+        values = [self.low + index * self._grid for index in range(self.size or 0)]
+        return [round(value) if self.integer else float(value) for value in values]
+
     @property
     def default_width(self) -> float:
         """The width of a prior that names none: a quarter of the range on its own scale."""

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from search.config.tree import SearchConfig
 from search.space.enqueue import enqueued_points
 from search.space.parse import apply, parse_space
-from search.space.tree import Space
+from search.space.points import Points
+from search.space.tree import Space, flatten
 from segcore.config import TrainConfig
 from segcore.objective import Objective
 from segcore.params import Params, ParamValue
@@ -37,6 +39,11 @@ class Search:
         """
         base = config.train_config()
         return cls(config, base, parse_space(config.space, base), config.search.objective)
+
+    @cached_property
+    def points(self) -> Points:
+        """The points of the space that differ in what is trained."""
+        return Points(self.space, flatten(self.base))
 
     def enqueued_points(self) -> list[Params]:
         """The points of `search.enqueue`, each with a value for every key that its branches search or set.

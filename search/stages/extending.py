@@ -22,6 +22,7 @@ from search.runs.folder import (
 )
 from search.runs.paths import RunPaths, write_text
 from search.runs.records import ExtensionNote, read_run
+from search.sampling.proposals import points_left
 from search.space.search import Search
 from search.study.lives import read_lives
 from search.study.recording import in_space
@@ -57,6 +58,7 @@ class Extension:
         num_more: Trials to add to them.
         changed: Dotted key -> `[before, after]`, without the number of trials.
         num_outside: Earlier trials that the space does not hold.
+        num_left: Points of the space that were not tried; None where they cannot be counted.
     """
 
     search: Search
@@ -64,6 +66,7 @@ class Extension:
     num_more: int
     changed: dict[str, list[Any]]
     num_outside: int
+    num_left: int | None = None
 
     @property
     def config(self) -> SearchConfig:
@@ -114,7 +117,13 @@ def plan_extension(paths: RunPaths, num_more: int, overrides: Sequence[str]) -> 
     search = Search.of(after)
     params = [life.params for life in lives if life.params is not None]
     num_outside = sum(not in_space(search.space, search.base, flat) for flat in params)
-    return Extension(search, len(lives), num_more, changed, num_outside)
+    left = points_left(search, params) if num_more else None
+    if left == 0:
+        raise ConfigError(
+            f"space: all {len(search.points.every or ())} points of it were tried, so {paths.name!r} cannot have "
+            f"{num_more} more trials; widen it, e.g. " + "--set 'space.optimizer.lr={loguniform: [1e-4, 1e-2]}'"
+        )
+    return Extension(search, len(lives), num_more, changed, num_outside, left)
 
 
 def begin_extension(paths: RunPaths, extension: Extension) -> None:
@@ -143,6 +152,8 @@ def begin_extension(paths: RunPaths, extension: Extension) -> None:
         write_text(paths.config, dump_config(extension.config))
     begun, more = extension.num_begun, extension.num_more
     log.info("extending %s: %d trials so far, %d more, %d in all", paths.name, begun, more, begun + more)
+    if extension.num_left is not None and extension.num_left < more:
+        log.warning("the space has %d points left; %d more trials were asked for", extension.num_left, more)
     for key, (old, new) in extension.changed.items():
         log.info("changed: %s from %s to %s", key, old, new)
     if extension.num_outside:

@@ -55,6 +55,7 @@ def run_search(
             standing.end_by(stop)
         else:
             standing.save_tables()
+            standing.say_if_used_up()
         is_whole = stop is not None or not (interrupted or standing.is_unfinished)
         session.budget.settle()
         return is_whole

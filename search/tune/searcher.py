@@ -113,7 +113,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
 
         A trial that needs a whole GPU comes when none of these is left.
         """
-        is_last_call = self._num_trials >= self._search.config.search.num_samples
+        is_last_call = self._num_trials >= self._search.config.search.num_samples or self._is_used_up
         if (frozen := self._retries.next_shared()) is not None:
             return self._again(frozen, trial_id)
         if (number := self._next_promoted(is_last_call)) is not None:
@@ -126,6 +126,11 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         if (frozen := self._retries.next_alone()) is not None:
             return self._again(frozen, trial_id)
         return None  # of forks: the population is full, or no trial has come far enough to be copied
+
+    @property
+    def _is_used_up(self) -> bool:
+        """Whether no point is left for a new trial; forks of others need none."""
+        return self._forks is None and self._proposer.is_used_up
 
     def _frozen(self, number: int) -> FrozenTrial:
         return trial_of(self._study, number)

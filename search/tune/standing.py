@@ -12,10 +12,12 @@ from search.runs.lives import lives_of
 from search.runs.paths import RunPaths
 from search.runs.records import StoppedBy
 from search.runs.tables import Tables, build_tables, write_tables
+from search.sampling.proposals import points_left
 from search.space.search import Search
 from search.study.endings import end_running
 from search.study.lives import with_study
 from search.study.mirror import catch_up, end_outside, open_mirror
+from search.study.observations import observations
 from search.study.spaces import Spaces
 from search.study.storage import close_study
 from search.tune.stopping import SearchStopper, Stop
@@ -64,8 +66,13 @@ class Standing:
 
     @property
     def num_new(self) -> int:
-        """How many trials have yet to begin."""
-        return self.search.config.search.num_samples - self.num_asked
+        """How many trials have yet to begin: as many as were asked for, or as the space has points left."""
+        asked = self.search.config.search.num_samples - self.num_asked
+        left = self._points_left() if asked > 0 else None
+        return asked if left is None else min(asked, left)
+
+    def _points_left(self) -> int | None:
+        return points_left(self.search, (trial.params for trial in observations(self.study)))
 
     @property
     def is_done(self) -> bool:
@@ -76,7 +83,10 @@ class Standing:
     def is_unfinished(self) -> bool:
         """Whether something is left to do now."""
         states = [trial.state for trial in self.study.get_trials(deepcopy=False)]
-        return TrialState.RUNNING in states or len(states) < self.search.config.search.num_samples
+        if TrialState.RUNNING in states:
+            return True
+        missing = self.search.config.search.num_samples - len(states)
+        return missing > 0 and self._points_left() != 0
 
     def stopper(self) -> SearchStopper:
         """The stopping rules, with the values and the time of earlier sessions."""
@@ -92,6 +102,18 @@ class Standing:
         log.info("stopped by search.%s: %s; running trials that end here: %d", stop.rule, stop.detail, num_ended)
         update_run(self.paths, stopped_by=StoppedBy(rule=stop.rule, detail=stop.detail))
         self.save_tables()
+
+    def say_if_used_up(self) -> None:
+        """Says why the search ended before its last trial, where all points of its space were tried."""
+        num_trials, asked = len(self.study.get_trials(deepcopy=False)), self.search.config.search.num_samples
+        if num_trials < asked and self._points_left() == 0:
+            num_points = len(self.search.points.every or ())
+            log.info(
+                "every point of the space was tried, %d in all: the search ends after %d of %d trials",
+                num_points,
+                num_trials,
+                asked,
+            )
 
     def save_tables(self) -> Tables:
         """Writes the tables as they stand."""

@@ -4,6 +4,7 @@ import logging
 
 from search.errors import RunError
 from search.runs.records import read_run
+from search.sampling.small_spaces import too_few_points
 from search.stages import gating
 from search.stages.checking import decode_data, find_data, fingerprint_of, prove_space, require_models
 from search.stages.checks.check import Checked, NotChecked, Preparation
@@ -42,6 +43,8 @@ def space(job: Preparation) -> Checked | NotChecked:
     if not keys:
         return NotChecked("nothing is searched")
     prove_space(job.search)
+    if (few := too_few_points(job.search)) is not None and job.moment == "begin":
+        log.warning("%s", few)
     return Checked(f"each of {len(keys)} keys changes something" if len(keys) > 1 else f"{keys[0]} changes something")
 
 

@@ -119,7 +119,7 @@ def test_samples_follow_the_priors_and_are_never_forbidden(record: Callable[...,
         ),
         (
             "space: {train.batch_size: {choice: [8, 16]}}\n",
-            "search.num_samples is 64, but there are 2 points",
+            "the space has 2 points; 64 trials were asked for: it stops after 2",
         ),
         (
             "space: {optimizer: {choice: [adamw, sgd]}, optimizer.momentum: {uniform: [0, 0.9]}}\n",
