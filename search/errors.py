@@ -46,6 +46,8 @@ class ResourceError(SegsearchError):
 class RayStartError(SegsearchError):
     """Ray did not start on this machine, which is too crowded for it or lacks what it needs."""
 
+    exit_code = 2
+
 
 class GateError(SegsearchError):
     """One batch could not be learned, or was found to be wrong, before any long training began."""

@@ -34,11 +34,11 @@ from search.runs.rerun_records import KnownTraining, read_trainings
 from search.space.search import Search
 from search.tracking.wandb import WandbCallback
 from search.tracking.wandb_run import Destination
-from search.tune.cluster import plan_resources
+from search.tune.cluster.resources import plan_resources
+from search.tune.cluster.watch import memory_kills_end_one_trial
 from search.tune.journal_callback import JournalCallback
 from search.tune.packing.share import gpu_share
 from search.tune.progress import ProgressCallback
-from search.tune.ray_watch import memory_kills_end_one_trial
 from search.tune.specs import SpecMaker, attempt_dirname, resources_of
 from segcore.checkpoint.files import delete_checkpoint, drop_state, drop_weights
 from segcore.checkpoint.state import read_images

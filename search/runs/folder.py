@@ -232,6 +232,17 @@ def _recorded(paths: RunPaths) -> Iterator[None]:
         update_run(paths, timings={**timings, "total_s": round(total, 3)})
 
 
+def record_interruption(paths: RunPaths) -> None:
+    """Records that this process, which is about to end without further ado, was interrupted in its work on a run."""
+    record = read_run(paths)
+    timings = dict(record.timings)
+    if record.worker is not None:
+        timings["total_s"] = round(timings.get("total_s", 0.0) + time.time() - record.worker.since, 3)
+    if record.stage is not None:
+        timings[f"{record.stage.name}_s"] = round(stage_seconds(paths, record.stage.name), 3)
+    update_run(paths, status="interrupted", timings=timings, stage=None)
+
+
 def _this_process() -> Worker:
     return Worker(host=socket.gethostname(), pid=os.getpid(), since=time.time())
 

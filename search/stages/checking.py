@@ -79,7 +79,7 @@ def require_cluster(config: SearchConfig) -> None:
     Raises:
         ResourceError: With the address and what names it.
     """
-    from search.tune.ray_start import require_ray
+    from search.tune.cluster.start import require_ray
 
     require_ray(config.resources.address)
 

@@ -33,7 +33,7 @@ from search.stages.confirming import other_seeds, wanted_confirmation, with_seed
 from search.stages.work import Work
 from search.study.importance import importances
 from search.study.lives import read_lives
-from search.tune.cluster import ray_session
+from search.tune.cluster.session import RaySession
 from segcore.errors import ConfigError
 
 log = logging.getLogger("segsearch")
@@ -157,7 +157,7 @@ def _train(work: Work, cells: Cells, again: str) -> bool:
     if not left:
         return True
     require_encoders(rerun.train for rerun in left)
-    with ray_session(work.config.resources.address, again):
+    with RaySession.open(work.config.resources.address) as session, session.watched(work.paths.log, again):
         return run_again(work.search, work.paths, work.cache_path, wanted, work.console, keep_weights=False)
 
 

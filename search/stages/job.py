@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -18,6 +18,8 @@ from search.errors import NothingToSearchError
 from search.runs.folder import (
     absolute_paths,
     create_run,
+    held,
+    record_interruption,
     stored_config,
     timed,
     update_run,
@@ -47,6 +49,7 @@ from segcore.data.pixels.cache_file import open_cache
 from segcore.sealed.card import Card, Origin
 
 if TYPE_CHECKING:
+    from search.tune.cluster.session import RaySession
     from segcore.gate.report import GateReport
 
 log = logging.getLogger("segsearch")
@@ -73,24 +76,37 @@ def run(config: SearchConfig, console: Console) -> Outcome:
             f"space: {config.name} searches nothing, so all trials would be the same; name keys to search, e.g. "
             "--set 'space.optimizer.lr={loguniform: [1e-4, 1e-2]}', or train it once"
         )
-    return _search_and_seal(_begin(config, "search", console))
+    job = _prepare(config, "search", console)
+    with _ray(config) as session:
+        return _search_and_seal(_begin(job), session)
 
 
 def train(config: SearchConfig, console: Console) -> Outcome:
     """One training run of the config as it stands, sealed and exported like a search's winner."""
-    return _train_and_seal(_begin(config, "train", console))
+    return _train_and_seal(_begin(_prepare(config, "train", console)))
 
 
-def _begin(config: SearchConfig, kind: Literal["search", "train"], console: Console) -> Work:
+def _prepare(config: SearchConfig, kind: Kind, console: Console) -> Preparation:
     """Does everything that can fail before training, before the run's folder is made."""
     job = Preparation(Search.of(absolute_paths(config)), kind, console)
     go_through(CHECKS, job)
+    return job
+
+
+def _begin(job: Preparation) -> Work:
     index, cache_path = job.data()
-    paths = create_run(job.search.config, kind)
+    paths = create_run(job.search.config, job.kind)
     update_run(paths, data_fingerprint=fingerprint_of(cache_path))
     if job.gate is not None:
         keep(job.gate, paths)
-    return Work(paths, job.search, index, cache_path, console)
+    return Work(paths, job.search, index, cache_path, job.console)
+
+
+def _ray(config: SearchConfig) -> "RaySession":
+    """The Ray of a search. It is there before the run's folder is made: what keeps it from starting leaves none."""
+    from search.tune.cluster.session import RaySession
+
+    return RaySession.open(config.resources.address)
 
 
 def check(
@@ -132,7 +148,12 @@ def resume(paths: RunPaths, console: Console) -> Outcome:
         log.info("%s is done already; nothing to resume", paths.name)
         return Outcome(EXIT_DONE, paths)
     work = _take_up(Search.of(stored_config(paths)), paths, "resume", console)
-    return _search_and_seal(work) if record.kind == "search" else _train_and_seal(work)
+    if record.kind == "train":
+        return _train_and_seal(work)
+    with held(paths):
+        pass  # a run that is being worked on needs no Ray of ours
+    with _ray(work.config) as session:
+        return _search_and_seal(work, session)
 
 
 def extend(paths: RunPaths, num_more: int, overrides: Sequence[str], console: Console) -> Outcome:
@@ -150,25 +171,27 @@ def extend(paths: RunPaths, num_more: int, overrides: Sequence[str], console: Co
     """
     extension = plan_extension(paths, num_more, overrides)
     work = _take_up(extension.search, paths, "extend", console)
-    begin_extension(paths, extension)
-    return _search_and_seal(work)
+    with _ray(work.config) as session:
+        begin_extension(paths, extension)
+        return _search_and_seal(work, session)
 
 
-def _search_and_seal(work: Work) -> Outcome:
+def _search_and_seal(work: Work, session: "RaySession") -> Outcome:
     from search.stages.confirming import wanted_confirmation
     from search.stages.sealing import seal_search, still_sealed
-    from search.tune.cluster import ray_session
 
     config, paths = work.config, work.paths
+    again = run_command("resume", paths.root)
     with working_on(paths):
         log.info("run %s in %s", paths.name, paths.root)
-        with ray_session(config.resources.address, run_command("resume", paths.root)):
+        with session.watched(paths.log, again, lambda: record_interruption(paths)):
             is_whole = _search(work) and _confirm(work)
         if not is_whole:
             update_run(paths, status="interrupted")
-            log.warning("interrupted; nothing is lost. Go on with: %s", run_command("resume", paths.root))
+            log.warning("interrupted; nothing is lost. Go on with: %s", again)
             return Outcome(EXIT_INTERRUPTED, paths)
 
+        session.close()  # what its workers hold of a GPU is needed now
         trials, confirmation = Run(paths).trials, wanted_confirmation(config, paths)
         configs = trial_configs(work.search, paths)
         update_run(paths, trials=len(trials))

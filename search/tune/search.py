@@ -9,7 +9,7 @@ from ray import tune
 from search.interrupts import terminate_as_interrupt
 from search.runs.paths import RunPaths
 from search.space.search import Search
-from search.tune.ray_watch import memory_kills_end_one_trial
+from search.tune.cluster.watch import memory_kills_end_one_trial
 from search.tune.session import Session
 from search.tune.standing import Standing
 from segcore.trainable import train_trial

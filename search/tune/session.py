@@ -17,7 +17,7 @@ from search.schedulers.setting import Setting
 from search.space.search import Search
 from search.study.observations import costs_of, curves_of
 from search.tune.checkpoint_budget import CheckpointBudget
-from search.tune.cluster import TrialResources, plan_resources
+from search.tune.cluster.resources import TrialResources, plan_resources
 from search.tune.journal_callback import JournalCallback
 from search.tune.packing.share import gpu_share
 from search.tune.ray_scheduler import build_scheduler

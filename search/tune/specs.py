@@ -7,7 +7,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from search.runs.paths import RunPaths, trial_dirname
-from search.tune.cluster import TrialResources
+from search.tune.cluster.resources import TrialResources
 from search.tune.retries import WholeGpu
 from segcore.config import TrainConfig
 from segcore.spec import RaySpec, TrialSpec

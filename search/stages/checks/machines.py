@@ -20,7 +20,7 @@ def resources(job: Preparation) -> Checked:
     Raises:
         ResourceError: None could; with what the nodes have.
     """
-    from search.tune.cluster import known_nodes, plan_on
+    from search.tune.cluster.resources import known_nodes, plan_on
 
     config = job.search.config
     nodes = known_nodes(config.resources.address)

@@ -40,8 +40,9 @@ from pathlib import Path
 
 import ray
 
-from search.tune import ray_watch
-from search.tune.cluster import ray_session
+from search.runs.folder import record_interruption, update_run
+from search.tune.cluster import watch
+from search.tune.cluster.session import RaySession
 from search.config.load import load_config
 from search.runs.paths import RunPaths
 from search.tune.search import run_search

@@ -25,7 +25,7 @@ from search.runs.tables import read_table
 from search.space.search import Search
 from search.stages import checking, job
 from search.study.storage import open_study
-from search.tune.cluster import plan_resources
+from search.tune.cluster.resources import plan_resources
 from search.tune.search import run_search
 from segcore.sealed.bundle import load_bundle
 

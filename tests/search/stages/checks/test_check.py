@@ -31,7 +31,7 @@ from search.stages.checks.check import (
     line_of,
 )
 from search.stages.checks.listing import CHECKS
-from search.tune.cluster import known_nodes
+from search.tune.cluster.resources import known_nodes
 
 ONE = "model: {base_channels: 4, depth: 2}\n"
 

@@ -9,7 +9,7 @@ import pytest
 from search.config.tree import SearchConfig
 from search.runs.paths import RunPaths, read_json, write_json
 from search.space.search import Search
-from search.tune.cluster import TrialResources
+from search.tune.cluster.resources import TrialResources
 from search.tune.packing import share as packing
 from search.tune.packing.gpu_probe import GpuNode, ProbeResult
 from search.tune.packing.rate import settle, share_of

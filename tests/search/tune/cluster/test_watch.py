@@ -8,7 +8,7 @@ import ray
 from places import ROOT
 from ray.air.execution._internal.actor_manager import RayActorManager
 
-from search.tune.ray_watch import memory_kills_end_one_trial
+from search.tune.cluster.watch import memory_kills_end_one_trial
 
 
 def test_what_we_change_is_there() -> None:
@@ -33,7 +33,7 @@ def test_nobody_else_uses_rays_insides() -> None:
     files = [path for part in ("search", "segcore") for path in (ROOT / part).rglob("*.py")]
     assert files
     found = [path.name for path in files if "_internal." in path.read_text(encoding="utf-8")]
-    assert found == ["ray_watch.py"]
+    assert found == ["watch.py"]
 
 
 def test_tune_survives_a_worker_that_the_memory_monitor_killed() -> None:

@@ -1,20 +1,15 @@
-"""Ray for the length of a run, and what a trial gets of it."""
+"""What a trial gets of a node, and how many run side by side."""
 
-import logging
 import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import ray
 
 from search.config.tree import SearchConfig
 from search.errors import ResourceError
-from search.tune.ray_start import join, own_resources, running_ray, start
-from search.tune.ray_watch import watched_ray
-
-log = logging.getLogger("segsearch")
+from search.tune.cluster.address import running_ray
+from search.tune.cluster.start import join, own_resources
 
 
 @dataclass(frozen=True)
@@ -36,40 +31,6 @@ class TrialResources:
     def __str__(self) -> str:
         gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
         return f"{self.cpus:g} CPU{gpus} a trial, {self.max_concurrent} side by side"
-
-
-@contextmanager
-def ray_session(address: str | None, resume: str) -> Iterator[None]:
-    """Ray for the length of a run: the cluster at `address`, an instance that is already up, or one of our own.
-
-    Only an instance that was started here is shut down.
-
-    Args:
-        address: The cluster's address.
-        resume: The command that resumes the run, should Ray die.
-
-    Raises:
-        ResourceError: No Ray answers at the address.
-        RayStartError: None could be started here.
-    """
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # our own line says it, without a traceback
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if ray.is_initialized():
-        with watched_ray(resume):
-            yield
-        return
-    place = running_ray(address)
-    context = start() if place is None else join(place)
-    if context.dashboard_url:
-        log.info("Ray dashboard: http://%s", context.dashboard_url)
-    with watched_ray(resume):
-        try:
-            yield
-        finally:
-            ray.shutdown()
 
 
 def plan_resources(config: SearchConfig, gpus: float) -> TrialResources:
