@@ -4,9 +4,10 @@ The same tree is the upper part of a search's YAML file, so each dotted key here
 (`optimizer.lr`, `model.arch`, ...) may be set with `--set` or be searched.
 """
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from segcore.component import Option, with_options
 from segcore.registries import ARCHITECTURES, LAYOUTS, LOSSES, OPTIMIZERS, SCHEDULES
@@ -15,6 +16,22 @@ PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
 UnitFloat = Annotated[float, Field(ge=0.0, le=1.0)]
 ImageSide = Annotated[int, Field(ge=16, le=4096)]
+
+
+def _no_url(path: str) -> str:
+    matched = re.match(r"([A-Za-z][A-Za-z0-9+.\-]+):/", path)
+    if matched is None:
+        return path
+    instead = (
+        f"the path itself, /{path[matched.end() :].lstrip('/')}"
+        if matched[1] == "file"
+        else ("a folder of this machine, such as one where the storage is mounted")
+    )
+    raise ValueError(f"found {path}, but {matched[1]}: addresses are neither read nor written; valid: {instead}")
+
+
+LocalPath = Annotated[str, AfterValidator(_no_url)]
+"""The path of a file or folder; an address such as `s3://...` would become a folder named `s3:`."""
 
 
 class Section(BaseModel):
@@ -50,7 +67,7 @@ class _OptimizerChoice(_Part):
 
 
 class _LayoutChoice(_Part):
-    root: str = Field("data", min_length=1, description="A folder, a .csv of pairs, or `synthetic`.")
+    root: LocalPath = Field("data", min_length=1, description="A folder, a .csv of pairs, or `synthetic`.")
     layout: _LayoutName = Field(
         "auto",
         description=f"How images and masks are paired: {', '.join(_LOOKS[:-1])}, or {_LOOKS[-1]}.",
@@ -123,7 +140,9 @@ class DataConfig(_LayoutOptions, defer_build=False):
         "splits; costs decoding the images once more at each start.",
     )
     seed: int = Field(0, description="Seed of the split and of the synthetic data.")
-    cache_dir: str | None = Field(None, description="Folder of the decoded cache; default: the user's cache folder.")
+    cache_dir: LocalPath | None = Field(
+        None, description="Folder of the decoded cache; default: the user's cache folder."
+    )
     synthetic: SyntheticConfig = SyntheticConfig()
 
     @model_validator(mode="after")

@@ -299,5 +299,5 @@ def test_what_is_logged_reaches_the_runs_log() -> None:
     wrong = {module: name for module, names in found.items() for name in names if name not in ("'segsearch'", "")}
     assert wrong == {}
     assert {module for module, names in found.items() if "" in names} <= {
-        *("search.api", "search.cli.group", "search.tune.cluster.watch")
+        *("search.api", "search.cli.group", "search.tune.cluster.output", "search.tune.cluster.watch")
     }

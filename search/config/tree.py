@@ -18,6 +18,7 @@ from search.config.choices import SAMPLERS, SCHEDULERS, TARGETS, choices_describ
 from segcore.config import (
     AugmentConfig,
     DataConfig,
+    LocalPath,
     LoopConfig,
     LossConfig,
     LRSchedulerConfig,
@@ -189,8 +190,8 @@ class ResourceConfig(Section):
     address: str | None = Field(
         None,
         min_length=1,
-        description="A running Ray cluster, HOST:PORT or `auto`; null: one that runs on this machine, else our own; "
-        "`local`: our own.",
+        description="null: a Ray of our own, unless RAY_ADDRESS is set in the environment; `local`: one of our own "
+        "in any case; `auto`: the one that runs on this machine; HOST:PORT: that one.",
     )
 
 
@@ -289,7 +290,7 @@ class SearchConfig(Section):
     resources: ResourceConfig = ResourceConfig()
     tracking: TrackingConfig = TrackingConfig()
     export: ExportConfig = ExportConfig()
-    results: str = Field("results", min_length=1, description="Folder that holds the folders of the runs.")
+    results: LocalPath = Field("results", min_length=1, description="Folder that holds the folders of the runs.")
 
     def train_config(self) -> TrainConfig:
         """The part that one training run needs."""

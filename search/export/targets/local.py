@@ -29,6 +29,8 @@ class LocalTarget:
     def __init__(self, location: str) -> None:
         if not location.strip():
             raise ExportError("local: a location is the path of a folder, found an empty one")
+        if "://" in location:
+            raise ExportError(f"local: a location is the path of a folder, found the address {location}")
         self.location = location
         self.folder = Path(location).expanduser().resolve()
 

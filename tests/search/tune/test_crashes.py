@@ -40,8 +40,6 @@ from pathlib import Path
 
 import ray
 
-from search.runs.folder import record_interruption, update_run
-from search.tune.cluster import watch
 from search.tune.cluster.session import RaySession
 from search.config.load import load_config
 from search.runs.paths import RunPaths
@@ -50,8 +48,6 @@ from search.space.search import Search
 
 folder, epoch_s = Path(sys.argv[1]), float(sys.argv[2])
 logging.basicConfig(level=logging.WARNING)
-if len(sys.argv) > 3:
-    ray_watch.LOST_AFTER_S, ray_watch.GRACE_S = 8.0, 10.0
 config = load_config(folder / "tiny.yaml")
 paths = RunPaths(folder / "results" / config.name)
 
@@ -80,7 +76,7 @@ def train(spec):
 
 
 ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-with ray_session(None, "again"):
+with RaySession.open(None) as session, session.watched(folder / "ray.log", "again"):
     ended = run_search(Search.of(config), paths, folder, trainable=train)
 print("ended" if ended else "not ended", flush=True)
 os._exit(0)
@@ -108,12 +104,12 @@ def new_run(folder: Path) -> RunPaths:
     return paths
 
 
-def start(folder: Path, epoch_s: float, *more: str) -> subprocess.Popen[str]:
+def start(folder: Path, epoch_s: float) -> subprocess.Popen[str]:
     """A driver in a process group of its own, to which its Ray and its workers belong."""
     for note in (folder / "workers").iterdir():
         note.unlink()
     return subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(folder), str(epoch_s), *more],
+        [sys.executable, "-c", DRIVER, str(folder), str(epoch_s)],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=(folder / "stderr.txt").open("a"), text=True, start_new_session=True,
         env={**os.environ, "RAY_ADDRESS": "", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
              "TUNE_PRINT_ALL_TRIAL_ERRORS": "0"},
@@ -226,7 +222,7 @@ def pid_of_part(driver: int, part: str) -> int:
 def test_a_search_whose_ray_died_ends_and_says_so(tmp_path: Path, part: str) -> None:
     """Without its raylet, Tune would wait for ever; without its GCS, Ray would end the process after a minute."""
     paths = new_run(tmp_path)
-    process = start(tmp_path, 1.0, "impatient")
+    process = start(tmp_path, 1.0)
     try:
         wait_for_moment(random.Random(SEED), paths, tmp_path, process, "worker")
         os.kill(pid_of_part(process.pid, part), signal.SIGKILL)
@@ -237,6 +233,6 @@ def test_a_search_whose_ray_died_ends_and_says_so(tmp_path: Path, part: str) -> 
     assert "Ray is gone" in told, (process.returncode, said, told)
     assert "Traceback" not in told
     ended_by_itself = process.returncode == 0 and said.endswith("not ended\n")
-    assert ended_by_itself or (process.returncode == 1 and "nothing is lost. Go on with: again" in told)
+    assert ended_by_itself or (process.returncode == 130 and "nothing is lost. Go on with: again" in told)
     study = optuna.load_study(study_name=paths.name, storage=paths.storage_url)
     assert "FAIL" not in {trial.state.name for trial in study.trials}, "a dead Ray is no fault of a trial"

@@ -92,8 +92,8 @@ def test_a_dead_address(dead: str) -> None:
 
 def test_a_dead_address_of_the_environment(dead: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", dead)
-    for address in (None, "auto"):
-        message = refusal(address)
+    for configured in (None, "auto"):
+        message = refusal(configured)
         assert message.startswith(f"Ray cannot be reached at {dead} (RAY_ADDRESS): connection refused. Set RAY_ADDRESS")
     assert running_ray("local") is None, "the config goes before the environment"
 
@@ -128,7 +128,7 @@ def test_a_host_that_drops_packets(monkeypatch: pytest.MonkeyPatch) -> None:
     "address",
     [
         "nonsense",
-        "127.0.0.1:notaport",
+        "127.0.0.1:port",
         "127.0.0.1:99999",
         "10.0.0.1:0",
         "10.0.0.1",

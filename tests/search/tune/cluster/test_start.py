@@ -179,7 +179,8 @@ def test_a_folder_for_temporary_files_that_cannot_be_written(
     with pytest.raises(ResourceError) as caught:
         require_ray(None)
     assert str(caught.value) == (
-        f"RAY_TMPDIR={folder}: Ray cannot write its files there ({reason}); set RAY_TMPDIR to a folder that can be written"
+        f"RAY_TMPDIR={folder}: Ray cannot write its files there ({reason}); set RAY_TMPDIR to a folder that can "
+        "be written"
     )
 
 
