@@ -37,7 +37,7 @@ BAD = [
     ("results in a bucket", "results: s3://bucket/runs", [], ["results (line 1): found s3://bucket/runs, but s3: addresses are neither read", "valid: a folder of this machine"]),
     ("data in a bucket", "data: {root: 'gs://bucket/data'}", [], ["data.root (line 1): found gs://bucket/data"]),
     ("a cache in HDFS", "data: {cache_dir: 'hdfs://name/cache'}", [], ["data.cache_dir (line 1): found hdfs://name/cache"]),
-    ("results as a file URL", "", ["results=file:///tmp/runs"], ["results (--set): found file:///tmp/runs", "valid: the path itself, /tmp/runs"]),
+    ("results as a file URL", "data: {root: synthetic}", ["results=file:///tmp/runs"], ["results (--set): found file:///tmp/runs", "valid: the path itself, /tmp/runs"]),
     ("typo in a key", "train:\n  epohs: 3", [], ["train.epohs (line 2): unknown key; did you mean train.epochs?"]),
     ("key of another section", "lr: 0.1", [], ["lr (line 1): unknown key; did you mean optimizer.lr?"]),
     ("another word", "learning_rate: 0.1", [], ["did you mean optimizer.lr?"]),
