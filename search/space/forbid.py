@@ -8,7 +8,7 @@ Comparisons (chained ones too, and `in` a list), and/or/not, + - * /, numbers, '
 """
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from search.config.problems import (
@@ -78,10 +78,15 @@ def check_rules(space: Space, reader: Reader) -> None:
         reader.refuse("space.forbid", f"the {len(space.rules)} expressions together rule out every trial")
 
 
-def telling_points(space: Space) -> list[Params]:
-    """Points to test rules on: random ones, and every combination of the keys they use, if not too many."""
+def telling_points(space: Space, is_wanted: Callable[[str], bool] = lambda _: False) -> list[Params]:
+    """Points to test rules on: random ones, and every combination of the keys that rules use, if not too many.
+
+    Args:
+        space: The space.
+        is_wanted: Which keys matter beside those that rules use; points set no others.
+    """
     mentioned = frozenset(key for rule in space.rules for key, _ in rule.own)
-    part = replace(space, nodes=within(space.nodes, mentioned.__contains__))
+    part = replace(space, nodes=within(space.nodes, lambda key: key in mentioned or is_wanted(key)))
     return [*uniform_points(part, NUM_POINTS), *combinations(part.nodes)]
 
 

@@ -10,9 +10,10 @@ from search.config.tree import SearchConfig
 from search.errors import RunError
 from search.runs.paths import RunPaths
 from search.runs.records import read_run
-from search.space.forbid import uniform_points
+from search.space.forbid import telling_points, uniform_points
 from search.space.proof import require_effects
 from search.space.search import Search
+from search.space.tree import flatten
 from search.terminal import counting_bar
 from segcore.config import TrainConfig
 from segcore.data.pairs.discovery import discover
@@ -20,12 +21,18 @@ from segcore.data.pairs.leaks import leak_warnings
 from segcore.data.pairs.samples import DatasetIndex
 from segcore.data.pixels.cache import build_cache
 from segcore.data.pixels.cache_file import open_cache
-from segcore.errors import NoDataError
+from segcore.errors import ConfigError, NoDataError
 
 log = logging.getLogger("segsearch")
 
 SPACE_SAMPLES = 64
 """Number of sampled points of the space; each encoder among them is built once."""
+
+
+PART_KEYS = ("train.batch_size", "train.micro_batch_size")
+_MODEL_KEYS = ("model.arch", "model.encoder", "model.depth", "model.decoder_channels")
+_FROZEN_BY = "optimizer.encoder_lr_factor"
+MAX_PROBLEMS = 3
 
 
 def find_data(config: SearchConfig) -> DatasetIndex:
@@ -111,6 +118,47 @@ def require_encoders(candidates: Iterable[TrainConfig]) -> int:
             seen.add(key)
             build_model(model)
     return len(seen)
+
+
+def require_parts(search: Search, num_train: int) -> int:
+    """Refuses a point of the space that would train on single images with a model that cannot.
+
+    Args:
+        search: The search, or a single training run, which has a single point.
+        num_train: Training images.
+
+    Returns:
+        The fewest images that go through a model at once.
+
+    Raises:
+        ConfigError: With the keys at fault and what else they may be.
+    """
+    # Imported here: it imports torch.
+    from segcore.training.parts import one_image_problem, smallest_part
+
+    own = flatten(search.base)
+    fewest, seen, problems = num_train, set(), dict[str, None]()
+    for point in telling_points(search.space, _decides_parts):
+        if search.space.forbidden(point) is not None:
+            continue
+        batch_size, micro_batch_size, *model = (point.get(key, own[key]) for key in (*PART_KEYS, *_MODEL_KEYS))
+        smallest = smallest_part(batch_size, micro_batch_size, num_train)  # type: ignore[arg-type]
+        fewest = min(fewest, smallest)
+        is_frozen = point.get(_FROZEN_BY, own[_FROZEN_BY]) == 0.0
+        if smallest > 1 or (kind := repr((batch_size, micro_batch_size, model, is_frozen))) in seen:
+            continue
+        seen.add(kind)
+        if (problem := one_image_problem(search.trained_with(point), num_train)) is not None:
+            problems[problem] = None
+    if problems:
+        more = len(problems) - MAX_PROBLEMS
+        rest = [f"and {more} more points of the space with the same fault"] if more > 0 else []
+        raise ConfigError("\n".join([*list(problems)[:MAX_PROBLEMS], *rest]))
+    return fewest
+
+
+def _decides_parts(key: str) -> bool:
+    return key in PART_KEYS or key.startswith("model.") or key == _FROZEN_BY
 
 
 def prove_space(search: Search) -> None:

@@ -22,6 +22,7 @@ from segcore.models.build import build_model
 from segcore.models.unet import SegmentationModel
 from segcore.scores.threshold_curve import curve_of
 from segcore.task import Task
+from segcore.training.parts import part_sizes
 from segcore.training.step import TrainStep, build_step
 
 if TYPE_CHECKING:
@@ -100,8 +101,8 @@ def build_pipeline(config: TrainConfig, cache: SampleCache, device: torch.device
     """Build the pipeline of a config for a short run over one batch.
 
     It differs from the config's own pipeline as follows: images are at most 128 px on their longer side, less for
-    expensive models; the learning rate stays at its peak; weights are not averaged and steps not compiled; and on a
-    CPU, fp16 is replaced by what `auto` chooses.
+    expensive models; a batch is not split where that would leave single images; the learning rate stays at its peak;
+    weights are not averaged and steps not compiled; and on a CPU, fp16 is replaced by what `auto` chooses.
 
     Args:
         config: The run's config.
@@ -112,6 +113,12 @@ def build_pipeline(config: TrainConfig, cache: SampleCache, device: torch.device
     loop_changes: dict[str, object] = {"ema_decay": 0.0, "compile": False}
     if device.type == "cpu" and config.train.precision == "fp16":
         loop_changes["precision"] = "auto"
+    samples = ResizedSamples(cache, _affordable_hw(config, cache.hw))
+    num_train = max(1, len(cache.indices("train")))
+    if min(part_sizes(min(BATCH_SIZE, num_train), config.train.micro_batch_size)) == 1:
+        loop_changes["micro_batch_size"] = None  # these few small images fit, and a single one may not train
+        if num_train == 1:
+            samples = ResizedSamples(cache, cache.hw)  # smaller, its deepest map could be one pixel
     short = config.model_copy(
         update={
             "lr_scheduler": config.lr_scheduler.model_copy(update={"name": "constant"}),
@@ -120,9 +127,8 @@ def build_pipeline(config: TrainConfig, cache: SampleCache, device: torch.device
     )
     step = build_step(short, device, steps_per_epoch=1)
     model = cast(SegmentationModel, step.model)
-    samples = ResizedSamples(cache, _affordable_hw(config, cache.hw))
     dataset = BatchDataset(cast(SampleCache, samples), None, config.train.seed)
-    batches = -(-max(1, len(cache.indices("train"))) // config.train.batch_size)
+    batches = -(-num_train // config.train.batch_size)
 
     def val_pass(number: int) -> Iterator[Batch]:
         if not cache.indices("val"):

@@ -16,7 +16,7 @@ from segcore.applied.verify import verify_applied, verify_epoch
 from segcore.checkpoint.state import BestModel, Checkpoint, TrainingState, load_checkpoint
 from segcore.data.loader import Batch, Loader, build_loader
 from segcore.data.pixels.cache_file import SampleCache
-from segcore.errors import DataError, NonFiniteLossError
+from segcore.errors import ConfigError, DataError, NonFiniteLossError
 from segcore.objective import Objective
 from segcore.registries import LOSSES
 from segcore.scores.scorer import scorer_of
@@ -24,6 +24,7 @@ from segcore.sealed.predictor import Predictor
 from segcore.training.compiling import Compiler
 from segcore.training.device import choose_device, freed_memory_kept
 from segcore.training.evaluation import evaluate, score
+from segcore.training.parts import one_image_problem
 from segcore.training.step import augments_on_device, build_step
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def fit(
 
     Raises:
         AppliedConfigError: What was built is not what the config asks for.
+        ConfigError: Single images would go through a model that cannot train on them.
         NonFiniteLossError: The training or validation loss became NaN or infinite.
         DataError: A split is empty.
     """
@@ -97,6 +99,9 @@ def fit(
     for split in ("train", "val"):
         if not cache.indices(split):
             raise DataError(f"data.root: the {split} split holds no images; training needs both train and val")
+
+    if (problem := one_image_problem(config, len(cache.indices("train")))) is not None:
+        raise ConfigError(problem)
 
     is_cuda = device.type == "cuda"
     train_loader = build_train_loader(config, cache, num_cpus, device)

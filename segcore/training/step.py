@@ -18,6 +18,7 @@ from segcore.sealed.predictor import forward
 from segcore.task import BINARY, Task, task_of
 from segcore.training.device import choose_precision, prepare_device
 from segcore.training.groups import build_optimizer
+from segcore.training.parts import part_sizes
 from segcore.training.schedule import LRSchedule, build_lr_scheduler
 
 if TYPE_CHECKING:
@@ -41,9 +42,9 @@ class TrainStep:
         precision: dtype of autocast; float32 means none. Losses are always float32.
         device: The device to train on.
         grad_clip: Largest gradient norm; 0 is off.
-        micro_batch_size: Largest number of images that go through the model at once; None for all. The gradients of
-            the parts add up to the batch's own, since each loss is a mean over images. Only batch norm differs: its
-            statistics are those of a part.
+        micro_batch_size: Largest number of images that go through the model at once; None for all. Parts are as even
+            as they can be. Their gradients add up to the batch's own, since each loss is a mean over images. Only
+            batch norm differs: its statistics are those of a part.
         augment: Augmentation that the loader leaves to the device; None for none.
         task: What masks and logits mean.
     """
@@ -85,9 +86,10 @@ class TrainStep:
 
     def parts(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batch's micro-batches, augmented: images `(n, 3, H, W) uint8` and targets, on the device."""
-        size = self.micro_batch_size or len(batch)
-        for first in range(0, len(batch), size):
+        first = 0
+        for size in part_sizes(len(batch), self.micro_batch_size):
             part = slice(first, first + size)
+            first += size
             images = batch.images[part].to(self.device, non_blocking=True)
             masks = batch.targets[part].to(self.device, non_blocking=True)
             if self.augment is not None and batch.plan is not None:

@@ -6,7 +6,7 @@ from search.errors import RunError
 from search.runs.records import read_run
 from search.sampling.small_spaces import too_few_points
 from search.stages import gating
-from search.stages.checking import decode_data, find_data, fingerprint_of, prove_space, require_models
+from search.stages.checking import decode_data, find_data, fingerprint_of, prove_space, require_models, require_parts
 from search.stages.checks.check import Checked, NotChecked, Preparation
 
 log = logging.getLogger("segsearch")
@@ -31,6 +31,17 @@ def models(job: Preparation) -> Checked:
     """
     number = require_models(job.search)
     return Checked(f"{number} encoder{'s' * (number != 1)} built")
+
+
+def batches(job: Preparation) -> Checked:
+    """No point of the space trains on single images with a model that cannot.
+
+    Raises:
+        ConfigError: With the keys at fault.
+    """
+    assert job.index is not None
+    fewest = require_parts(job.search, job.index.counts()["train"])
+    return Checked(f"at least {fewest} image{'s' * (fewest != 1)} go through a model at once")
 
 
 def space(job: Preparation) -> Checked | NotChecked:

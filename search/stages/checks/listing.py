@@ -23,6 +23,7 @@ CHECKS = (
         "the accounts of export targets", places.targets_answer, needs=_NETWORK, moments=_NEW, after=("export targets",)
     ),
     Check("models", contents.models, needs=_NETWORK, is_long=True),
+    Check("batches", contents.batches, after=("images and masks", "models"), is_long=True),
     Check("space", contents.space, moments=_NEW, is_long=True),
     Check("decoding", contents.decoded, after=("images and masks",), is_long=True),
     Check("one batch", contents.one_batch, moments=_BEGIN, after=("decoding",), is_long=True),

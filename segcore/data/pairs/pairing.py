@@ -98,6 +98,12 @@ class Pairing:
             others = {key: paths for key, paths in masks.arrays.items() if key not in arrays and key not in lone_masks}
             partners |= self._loose(images.files, lone_images, {**others, **lone_masks})
             mask_files = {**others, **mask_files}
+        for key in partners.values():
+            if key not in masks.files:
+                self.problems.warn(
+                    "masks are NumPy arrays (.npy); what their values mean is found out as for image files",
+                    self._shown(mask_files[key][:1]),
+                )
         self._tell_lone(images, masks, lone_images, lone_masks, set(partners), set(partners.values()))
         return [
             Pair(key, paths[0], mask_files[partners[key]][0], split, key.split("/")[0] if "/" in key else "")
@@ -113,6 +119,8 @@ class Pairing:
 
         matches = match_loosely(lone_images, lone_masks, IMAGE_SUFFIXES, self.mask_suffix)
         for image, mask in matches.pairs.items():
+            if lone_masks[mask][0].stem == images[image][0].name:  # x.jpg.png is named after x.jpg and no other
+                continue
             self.problems.warn(
                 "masks are paired with an image whose name differs in case or in a second suffix",
                 f"{self._shown(lone_masks[mask])} with {self._shown(images[image])}",
