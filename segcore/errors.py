@@ -41,6 +41,10 @@ class NonFiniteLossError(TrainingError):
     """The loss became NaN or infinite."""
 
 
+class DiskError(TrainingError):
+    """A disk is full, read-only or broken: what was being done is unfinished, not wrong, and can go on later."""
+
+
 class LoaderError(TrainingError):
     """A loader process died or stands still; the message names the cause and `train.num_workers`."""
 

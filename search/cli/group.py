@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from search.terminal import ScreenHandler
+from segcore.disk import disk_fault
 from segcore.errors import SegsearchError
 
 log = logging.getLogger("segsearch")
@@ -66,6 +67,13 @@ class Commands(click.Group):
         except SegsearchError as error:
             console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
             ctx.exit(error.exit_code)
+        except OSError as error:
+            fault = disk_fault(error)
+            if fault is None:
+                raise
+            text = f"{fault}; make room there, or mend the disk, and give the same command again"
+            console.print(f"[bold red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
+            ctx.exit(1)
         except KeyboardInterrupt:
             console.print("interrupted", style="yellow")
             ctx.exit(130)

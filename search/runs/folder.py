@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
@@ -17,7 +17,8 @@ from filelock import FileLock, Timeout
 from search.commands import run_command
 from search.config.load import dump_config, load_config
 from search.config.tree import SearchConfig
-from search.errors import RunError
+from search.errors import DiskError, RunError
+from search.machine.full_disk import LogFile, despite_the_disk, disk_stop
 from search.runs.environment import describe_environment
 from search.runs.events import Began, Enqueued, Resumed
 from search.runs.journal import read_events
@@ -38,6 +39,7 @@ from search.runs.records import (
     Worker,
     read_run,
 )
+from segcore.disk import room_at
 
 log = logging.getLogger("segsearch")
 
@@ -204,14 +206,15 @@ def working_on(paths: RunPaths) -> Iterator[None]:
 @contextmanager
 def logged(paths: RunPaths) -> Iterator[None]:
     """Keeps what is logged in `segsearch.log`."""
-    handler = logging.FileHandler(paths.log, encoding="utf-8")
+    handler = LogFile(paths.log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     try:
         yield
     finally:
         log.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):
+            handler.close()
 
 
 @contextmanager
@@ -224,12 +227,22 @@ def _recorded(paths: RunPaths) -> Iterator[None]:
         update_run(paths, status="interrupted")
         raise
     except BaseException as error:
-        update_run(paths, status="failed", error=f"{type(error).__name__}: {error}")
-        raise
+        fault = disk_stop(error)
+        if fault is None:
+            update_run(paths, status="failed", error=f"{type(error).__name__}: {error}")
+            raise
+        with despite_the_disk():
+            update_run(paths, status="interrupted")
+        again = run_command("resume", paths.root)
+        raise DiskError(
+            f"{fault}. The run stops here, and nothing that was done is lost; on the disk of {paths.root}, "
+            f"{room_at(paths.root)} now. When there is room, go on with: {again}"
+        ) from error
     finally:
-        timings = read_run(paths).timings
-        total = timings.get("total_s", 0.0) + time.time() - started
-        update_run(paths, timings={**timings, "total_s": round(total, 3)})
+        with despite_the_disk():
+            timings = read_run(paths).timings
+            total = timings.get("total_s", 0.0) + time.time() - started
+            update_run(paths, timings={**timings, "total_s": round(total, 3)})
 
 
 def record_interruption(paths: RunPaths) -> None:

@@ -4,11 +4,13 @@
 line cut off by a crash is ignored; an epoch that was trained again after a crash counts once, as its last line says.
 """
 
+import errno
 import os
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from search.runs.events import (
     Applied,
@@ -37,6 +39,8 @@ RETRIED_ALONE = "out of memory beside others"
 """The trial's share of a GPU was too little: it continues from its newest checkpoint, alone on a whole one."""
 GOES_ON = (INTERRUPTED, RETRIED_ALONE)
 """The kinds of errors after which a trial continues."""
+DISK = "disk"
+"""A disk is full or at fault: the whole search stops, and the trial is as unfinished as before."""
 
 
 class EventLog:
@@ -47,7 +51,7 @@ class EventLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
 
     def __getstate__(self) -> dict[str, Path | None]:
         return {"_path": self._path, "_file": None}
@@ -58,11 +62,22 @@ class EventLog:
         return self._path
 
     def append(self, event: Event) -> None:
-        """Writes one event."""
+        """Writes one event, whole or not at all.
+
+        Raises:
+            OSError: It cannot be written, as on a full disk.
+        """
         if self._file is None:
             self._file = _open_at_line_start(self._path)
-        self._file.write(to_line(event))
-        self._file.flush()
+        line, end = to_line(event), os.fstat(self._file.fileno()).st_size
+        try:
+            written = self._file.write(line)
+            if written != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(end)
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
 
     def began(
         self, number: int, params: Params, origin: str, *, ray_id: str = "", parent: tuple[int, int] | None = None
@@ -153,9 +168,9 @@ class EventLog:
             self._file = None
 
 
-def _open_at_line_start(path: Path) -> BinaryIO:
-    """Opens for appending and ends a line that a crash has cut off."""
-    file = path.open("ab+")
+def _open_at_line_start(path: Path) -> FileIO:
+    """Opens for appending, without a buffer that would be written later, and ends a line that a crash has cut off."""
+    file = path.open("ab+", buffering=0)
     if file.tell() > 0:
         file.seek(-1, os.SEEK_END)
         if file.read(1) != b"\n":

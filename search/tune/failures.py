@@ -5,8 +5,9 @@ from pathlib import Path
 
 from ray.tune.experiment import Trial
 
-from search.runs.journal import INTERRUPTED, OUT_OF_MEMORY, RETRIED_ALONE, WORKER_DIED
-from segcore.errors import LoaderError
+from search.runs.journal import DISK, INTERRUPTED, OUT_OF_MEMORY, RETRIED_ALONE, WORKER_DIED
+from segcore.disk import disk_words
+from segcore.errors import DiskError, LoaderError
 from segcore.spec import TrialReport, TrialSpec
 
 MAX_RETRIES = 3
@@ -26,8 +27,9 @@ def describe_failure(trial: Trial) -> tuple[str, str]:
     """`(kind, message)` of a trial that ended with an error.
 
     The kind is the exception's name, `out of memory`, `interrupted` when its worker died and it will continue,
-    `worker died` when that happened too often, or `RETRIED_ALONE` when it ran out of memory on a share of a GPU and may
-    try a whole one. A whole GPU does not help a worker that was killed because the node's own memory was full.
+    `worker died` when that happened too often, `DISK` when it had no room to write, or `RETRIED_ALONE` when it ran out
+    of memory on a share of a GPU and may try a whole one. A whole GPU does not help a worker that was killed because
+    the node's own memory was full.
     """
     text = Path(trial.error_file).read_text(errors="replace") if trial.error_file else ""
     kind, message = read_failure(text)
@@ -63,8 +65,12 @@ def read_failure(text: str) -> tuple[str, str]:
         match = _ERROR_LINE.match(line.strip())
         if match:
             message = (match[2] or "").strip()[:500]
+            if match[1] == DiskError.__name__:
+                return DISK, message
             if match[1] == LoaderError.__name__:
                 return WORKER_DIED, message  # says as little about the trial as the death of its own process
+            if (fault := disk_words(message)) is not None:
+                return DISK, fault
             kind = OUT_OF_MEMORY if _NO_MEMORY.search(match[1]) or _NO_MEMORY.search(message) else match[1]
             return kind, message
     return "unknown", (lines[-1][:500] if lines else "the trial's process ended without a message")

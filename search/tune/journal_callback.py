@@ -7,7 +7,8 @@ from typing import Any, Protocol
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from search.runs.journal import INTERRUPTED, RETRIED_ALONE, EventLog
+from search.errors import DiskError
+from search.runs.journal import DISK, INTERRUPTED, RETRIED_ALONE, EventLog
 from search.tune.failures import describe_failure
 from segcore.spec import RayResult, TrialReport, mark_waiting, number_of
 
@@ -77,13 +78,21 @@ class JournalCallback(Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Records why a trial failed, or that it continues: its worker died, or its share's memory was too small.
 
+        Where a disk is full or at fault, nothing is recorded and the session ends: the other trials would meet the
+        same, and each goes on from its checkpoint when there is room.
+
         Args:
             iteration: Ray's count of steps of its loop.
             trials: All of Ray's trials.
             trial: The trial that this is about.
             **info: Whatever else Ray passes; not used.
+
+        Raises:
+            DiskError: With what the trial said.
         """
         kind, message = describe_failure(trial)
+        if kind == DISK:
+            raise DiskError(f"trial {number_of(trial)}: {message}")
         last = TrialReport.last_of(trial)
         number, epoch = number_of(trial), last.epoch if last else 0
         if kind == INTERRUPTED:

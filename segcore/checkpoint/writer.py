@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 
 from segcore.checkpoint.files import BEST_FILE, delete_checkpoint, folder_bytes
 from segcore.checkpoint.state import Tensors, TrainingState, write_progress
-from segcore.errors import TrainingError
+from segcore.disk import disk_fault
+from segcore.errors import DiskError, TrainingError
 
 STATE_INTERVAL_S = 30.0
 """A trial that found no better epoch still saves its state this often, so that a resume repeats little."""
@@ -86,7 +87,8 @@ class CheckpointWriter:
         """Put the epoch's checkpoint in place, or discard what was written of it.
 
         Raises:
-            TrainingError: It cannot be written; the earlier one is kept.
+            DiskError: There is no room for it, or the disk is at fault; the earlier one is kept.
+            TrainingError: It cannot be written for another reason; the earlier one is kept.
         """
         self._recent.append(is_best)
         if not (is_best or self._is_certain):
@@ -105,8 +107,11 @@ class CheckpointWriter:
             beside.rename(place)
         except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(beside, ignore_errors=True)
-            why = str(error).partition("\n")[0]
-            raise TrainingError(f"epoch {state.epoch}: its checkpoint cannot be written to {place}: {why}") from error
+            fault, why = disk_fault(error), str(error).partition("\n")[0]
+            said = f"epoch {state.epoch}: its checkpoint cannot be written to {place}: {why}"
+            if fault is not None:
+                raise DiskError(said) from error
+            raise TrainingError(said) from error
         if self._own is not None:
             self._superseded.append(self._own)
         self._newest = self._own = place

@@ -12,7 +12,8 @@ import pytest
 from filelock import FileLock
 
 from search.config.tree import SearchConfig
-from search.errors import RunError
+from search.errors import DiskError, RunError
+from search.runs import folder
 from search.runs.folder import (
     absolute_paths,
     create_run,
@@ -188,6 +189,45 @@ def test_how_the_work_ended_is_recorded(paths: RunPaths) -> None:
     with working_on(paths):
         update_run(paths, status="done")
     assert status(paths) == "done"
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device", "x.json"), DiskError("trial 3: no space"), RuntimeError("wrapped")]
+)
+def test_a_full_disk_is_an_interruption(paths: RunPaths, error: Exception) -> None:
+    if str(error) == "wrapped":
+        error.__context__ = DiskError("trial 3: no space")
+    with pytest.raises(DiskError) as told, working_on(paths):
+        raise error
+    assert str(told.value).startswith(("x.json: No space left on device. The run", "trial 3: no space. The run stops"))
+    assert f"go on with: segsearch resume {paths.name}" in str(told.value)
+    assert told.value.exit_code == 1
+    record = read_json(paths.run)
+    assert record["status"] == "interrupted"
+    assert "error" not in record
+
+
+def test_a_disk_that_takes_no_note_does_not_hide_what_happened(
+    paths: RunPaths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither the record nor the log can be written; the old record stays, and no traceback is printed."""
+    before = []
+
+    def full_disk(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    def work() -> None:
+        with working_on(paths):
+            before.append(paths.run.read_bytes())
+            monkeypatch.setattr(folder.LogFile, "flush", full_disk)
+            monkeypatch.setattr(os, "fsync", full_disk)
+            folder.log.warning("what the log has no room for")
+            update_run(paths, status="done")
+
+    with pytest.raises(DiskError, match="No space left on device"):
+        work()
+    assert paths.run.read_bytes() == before[0]
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_a_failed_export_keeps_its_error(paths: RunPaths) -> None:

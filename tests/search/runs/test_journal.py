@@ -1,3 +1,5 @@
+import errno
+import io
 import json
 import math
 import os
@@ -6,6 +8,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
 
 from search.runs.events import Epoch, Error
 from search.runs.journal import (
@@ -158,3 +162,33 @@ def test_who_was_to_go_on_alone_and_was_not_heard_of_since(tmp_path: Path) -> No
     assert {number: event.message for number, event in waiting_alone(events).items()} == {1: "no memory for 1"}
     assert retried_trials([]) == frozenset()
     assert waiting_alone([]) == {}
+
+
+class Full(io.FileIO):
+    """A file whose disk has room for a few more bytes."""
+
+    room = 30
+
+    def write(self, data: object) -> int:
+        written = super().write(bytes(data)[: self.room])  # type: ignore[call-overload]
+        self.room -= written
+        if not written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return written
+
+
+@pytest.mark.parametrize("room", [0, 30])
+def test_a_line_that_finds_no_room_leaves_no_part_of_itself(tmp_path: Path, room: int) -> None:
+    path = tmp_path / "events.jsonl"
+    log = EventLog(path)
+    log.epoch(0, 1, {"val/iou": 0.5})
+    before = path.read_bytes()
+    full = Full(path, "ab+")
+    full.room = room
+    log._file = full
+    with pytest.raises(OSError, match=r"No space left on device: '.*events\.jsonl'"):
+        log.epoch(0, 2, {"val/iou": 0.6})
+    assert path.read_bytes() == before
+    full.room = 1000
+    log.epoch(0, 2, {"val/iou": 0.6})
+    assert epochs_in(path) == [1, 2]

@@ -6,6 +6,7 @@ import pytest
 from specs import new_spec
 
 from search.runs.journal import (
+    DISK,
     GOES_ON,
     INTERRUPTED,
     OUT_OF_MEMORY,
@@ -48,6 +49,10 @@ MONITOR = (
         (TASK + "RuntimeError: DefaultCPUAllocator: not enough memory: you tried to take 8 bytes.\n", OUT_OF_MEMORY),
         (TASK + "torch.AcceleratorError: CUDA error: out of memory\n", OUT_OF_MEMORY),
         (TASK + "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate()\n", OUT_OF_MEMORY),
+        (TASK + "segcore.errors.DiskError: epoch 3: its checkpoint cannot be written to /r: No space left on device\n",
+         (DISK, "epoch 3: its checkpoint cannot be written to /r: No space left on device")),
+        (TASK + "OSError: [Errno 122] Disk quota exceeded: '/r/x'\n",
+         (DISK, "[Errno 122] Disk quota exceeded: '/r/x'")),
         (TASK + "RuntimeError: the memory of elephants\n", ("RuntimeError", "the memory of elephants")),
         (HEAD + MONITOR + "\nOOM kill reason: 3 B exceeded 2 B\n", (OUT_OF_MEMORY, MONITOR)),
         (ACTOR_DIED.format(KILLED), (WORKER_DIED, KILLED[:500])),

@@ -8,6 +8,7 @@ import pytest
 from specs import new_spec
 
 from search.config.tree import SearchConfig
+from search.errors import DiskError
 from search.runs.journal import EventLog
 from search.sampling.proposer import Proposer
 from search.space.search import Search
@@ -95,6 +96,16 @@ def test_a_report_leaves_what_training_said_and_nothing_of_rays(session: Session
     assert session.events() == [
         {"event": "epoch", "number": 0, "epoch": 1, "metrics": {METRIC: 0.5, "finished": False}}
     ]  # fmt: skip
+
+
+def test_a_full_disk_ends_the_session_and_is_nobodys_failure(session: Session) -> None:
+    trial = session.start()
+    session.report(trial, 1, 0.5)
+    before = session.events()
+    with pytest.raises(DiskError, match="trial 0: epoch 2: no room"):
+        session.break_down(trial, "segcore.errors.DiskError: epoch 2: no room\n")
+    assert session.events() == before
+    assert session.states() == ["RUNNING"]
 
 
 def test_a_failure_is_in_the_journal_and_in_the_study(session: Session) -> None:

@@ -28,7 +28,7 @@ from segcore.checkpoint.state import (
 )
 from segcore.checkpoint.writer import CheckpointWriter
 from segcore.config import LRSchedulerConfig, ModelConfig, OptimizerConfig
-from segcore.errors import TrainingError
+from segcore.errors import DiskError, TrainingError
 from segcore.models.build import build_model
 from segcore.training.groups import build_optimizer
 from segcore.training.schedule import build_lr_scheduler
@@ -232,7 +232,7 @@ def test_an_epoch_that_is_not_saved_deletes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("failing", ["save_tensors", "torch.save", "np.savez", "link_file"])
 @pytest.mark.parametrize("early", [True, False])
-def test_a_full_disk_is_this_trials_failure_and_costs_no_earlier_checkpoint(
+def test_a_full_disk_is_told_as_one_and_costs_no_earlier_checkpoint(
     failing: str, early: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run()
@@ -241,7 +241,7 @@ def test_a_full_disk_is_this_trials_failure_and_costs_no_earlier_checkpoint(
         writer._recent.clear()  # nothing is likely then
         owner: Any = {"torch.save": torch, "np.savez": checkpoint.np}.get(failing, checkpoint)
         monkeypatch.setattr(owner, failing.rpartition(".")[2], full_disk)
-        with pytest.raises(TrainingError, match=r"^epoch 2: its checkpoint .*written to .*000002: .*No space left"):
+        with pytest.raises(DiskError, match=r"^epoch 2: its checkpoint .*written to .*000002: .*No space left"):
             run.epoch(writer, 0.6)
     monkeypatch.undo()
     assert names(tmp_path) == ["checkpoint_000001"]
