@@ -15,6 +15,7 @@ from segcore.registries import ARCHITECTURES, LAYOUTS, LOSSES, OPTIMIZERS, SCHED
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
 UnitFloat = Annotated[float, Field(ge=0.0, le=1.0)]
+ForegroundValue = Annotated[int, Field(strict=True)] | Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 ImageSide = Annotated[int, Field(ge=16, le=4096)]
 
 
@@ -139,6 +140,12 @@ class DataConfig(_LayoutOptions, defer_build=False):
         description="Keep identical and nearly identical images, mirrored ones too, in one split where we make the "
         "splits; costs decoding the images once more at each start.",
     )
+    foreground: ForegroundValue | Annotated[tuple[ForegroundValue, ...], Field(min_length=1)] | None = Field(
+        None,
+        description="Values of the masks that are foreground, all others being background: a number as the files store "
+        "it (a palette's entry), a colour as '#rrggbb', or a list; null: every value but 0 and every colour but black, "
+        "unless the masks leave a doubt.",
+    )
     seed: int = Field(0, description="Seed of the split and of the synthetic data.")
     cache_dir: LocalPath | None = Field(
         None, description="Folder of the decoded cache; default: the user's cache folder."
@@ -152,6 +159,11 @@ class DataConfig(_LayoutOptions, defer_build=False):
                 f"val_fraction + test_fraction must stay below 1, found {self.val_fraction} + {self.test_fraction}"
             )
         return self
+
+    @property
+    def foreground_values(self) -> tuple[int | str, ...] | None:
+        """`foreground` as a tuple."""
+        return self.foreground if self.foreground is None or isinstance(self.foreground, tuple) else (self.foreground,)
 
     @property
     def image_hw(self) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from search.runs.paths import find_run
 from segcore.config import DataConfig
 from segcore.data.pairs.discovery import discover
 from segcore.data.pixels.decode import IMAGE_SUFFIXES
+from segcore.data.pixels.surveying import require_rule
 from segcore.errors import BundleError, DataError
 from segcore.scores.scoring import score_images, summarize
 from segcore.sealed.bundle import Bundle, load_bundle
@@ -214,7 +215,9 @@ def evaluate_data(
     if not samples:
         have = ", ".join(f"{name} ({count})" for name, count in counts.items() if count)
         raise DataError(f"{index.root} has no images in the split {split!r}; it has {have}")
-    rows = score_images(bundle, samples, None if progress is None else lambda done: progress(done, len(samples)))
+    masks = [sample.mask for sample in index.samples]
+    rule = require_rule(masks, data.foreground_values, Path(index.root))
+    rows = score_images(bundle, samples, rule, None if progress is None else lambda done: progress(done, len(samples)))
     return DataScores(split, bundle.threshold, summarize(rows), [row.record() for row in rows])
 
 

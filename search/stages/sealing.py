@@ -13,6 +13,7 @@ from search.runs.trials import Trials
 from search.stages.work import Work
 from segcore.checkpoint.state import BestModel, read_best
 from segcore.config import TrainConfig
+from segcore.data.masks.rule import MaskRule
 from segcore.data.pairs.leaks import leak_counts
 from segcore.data.pairs.samples import DatasetIndex
 from segcore.data.pixels.cache_file import SampleCache, open_cache
@@ -246,7 +247,7 @@ def seal(
         *(["winner"] if origin.trial is not None else []),
         *(["seed"] if confirmed else []),
     ]
-    scores, optimism = score_splits(bundle, index, chose)
+    scores, optimism = score_splits(bundle, index, chose, cache.mask_rule)
     whole = bundle.card.but(
         scores=scores, optimism=optimism, input=card.input.but(mean=mean, std=std), chosen_on=chosen_on
     )
@@ -255,7 +256,7 @@ def seal(
 
 
 def score_splits(
-    bundle: Bundle, index: DatasetIndex, chose: list[str]
+    bundle: Bundle, index: DatasetIndex, chose: list[str], rule: MaskRule
 ) -> tuple[dict[str, SplitScores], Optimism | None]:
     """What the card says of val and, where there is one, of test; and how optimistic val's own score is.
 
@@ -266,13 +267,14 @@ def score_splits(
         bundle: The sealed model.
         index: The data's images and masks.
         chose: What was chosen on val.
+        rule: What the data's masks mean.
     """
     val, test = index.split("val"), index.split("test")
     halves = CrossFit(val, bundle.config.data.seed, bundle.task) if "threshold" in chose and not test else None
-    rows = score_images(bundle, val, on_probs=halves.update if halves else None)
+    rows = score_images(bundle, val, rule, on_probs=halves.update if halves else None)
     own = summarize(rows).but(chose=chose)
     if test:
-        test_rows = score_images(bundle, test)
+        test_rows = score_images(bundle, test, rule)
         scores = {"val": own, "test": summarize(test_rows).but(chose=[])}
         return scores, optimism_on_test(rows, test_rows)
     fitted = halves.result() if halves else None

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from segcore.data.loader import Batch, BatchDataset, build_loader
+from segcore.data.masks.planes import ByteArray
 from segcore.data.pixels.cache_file import SampleCache
-from segcore.data.pixels.foreground import ByteArray
 from segcore.models.build import build_model
 from segcore.models.unet import SegmentationModel
 from segcore.scores.threshold_curve import curve_of

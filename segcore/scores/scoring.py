@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from segcore.data.masks.rule import MaskRule
 from segcore.data.pairs.samples import Sample
 from segcore.data.pixels.decode import read_mask
 from segcore.errors import BundleError
@@ -88,6 +89,7 @@ class ImageScore:
 def score_images(
     bundle: "Bundle",
     samples: Iterable[Sample],
+    rule: MaskRule,
     progress: Callable[[int], None] | None = None,
     on_probs: Callable[[int, np.ndarray, np.ndarray], None] | None = None,
 ) -> list[ImageScore]:
@@ -96,6 +98,7 @@ def score_images(
     Args:
         bundle: The model.
         samples: Images with their masks.
+        rule: What the masks of their data set mean.
         progress: Called with the number of samples done.
         on_probs: Called with each sample's index, `(C, H, W) float32` probabilities and `(H, W) uint8` mask.
 
@@ -106,7 +109,7 @@ def score_images(
     scores = []
     for place, sample in enumerate(samples):
         probs = predictor.probs_of_file(sample.image)
-        mask = read_mask(sample.mask, predictor.hw)
+        mask = read_mask(sample.mask, rule, predictor.hw)
         scores.append(score_image(bundle.task, sample, probs, mask, bundle.threshold))
         if on_probs is not None:
             on_probs(place, probs, mask)

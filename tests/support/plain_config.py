@@ -9,7 +9,8 @@ from typing import Any
 DEFAULTS: dict[str, dict[str, Any]] = {
     "data": {
         "root": "data", "layout": "auto", "mask_suffix": "_mask", "image_size": 256, "val_fraction": 0.2,
-        "test_fraction": "auto", "group_by": None, "group_duplicates": False, "seed": 0, "cache_dir": None,
+        "test_fraction": "auto", "group_by": None, "group_duplicates": False, "foreground": None, "seed": 0,
+        "cache_dir": None,
     },
     "model": {
         "arch": "unet", "encoder": "none", "encoder_weights": "none", "base_channels": 32, "depth": 4,
@@ -52,4 +53,5 @@ def plain_config(changes: dict[str, Any] | None = None) -> Any:
     config = SimpleNamespace(**{k: SimpleNamespace(**v) if isinstance(v, dict) else v for k, v in tree.items()})
     size = config.data.image_size
     config.data.image_hw = (size, size) if isinstance(size, int) else size
+    config.data.foreground_values = config.data.foreground
     return config

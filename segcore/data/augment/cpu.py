@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from segcore.data.augment.plan import NOISE_LEVEL, blur_radius, noise_bank
-from segcore.data.pixels.foreground import ByteArray
+from segcore.data.masks.planes import ByteArray
 
 _LEVELS = np.arange(256, dtype=np.float32)
 _FLIP_CODES = {(1.0, 0.0): 1, (0.0, 1.0): 0, (1.0, 1.0): -1}

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from segcore.data.pixels.foreground import ByteArray
+from segcore.data.masks.planes import ByteArray
 
 if TYPE_CHECKING:
     from segcore.config import AugmentConfig

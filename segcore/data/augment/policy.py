@@ -27,7 +27,7 @@ from segcore.data.augment.plan import (
     describe_plan,
     draw_plan,
 )
-from segcore.data.pixels.foreground import ByteArray
+from segcore.data.masks.planes import ByteArray
 
 if TYPE_CHECKING:
     from segcore.config import AugmentConfig

@@ -18,6 +18,7 @@ class Problems:
 
     errors: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     oddities: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    notes: list[str] = field(default_factory=list)
 
     def error(self, kind: str, example: str) -> None:
         """Note one thing that stops the run."""
@@ -27,12 +28,19 @@ class Problems:
         """Note one oddity."""
         self.oddities[kind].append(printable(example))
 
+    def note(self, line: str) -> None:
+        """Add a line to the end of the error: what was found in the whole data set, or what settles it."""
+        if line not in self.notes:
+            self.notes.append(line)
+
     def extend(self, other: "Problems") -> None:
         """Add everything that `other` has noted."""
         for kind, examples in other.errors.items():
             self.errors[kind].extend(examples)
         for kind, examples in other.oddities.items():
             self.oddities[kind].extend(examples)
+        for line in other.notes:
+            self.note(line)
 
     def warnings(self) -> tuple[str, ...]:
         """One line per kind of oddity: count, kind and the first examples."""
@@ -52,6 +60,7 @@ class Problems:
         for kind, examples in sorted(self.errors.items()):
             lines.append(f"  {len(examples)} {kind}:")
             lines += [f"    {example}" for example in _first(examples)]
+        lines += [f"  {line}" for line in self.notes]
         raise DataError("\n".join(lines))
 
 

@@ -48,9 +48,9 @@ def discover(config: DataConfig, *, carve: bool = True) -> DatasetIndex:
         raise DataError(f"data.root = {config.root!r} cannot be read: {error}") from error
     if problems.errors:
         # Imported here: only the error path needs pixels.
-        from segcore.data.pixels.content import inspect_pairs
+        from segcore.data.pixels.surveying import inspect_pairs
 
-        problems.extend(inspect_pairs(pairs, root))
+        problems.extend(inspect_pairs(pairs, root, config.foreground_values))
     problems.raise_if_any(str(root))
     if not pairs:
         raise NoDataError(_nothing_found(root, config, layout))

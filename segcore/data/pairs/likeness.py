@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from segcore.data.masks.planes import ByteArray
 from segcore.data.pairs.samples import SPLITS
-from segcore.data.pixels.foreground import ByteArray
 
 HashArray = npt.NDArray[np.uint64]
 

@@ -33,7 +33,8 @@ from segcore.data.pixels.cache_file import (
     encode_metadata,
     open_cache,
 )
-from segcore.data.pixels.content import Content, decode_all, inspect_pairs
+from segcore.data.pixels.content import Content, decode_all
+from segcore.data.pixels.surveying import decide_rule, inspect_pairs
 from segcore.errors import DataError
 
 if TYPE_CHECKING:
@@ -56,8 +57,8 @@ def cache_folder(config: DataConfig) -> Path:
 def cache_path(index: DatasetIndex, config: DataConfig) -> Path:
     """The path of the cache of this data set in its current state, whether it exists or not.
 
-    The key covers every file's name, size and times, the splits, classes and groups, and the image size. So a changed
-    file gives another path, even one that was only touched.
+    The key covers every file's name, size and times, the splits, classes and groups, the image size and `foreground`.
+    So a changed file gives another path, even one that was only touched.
     """
     height, width = config.image_hw
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(index.root).stem)[:40].strip("_.") or "data"
@@ -84,7 +85,7 @@ def build_cache(index: DatasetIndex, config: DataConfig, progress: Callable[[int
     try:
         path = cache_path(index, config)
     except OSError as error:  # a file cannot even be looked at: that and all else that is wrong is told at once
-        inspect_pairs(index.samples, Path(index.root), progress).raise_if_any(index.root)
+        inspect_pairs(index.samples, Path(index.root), config.foreground_values, progress).raise_if_any(index.root)
         raise DataError(f"{index.root}: the files changed while they were read ({error}); try again") from error
     if _is_whole(path, len(index.samples)):
         return path
@@ -93,7 +94,7 @@ def build_cache(index: DatasetIndex, config: DataConfig, progress: Callable[[int
         with FileLock(_lock_path(path)):
             if not _is_whole(path, len(index.samples)):
                 _remove_leftovers(path)
-                _build(path, index, config.image_hw, progress)
+                _build(path, index, config, progress)
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
             raise DataError(_no_space(path.parent, _size_bytes(index, config.image_hw), str(error))) from error
@@ -102,7 +103,9 @@ def build_cache(index: DatasetIndex, config: DataConfig, progress: Callable[[int
 
 
 def _key(index: DatasetIndex, config: DataConfig) -> str:
-    digest = hashlib.sha256(json.dumps([FORMAT_VERSION, index.root, list(config.image_hw)]).encode())
+    digest = hashlib.sha256(
+        json.dumps([FORMAT_VERSION, index.root, list(config.image_hw), config.foreground_values]).encode()
+    )
     for sample in index.samples:
         # The change time differs even when a copy keeps size and modification time.
         files = [
@@ -124,11 +127,14 @@ def _is_whole(path: Path, num_samples: int) -> bool:
         return False
 
 
-def _build(path: Path, index: DatasetIndex, hw: tuple[int, int], progress: Callable[[int, int], None] | None) -> None:
+def _build(path: Path, index: DatasetIndex, config: DataConfig, progress: Callable[[int, int], None] | None) -> None:
+    hw = config.image_hw
     needed, free = _size_bytes(index, hw), shutil.disk_usage(path.parent).free
     if needed > free:
         raise DataError(_no_space(path.parent, needed, f"{free / 1e9:.2f} GB are free"))
-    problems, turns, digests = Problems(), dict[int, int](), []
+    root = Path(index.root)
+    decision = decide_rule((sample.mask for sample in index.samples), config.foreground_values, root)
+    problems, turns, digests = decision.problems, dict[int, int](), []
     likenesses: list[Likeness] = []
     rows_per_batch = max(1, _BATCH_BYTES // (hw[0] * hw[1] * 4))
     count = len(index.samples)
@@ -136,7 +142,8 @@ def _build(path: Path, index: DatasetIndex, hw: tuple[int, int], progress: Calla
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            contents = _watched(decode_all(index.samples, hw, Path(index.root)), problems, turns, count, progress)
+            contents = decode_all(index.samples, hw, root, decision.rule)
+            contents = _watched(contents, problems, turns, count, progress)
             with pa.ipc.new_file(file, schema) as writer:
                 for first in range(0, count, rows_per_batch):
                     samples = index.samples[first : first + rows_per_batch]
@@ -146,8 +153,10 @@ def _build(path: Path, index: DatasetIndex, hw: tuple[int, int], progress: Calla
                     if not problems.errors:  # else only the remaining problems matter
                         writer.write_batch(batch)
                 problems.raise_if_any(index.root)
+                assert decision.rule is not None, "a doubt is a problem"
                 tail = {
                     "fingerprint": _fingerprint(index.samples, digests, hw),
+                    "mask_rule": decision.rule.tree(),
                     "warnings": problems.warnings(),
                     "unproven_turns": list(turns.items()),
                     "leaks": find_leaks(likenesses, [s.split for s in index.samples], [d[:32] for d in digests]),

@@ -15,12 +15,13 @@ from typing import Any, Self, cast
 import numpy as np
 import pyarrow as pa
 
+from segcore.data.masks.planes import ByteArray
+from segcore.data.masks.rule import MaskRule
 from segcore.data.pairs.likeness import Leak
 from segcore.data.pairs.samples import Split
-from segcore.data.pixels.foreground import ByteArray
 from segcore.errors import DataError
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 TEXT_COLUMNS = ("name", "class_name", "split", "group")
 
 
@@ -42,6 +43,7 @@ class SampleCache:
         names, class_names, splits, groups: One string per sample.
         original_hw: `(N, 2) int32`, each image's height and width on disk.
         fingerprint: sha256 (hex) of all pixels and their splits, independent of paths, names and times.
+        mask_rule: How the masks were read.
         warnings: Oddities found while decoding, one line each.
         unproven_turns: EXIF orientation by sample, where only pixels show whether the mask was turned like its image.
         leaks: Images of val and test that are also in an earlier split, exactly or nearly.
@@ -62,6 +64,7 @@ class SampleCache:
             raise DataError(f"{self.path}: a cache of another version; delete it and build it again")
         self.hw: tuple[int, int] = (head["height"], head["width"])
         self.fingerprint: str = tail["fingerprint"]
+        self.mask_rule = MaskRule.from_tree(tail["mask_rule"])
         self.warnings: tuple[str, ...] = tuple(tail["warnings"])
         self.leaks: tuple[Leak, ...] = tuple(Leak(*row) for row in tail["leaks"])
         self.unproven_turns: dict[int, int] = {int(i): int(turn) for i, turn in tail["unproven_turns"]}

@@ -3,21 +3,23 @@
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
+from segcore.data.masks.foreground import MaskReading, binarise
+from segcore.data.masks.planes import ByteArray
+from segcore.data.masks.rule import MaskRule
 from segcore.data.pairs.checks import Problems
 from segcore.data.pixels.decode import (
     UnreadableFileError,
     decode_image,
-    decode_mask,
+    read_planes,
     resize_mask,
 )
-from segcore.data.pixels.foreground import ByteArray, NotAMaskError
 from segcore.data.pixels.opening import Header
 from segcore.data.pixels.turns import unproven_turn
 
@@ -62,13 +64,14 @@ def num_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def decode_pair(pair: HasPair, hw: tuple[int, int] | None, root: Path) -> Content:
+def decode_pair(pair: HasPair, hw: tuple[int, int] | None, root: Path, rule: MaskRule | None) -> Content:
     """Decode, check and resize one pair; problems are returned, not raised.
 
     Args:
         pair: Image and mask.
         hw: Height and width to resize to, in pixels; None keeps the size.
         root: The folder that paths in messages are relative to.
+        rule: What the masks of the data set mean; None, where that is open, only looks for other problems.
     """
     problems = Problems()
     image = mask = None
@@ -85,22 +88,17 @@ def decode_pair(pair: HasPair, hw: tuple[int, int] | None, root: Path) -> Conten
             )
         _note_what_is_left_out(header, shown_path(pair.image, root), problems)
     try:
-        reading = decode_mask(pair.mask)
+        planes = read_planes(pair.mask)
     except UnreadableFileError as error:
         problems.error(error.kind, _relative_message(error, root))
-    except NotAMaskError as error:
-        problems.error("masks that are not masks", _relative_message(error, root))
     else:
-        name, mask_hw = shown_path(pair.mask, root), reading.mask.shape
+        name, mask_hw = shown_path(pair.mask, root), planes.hw
         if image is not None:
             turn = unproven_turn((shown_path(pair.image, root), name), header, pair.mask, mask_hw, problems)
-        if not reading.mask.any():
-            problems.warn("masks are empty (no foreground)", name)
-        elif reading.mask.all():
-            problems.warn("masks are all foreground", name)
-        if reading.is_soft:
-            problems.warn("masks hold grey values between background and foreground, cut at half", name)
-        mask = resize_mask(reading.mask, hw)
+        if rule is not None:
+            reading = binarise(planes, rule)
+            _note_oddities(reading, name, problems)
+            mask = resize_mask(reading.mask, hw)
     if problems.errors or image is None or mask is None:
         return Content(None, None, b"", header.hw, problems)
     digest = hashlib.sha256(image.data).digest() + hashlib.sha256(mask.data).digest()
@@ -123,13 +121,25 @@ def _note_what_is_left_out(header: Header, name: str, problems: Problems) -> Non
         )
 
 
-def decode_all(pairs: Sequence[HasPair], hw: tuple[int, int] | None, root: Path) -> Iterator[Content]:
+def _note_oddities(reading: MaskReading, name: str, problems: Problems) -> None:
+    if not reading.mask.any():
+        problems.warn("masks are empty (no foreground)", name)
+    elif reading.mask.all():
+        problems.warn("masks are all foreground", name)
+    if reading.is_soft:
+        problems.warn("masks hold grey values between background and foreground, cut at half", name)
+
+
+def decode_all(
+    pairs: Sequence[HasPair], hw: tuple[int, int] | None, root: Path, rule: MaskRule | None
+) -> Iterator[Content]:
     """Decode every pair on all CPUs and yield the results in order, a bounded number ahead.
 
     Args:
         pairs: Images with their masks.
         hw: Height and width to resize to, in pixels; None keeps the sizes.
         root: The folder that paths in messages are relative to.
+        rule: As for `decode_pair`.
     """
     workers = num_cpus()
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
@@ -137,31 +147,15 @@ def decode_all(pairs: Sequence[HasPair], hw: tuple[int, int] | None, root: Path)
         source = iter(pairs)
         try:
             for pair in islice(source, 4 * workers):
-                waiting.append(pool.submit(decode_pair, pair, hw, root))
+                waiting.append(pool.submit(decode_pair, pair, hw, root, rule))
             while waiting:
                 content = waiting.popleft().result()
                 for pair in islice(source, 1):
-                    waiting.append(pool.submit(decode_pair, pair, hw, root))
+                    waiting.append(pool.submit(decode_pair, pair, hw, root, rule))
                 yield content
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def inspect_pairs(pairs: Sequence[HasPair], root: Path, progress: Callable[[int, int], None] | None = None) -> Problems:
-    """Decode every pair only to find what is wrong with it.
-
-    Args:
-        pairs: Images with their masks.
-        root: The folder that paths in messages are relative to.
-        progress: Called with the pairs done and the total.
-    """
-    problems = Problems()
-    for done, content in enumerate(decode_all(pairs, None, root), start=1):
-        problems.extend(content.problems)
-        if progress is not None:
-            progress(done, len(pairs))
-    return problems
 
 
 def shown_path(path: Path, root: Path) -> str:

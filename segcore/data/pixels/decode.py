@@ -6,25 +6,22 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from segcore.data.pixels.foreground import (
-    ByteArray,
-    MaskReading,
-    NotAMaskError,
-    binarise,
-)
-from segcore.data.pixels.opening import Header, UnreadableFileError, decoded, image_size
+from segcore.data.masks.foreground import MaskReading, binarise
+from segcore.data.masks.planes import ByteArray, Planes, is_lossy_file, planes_of
+from segcore.data.masks.rule import MaskRule
+from segcore.data.pixels.opening import Header, UnreadableFileError, decoded, image_size, readable
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "ByteArray",
     "MaskReading",
-    "NotAMaskError",
     "UnreadableFileError",
     "decode_image",
     "decode_mask",
     "image_size",
     "read_image",
     "read_mask",
+    "read_planes",
     "resize_image",
     "resize_mask",
     "to_rgb",
@@ -32,8 +29,6 @@ __all__ = [
 
 _SUFFIXES = ".jpg .jpeg .jpe .jfif .png .bmp .tif .tiff .webp .avif .gif .ppm .pgm .pbm .pnm .jp2"
 IMAGE_SUFFIXES = frozenset(_SUFFIXES.split())
-
-_LOSSY_FORMATS = {"JPEG", "MPO", "JPEG2000"}
 
 
 def read_image(path: Path, hw: tuple[int, int] | None = None) -> ByteArray:
@@ -79,11 +74,12 @@ def resize_image(image: ByteArray, hw: tuple[int, int]) -> ByteArray:
     return np.array(Image.fromarray(image).resize((hw[1], hw[0]), Image.Resampling.BILINEAR), dtype=np.uint8)
 
 
-def read_mask(path: Path, hw: tuple[int, int] | None = None) -> ByteArray:
-    """Decode a mask by the rules of `foreground` and resize it with the nearest pixel.
+def read_mask(path: Path, rule: MaskRule, hw: tuple[int, int] | None = None) -> ByteArray:
+    """Decode a mask by the rule of its data set and resize it with the nearest pixel.
 
     Args:
         path: Mask file.
+        rule: What the masks of the data set mean.
         hw: `(height, width)` in pixels to resize to, or None for the file's own size.
 
     Returns:
@@ -91,27 +87,32 @@ def read_mask(path: Path, hw: tuple[int, int] | None = None) -> ByteArray:
 
     Raises:
         UnreadableFileError: The file cannot be opened or decoded.
-        NotAMaskError: The file holds a picture.
     """
-    return resize_mask(decode_mask(path).mask, hw)
+    return resize_mask(decode_mask(path, rule).mask, hw)
 
 
-def decode_mask(path: Path) -> MaskReading:
-    """Decode a mask at its own size by the rules of `foreground`.
-
-    Args:
-        path: Mask file.
+def decode_mask(path: Path, rule: MaskRule) -> MaskReading:
+    """Decode a mask at its own size by the rule of its data set.
 
     Returns:
         The mask, and whether grey values had to be thresholded.
 
     Raises:
         UnreadableFileError: The file cannot be opened or decoded.
-        NotAMaskError: The file holds a picture.
+    """
+    return binarise(read_planes(path), rule)
+
+
+def read_planes(path: Path) -> Planes:
+    """Decode a mask to the values that the file stores, its EXIF orientation applied.
+
+    Raises:
+        UnreadableFileError: The file cannot be opened or decoded.
     """
     with decoded(path, is_mask=True) as (image, _):
-        lossy = getattr(image, "format", None) in _LOSSY_FORMATS
-        return binarise(image, lossy, path)
+        with readable(path), path.open("rb") as file:
+            head = file.read(4096)
+        return planes_of(image, is_lossy_file(getattr(image, "format", None), head))
 
 
 def resize_mask(mask: ByteArray, hw: tuple[int, int] | None) -> ByteArray:

@@ -352,6 +352,7 @@ def test_the_order_of_validation_images_is_that_of_the_cache(tmp_path: Path) -> 
     index = discover(config.data)
     with open_cache(build_cache(index, config.data)) as cache:
         masks = [cache.mask(i) for i in cache.indices("val")]
+        rule = cache.mask_rule
     assert len(masks) == len(index.split("val")) > 1
     for mask, sample in zip(masks, index.split("val"), strict=True):
-        np.testing.assert_array_equal(mask, read_mask(sample.mask, config.data.image_hw))
+        np.testing.assert_array_equal(mask, read_mask(sample.mask, rule, config.data.image_hw))

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from segcore.config import SyntheticConfig, TrainConfig
+from segcore.data.masks.rule import MaskRule
 from segcore.data.pairs.samples import Sample
 from segcore.data.synthetic import write_synthetic
 from segcore.errors import BundleError
@@ -261,7 +262,7 @@ def independent_iou(bundle: Bundle, sample: Sample, tmp_path: Path) -> float:
 
 
 def test_scores_equal_an_independent_computation_exactly(bundle: Bundle, samples: list[Sample], tmp_path: Path) -> None:
-    scores = score_images(bundle, samples)
+    scores = score_images(bundle, samples, MaskRule())
     assert [score.name for score in scores] == [sample.name for sample in samples]
     expected = [independent_iou(bundle, sample, tmp_path) for sample in samples]
     assert [score.iou for score in scores] == expected
@@ -272,9 +273,9 @@ def test_scores_equal_an_independent_computation_exactly(bundle: Bundle, samples
 
 
 def test_a_score_does_not_depend_on_the_other_images(bundle: Bundle, samples: list[Sample]) -> None:
-    together = {score.name: score for score in score_images(bundle, samples)}
+    together = {score.name: score for score in score_images(bundle, samples, MaskRule())}
     for one in reversed(samples):
-        (alone,) = score_images(bundle, [one])
+        (alone,) = score_images(bundle, [one], MaskRule())
         assert alone == together[one.name]
         assert np.array_equal(alone.calibration, together[one.name].calibration)
 
@@ -282,6 +283,8 @@ def test_a_score_does_not_depend_on_the_other_images(bundle: Bundle, samples: li
 def test_scoring_tells_how_far_it_is_and_shows_the_probabilities(bundle: Bundle, samples: list[Sample]) -> None:
     seen: list[int] = []
     shown: list[tuple[int, tuple[int, ...], tuple[int, ...]]] = []
-    score_images(bundle, samples[:3], seen.append, lambda place, p, m: shown.append((place, p.shape, m.shape)))
+    score_images(
+        bundle, samples[:3], MaskRule(), seen.append, lambda place, p, m: shown.append((place, p.shape, m.shape))
+    )
     assert seen == [1, 2, 3]
     assert shown == [(i, (1, 32, 48), (32, 48)) for i in range(3)]

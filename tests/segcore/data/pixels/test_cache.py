@@ -75,7 +75,7 @@ def test_the_cache_holds_what_decoding_gives(root: Path) -> None:
         assert cache.original_hw.tolist() == [[32, 40]] * 10
         for i, sample in enumerate(index.samples):
             np.testing.assert_array_equal(cache.image(i), read_image(sample.image, (24, 32)))
-            np.testing.assert_array_equal(cache.mask(i), read_mask(sample.mask, (24, 32)))
+            np.testing.assert_array_equal(cache.mask(i), read_mask(sample.mask, cache.mask_rule, (24, 32)))
         with pytest.raises(IndexError, match="sample 10 of 10"):
             cache.image(10)
 

@@ -5,11 +5,13 @@ import pytest
 from data_folders import disk, picture, save
 from PIL import Image
 
+from segcore.data.masks.rule import MaskRule
 from segcore.data.pixels.decode import (
     UnreadableFileError,
     image_size,
     read_image,
     read_mask,
+    read_planes,
 )
 
 HW = (24, 30)
@@ -92,7 +94,7 @@ def test_resize_is_antialiased_bilinear_for_images_and_nearest_for_masks(tmp_pat
     assert image.shape == (8, 8, 3)
     # Averages of black and white; without antialiasing all samples would fall on one kind of column.
     assert abs(float(image.mean()) - 127.5) < 3
-    small = read_mask(path, (8, 8))
+    small = read_mask(path, MaskRule(), (8, 8))
     np.testing.assert_array_equal(small, (stripes[2::4, 2::4] > 0).astype(np.uint8))
 
 
@@ -106,7 +108,7 @@ def test_a_cut_file_is_unreadable(tmp_path: Path, suffix: str, keep: float) -> N
     path = save(tmp_path / f"cut{suffix}", picture(0, (64, 64)))
     data = path.read_bytes()
     path.write_bytes(data[: int(keep * len(data)) if isinstance(keep, float) else keep])
-    for read in (read_image, read_mask):
+    for read in (read_image, read_planes):
         with pytest.raises(UnreadableFileError, match=rf"cut\{suffix}: "):
             read(path)
 
@@ -122,7 +124,7 @@ def test_what_is_unreadable_says_why(tmp_path: Path) -> None:
         image_size(tmp_path / "text.png")
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(UnreadableFileError, match=r"folder\.png: .*directory"):
-        read_mask(tmp_path / "folder.png")
+        read_planes(tmp_path / "folder.png")
     Image.fromarray(np.zeros(HW, np.float32)).save(tmp_path / "f.tif")
     with pytest.raises(UnreadableFileError, match=r"f\.tif: 32-bit float pixels"):
         read_image(tmp_path / "f.tif")
@@ -138,7 +140,7 @@ def test_the_original_0_1_horse_masks_and_rgba_nuclei_images(horses_dir: Path, n
     for path in files:
         raw = np.asarray(Image.open(path))
         assert set(np.unique(raw)) == {0, 1}
-        np.testing.assert_array_equal(read_mask(path), raw)
+        np.testing.assert_array_equal(read_mask(path, MaskRule()), raw)
     files = sorted((nuclei_dir / "awkward_raw").glob("rgba_*.png"))
     assert files
     for path in files:

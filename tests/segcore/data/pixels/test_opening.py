@@ -12,8 +12,17 @@ import pytest
 from data_folders import disk, picture, save
 from PIL import Image
 
+from segcore.data.masks.rule import MaskRule
 from segcore.data.pixels import opening
-from segcore.data.pixels.decode import UnreadableFileError, decode_image, image_size, read_image, read_mask, to_rgb
+from segcore.data.pixels.decode import (
+    UnreadableFileError,
+    decode_image,
+    image_size,
+    read_image,
+    read_mask,
+    read_planes,
+    to_rgb,
+)
 from segcore.data.pixels.memory import MemoryShare
 from segcore.data.pixels.opening import read_header
 
@@ -87,10 +96,10 @@ def test_pages_are_counted_and_a_mask_has_one(tmp_path: Path) -> None:
         pages[0].convert("RGB").save(tmp_path / name, save_all=True, append_images=pages[1:], lossless=True)
         assert decode_image(tmp_path / name)[1].num_pages == read_header(tmp_path / name).num_pages == 3, name
         with pytest.raises(UnreadableFileError, match=rf"{name}: a [A-Z]+ of 3 pages, and which of them is the mask"):
-            read_mask(tmp_path / name)
+            read_mask(tmp_path / name, MaskRule())
     np.testing.assert_array_equal(read_image(tmp_path / "x.tif")[..., 0], np.asarray(pages[0]))
     pages[0].save(tmp_path / "one.tif")
-    np.testing.assert_array_equal(read_mask(tmp_path / "one.tif"), disk(HW, radius=4))
+    np.testing.assert_array_equal(read_mask(tmp_path / "one.tif", MaskRule()), disk(HW, radius=4))
 
 
 def test_thumbnails_and_previews_are_no_pages(tmp_path: Path) -> None:
@@ -98,7 +107,7 @@ def test_thumbnails_and_previews_are_no_pages(tmp_path: Path) -> None:
     small.encoderinfo = {"tiffinfo": {254: 1}}  # a page of reduced resolution
     mask.save(tmp_path / "x.tif", save_all=True, append_images=[small])
     assert read_header(tmp_path / "x.tif").num_pages == 1
-    np.testing.assert_array_equal(read_mask(tmp_path / "x.tif"), disk(HW, radius=7))
+    np.testing.assert_array_equal(read_mask(tmp_path / "x.tif", MaskRule()), disk(HW, radius=7))
     Image.fromarray(picture(1, HW)).save(tmp_path / "x.mpo", save_all=True, append_images=[small])
     assert decode_image(tmp_path / "x.mpo")[1].num_pages == 1
 
@@ -136,7 +145,7 @@ def test_a_size_without_room_is_refused_from_the_header(tmp_path: Path, monkeypa
         read_image(tmp_path / "bomb.png")
     monkeypatch.setattr(opening, "available_bytes", lambda: 10**9)
     with pytest.raises(UnreadableFileError, match=r"\(196 million\) take about 3\.1 GB to decode, and 1\.0 GB"):
-        read_mask(tmp_path / "big.png")
+        read_mask(tmp_path / "big.png", MaskRule())
 
 
 def test_large_images_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +183,7 @@ def test_what_is_no_file_is_named_and_never_waited_for(tmp_path: Path) -> None:
             "gone.png": "a link to /nowhere/x.png, which does not exist",
             "round.png": "Too many levels of symbolic links",
         }.items():
-            for read in (read_image, read_mask, image_size):
+            for read in (read_image, read_planes, image_size):
                 with pytest.raises(UnreadableFileError, match=f"{name}: {words}"):
                     read(tmp_path / name)
 
@@ -200,10 +209,10 @@ def test_what_is_no_image_is_named(tmp_path: Path, start: bytes, words: str) -> 
 def test_a_mask_may_be_an_array(tmp_path: Path, dtype: type) -> None:
     mask = disk(HW, radius=7)
     np.save(tmp_path / "x.npy", mask.astype(dtype))
-    np.testing.assert_array_equal(read_mask(tmp_path / "x.npy"), mask)
+    np.testing.assert_array_equal(read_mask(tmp_path / "x.npy", MaskRule()), mask)
     assert image_size(tmp_path / "x.npy") == HW
     np.save(tmp_path / "y.npy", mask.astype(dtype)[..., None])
-    np.testing.assert_array_equal(read_mask(tmp_path / "y.npy"), mask)
+    np.testing.assert_array_equal(read_mask(tmp_path / "y.npy", MaskRule()), mask)
 
 
 def test_an_array_that_is_no_mask_is_named(tmp_path: Path) -> None:
@@ -217,8 +226,8 @@ def test_an_array_that_is_no_mask_is_named(tmp_path: Path) -> None:
     ):
         np.save(path, array, allow_pickle=True)
         with pytest.raises(UnreadableFileError, match=rf"x\.npy: {words}"):
-            read_mask(path)
+            read_mask(path, MaskRule())
     np.save(path, disk(HW))
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(UnreadableFileError, match=r"x\.npy: a broken array"):
-        read_mask(path)
+        read_mask(path, MaskRule())
