@@ -7,6 +7,7 @@ import pytest
 from data_folders import disk, picture, save
 from PIL import Image
 
+from segcore.data.masks.rule import MaskRule
 from segcore.data.pairs.samples import Pair
 from segcore.data.pixels.content import Content, decode_pair
 
@@ -19,7 +20,7 @@ def decode(root: Path, orientation: int, image_hw: tuple[int, int], mask_hw: tup
     mask_exif = Image.Exif()
     mask_exif[0x0112] = tag
     Image.fromarray(disk(mask_hw, 5) * 255).save(root / "x.png", exif=mask_exif if tag != 1 else None)
-    return decode_pair(Pair("x", root / "x.jpg", root / "x.png", None, ""), None, root)
+    return decode_pair(Pair("x", root / "x.jpg", root / "x.png", None, ""), None, root, MaskRule())
 
 
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
@@ -60,7 +61,7 @@ def test_pages_and_bands_that_are_not_read_are_warned_of(tmp_path: Path) -> None
     pages = [Image.fromarray(picture(seed)) for seed in range(3)]
     pages[0].save(tmp_path / "x.tif", save_all=True, append_images=pages[1:])
     save(tmp_path / "m.png", disk() * 255)
-    content = decode_pair(Pair("x", tmp_path / "x.tif", tmp_path / "m.png", None, ""), None, tmp_path)
+    content = decode_pair(Pair("x", tmp_path / "x.tif", tmp_path / "m.png", None, ""), None, tmp_path, MaskRule())
     np.testing.assert_array_equal(content.image, picture(0))
     (warning,) = content.problems.warnings()
     assert warning.startswith("1 images have several pages or frames, of which the first alone is read")
