@@ -19,6 +19,7 @@ from segcore.gate.alignment import (
 )
 from segcore.gate.evidence import Evidence, Probe
 from segcore.gate.report import Finding
+from segcore.gate.turn_probe import probe_turns
 
 _MIN_SAMPLES = 12
 """With fewer pairs, nothing reliable can be said about whether images and masks belong together."""
@@ -88,6 +89,10 @@ def probe_inverted(evidence: Evidence) -> Iterator[Finding]:
 
 def probe_pairing(evidence: Evidence) -> Iterator[Finding]:
     """Masks must fit their own image better than other images, and better than when they are moved."""
+    turned = list(probe_turns(evidence))
+    yield from turned
+    if any(finding.severity == "error" for finding in turned):
+        return
     thumbs = evidence.facts.thumbs
     distinct = {mask.tobytes() for mask in thumbs.masks}
     if len(distinct) < _MIN_SAMPLES:

@@ -138,3 +138,11 @@ def test_large_images_are_shrunk_and_small_ones_are_not(cache_dir: Path) -> None
         with cache_of(config) as cache:
             sizes[size] = build_pipeline(config, cache).cache.hw
     assert sizes == {160: (128, 128), 40: (40, 40), (64, 96): (64, 96)}
+
+
+def test_a_batch_is_not_split_into_single_images(cache_dir: Path) -> None:
+    changes = {"model.depth": 5, "model.base_channels": 1, "data.image_size": 32, "train.micro_batch_size": 1}
+    config = config_of(changes, cache_dir)
+    with cache_of(config) as cache:
+        pipeline = build_pipeline(config, cache)
+        pipeline.step(pipeline.read(cache.indices("train")[:8]))
