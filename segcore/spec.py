@@ -54,6 +54,8 @@ class TrialSpec:
         measure_latency: Whether to measure the model's latency, after the first epoch trained in this attempt.
         may_retry_alone: Whether it is retried on a whole GPU when its share of the memory is too small.
         label: A name for people, where it is not a trial of a search.
+        avoid: Ray's ids of nodes that it must not run on, because it failed there through a fault of theirs.
+        other_nodes: How many nodes the cluster has beside the one that it runs on.
     """
 
     number: int
@@ -72,6 +74,8 @@ class TrialSpec:
     measure_latency: bool = False
     may_retry_alone: bool = False
     label: str | None = None
+    avoid: tuple[str, ...] = ()
+    other_nodes: int = 0
 
     def to_ray(self) -> RaySpec:
         """The spec as a trial's config in Ray: plain values, which Ray copies, sends and stores."""
@@ -82,6 +86,7 @@ class TrialSpec:
             "folder": str(self.folder),
             "checkpoints": [str(path) for path in self.checkpoints],
             "save_at": list(self.save_at),
+            "avoid": list(self.avoid),
             "fork_from": None if self.fork_from is None else str(self.fork_from),
         }
 
@@ -110,6 +115,8 @@ class TrialSpec:
             measure_latency=bool(spec.get("measure_latency", False)),
             may_retry_alone=bool(spec.get("may_retry_alone", False)),
             label=spec.get("label"),
+            avoid=tuple(spec.get("avoid", ())),
+            other_nodes=int(spec.get("other_nodes", 0)),
         )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ray.tune.search import Searcher
 
-from search.runs.journal import INTERRUPTED, RETRIED_ALONE
+from search.runs.journal import INTERRUPTED, MOVED, RETRIED_ALONE
 from search.tune.retries import Retries, WholeGpu
 from segcore.config import TrainConfig
 from segcore.objective import Objective
@@ -99,11 +99,19 @@ class RerunSearcher(Searcher):  # type: ignore[misc]
         if not error:
             self._live.pop(trial_id, None)
 
-    def fail(self, trial_id: str, kind: str) -> None:
-        """Ends a training that had an error of a kind of `search.tune.failures`, or queues it to continue."""
+    def fail(self, trial_id: str, kind: str, node: str = "") -> None:
+        """Ends a training that had an error, or queues it to continue.
+
+        Args:
+            trial_id: Ray's id of the trial.
+            kind: One of those of `search.tune.failures`.
+            node: Ray's id of the node that it ran on.
+        """
         rerun = self._live.pop(trial_id, None)
         if rerun is not None and kind == INTERRUPTED:
             self._queue.lost_worker(rerun, max(rerun.intermediate_values, default=0))
+        elif rerun is not None and kind == MOVED:
+            self._queue.moved(rerun, max(rerun.intermediate_values, default=0), node)
         elif rerun is not None and kind == RETRIED_ALONE:
             self._queue.out_of_memory(rerun)
 

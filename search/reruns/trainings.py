@@ -34,6 +34,7 @@ from search.runs.rerun_records import KnownTraining, read_trainings
 from search.space.search import Search
 from search.tracking.wandb import WandbCallback
 from search.tracking.wandb_run import Destination
+from search.tune.cluster.nodes import alive_nodes
 from search.tune.cluster.resources import plan_resources
 from search.tune.cluster.watch import memory_kills_end_one_trial
 from search.tune.journal_callback import JournalCallback
@@ -140,6 +141,7 @@ def run_again(
     spec_maker = SpecMaker(
         reruns, reruns.next_session(), cache_path, objective.metric, resources,
         measure_latency=objective.second == LATENCY, retry_out_of_memory=config.resources.retry_out_of_memory,
+        other_nodes=len(alive_nodes()) - 1,
     )  # fmt: skip
     alone = retried_trials(read_events(reruns.events))
     searcher = RerunSearcher(left, spec_maker, objective, alone=alone, whole_gpu=spec_maker.alone)

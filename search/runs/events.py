@@ -74,6 +74,18 @@ class Resumed:
 
 
 @dataclass(frozen=True)
+class Placed:
+    """An attempt of a trial starts on a node of the cluster: Ray's id of it, its IP address and its host name."""
+
+    KIND: ClassVar = "placed"
+    number: int
+    time: float
+    node: str
+    address: str
+    host: str
+
+
+@dataclass(frozen=True)
 class Applied:
     """What was read back of a trial before its first step of an attempt, and the machine that it trains on."""
 
@@ -118,6 +130,18 @@ class Retried:
 
 
 @dataclass(frozen=True)
+class Moved:
+    """A trial failed after `epoch` through a fault of the node with Ray's id `node`; it continues elsewhere."""
+
+    KIND: ClassVar = "moved"
+    number: int
+    epoch: int
+    time: float
+    node: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Ended:
     """A trial ended for good; the study learns of it after this line. `why` is the kind of a failure, else empty."""
 
@@ -138,10 +162,11 @@ class Dropped:
     bytes: int
 
 
-Event = Epoch | Enqueued | Began | Resumed | Applied | Error | Interrupted | Retried | Ended | Dropped
+Event = Epoch | Enqueued | Began | Resumed | Placed | Applied | Error | Interrupted | Retried | Moved | Ended | Dropped
 
 _CLASSES: dict[str, type[Event]] = {
-    kind.KIND: kind for kind in (Epoch, Enqueued, Began, Resumed, Applied, Error, Interrupted, Retried, Ended, Dropped)
+    kind.KIND: kind
+    for kind in (Epoch, Enqueued, Began, Resumed, Placed, Applied, Error, Interrupted, Retried, Moved, Ended, Dropped)
 }
 _FIELDS = {kind: fields(record) for kind, record in _CLASSES.items()}
 _DEFAULTS: Mapping[str, Any] = {"time": 0.0}

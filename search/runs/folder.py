@@ -20,7 +20,7 @@ from search.config.tree import SearchConfig
 from search.errors import DiskError, RunError
 from search.machine.full_disk import LogFile, despite_the_disk, disk_stop
 from search.runs.environment import describe_environment
-from search.runs.events import Began, Enqueued, Resumed
+from search.runs.events import Began, Enqueued, Placed, Resumed
 from search.runs.journal import read_events
 from search.runs.paths import (
     RunPaths,
@@ -141,7 +141,7 @@ def absolute_paths(config: SearchConfig) -> SearchConfig:
 
 def _has_reports(paths: RunPaths) -> bool:
     """Whether any trial of the run has reported."""
-    return any(not isinstance(event, Began | Enqueued | Resumed) for event in read_events(paths.events))
+    return any(not isinstance(event, Began | Enqueued | Resumed | Placed) for event in read_events(paths.events))
 
 
 def _absolute(path: str) -> str:

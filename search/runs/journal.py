@@ -24,6 +24,8 @@ from search.runs.events import (
     Facts,
     Interrupted,
     Metrics,
+    Moved,
+    Placed,
     Resumed,
     Retried,
     from_line,
@@ -37,7 +39,11 @@ INTERRUPTED = "interrupted"
 """The worker died, which says nothing about the trial: it continues from its newest checkpoint."""
 RETRIED_ALONE = "out of memory beside others"
 """The trial's share of a GPU was too little: it continues from its newest checkpoint, alone on a whole one."""
-GOES_ON = (INTERRUPTED, RETRIED_ALONE)
+NODE_AT_FAULT = "its node at fault"
+"""A file that is missing there alone, or a GPU that is out of order: it says nothing about the trial's settings."""
+MOVED = "moved to another node"
+"""The same, and the trial continues from its newest checkpoint on a node that it has not failed on."""
+GOES_ON = (INTERRUPTED, RETRIED_ALONE, MOVED)
 """The kinds of errors after which a trial continues."""
 DISK = "disk"
 """A disk is full or at fault: the whole search stops, and the trial is as unfinished as before."""
@@ -147,6 +153,28 @@ class EventLog:
         """
         self.append(Retried(number, epoch, time.time(), message))
 
+    def placed(self, number: int, node: str, address: str, host: str) -> None:
+        """Records where an attempt of a trial starts.
+
+        Args:
+            number: The trial.
+            node: Ray's id of the node.
+            address: Its IP address.
+            host: Its host name.
+        """
+        self.append(Placed(number, time.time(), node, address, host))
+
+    def moved(self, number: int, epoch: int, node: str, message: str) -> None:
+        """Records that a trial failed through a fault of its node, and how far it had come; it continues elsewhere.
+
+        Args:
+            number: The trial.
+            epoch: The last epoch that it reported.
+            node: Ray's id of the node.
+            message: What failed there.
+        """
+        self.append(Moved(number, epoch, time.time(), node, message))
+
     def ended(self, number: int, state: EndState, why: str = "") -> None:
         """Records how a trial ended.
 
@@ -216,7 +244,7 @@ def retried_trials(events: Iterable[Event]) -> frozenset[int]:
 
 def waiting_alone(events: Iterable[Event]) -> dict[int, Retried]:
     """The trials that were to continue alone and have not reported since, by number."""
-    last = {event.number: event for event in events if not isinstance(event, Resumed)}
+    last = {event.number: event for event in events if not isinstance(event, Resumed | Placed)}
     return {number: event for number, event in last.items() if isinstance(event, Retried)}
 
 

@@ -40,7 +40,7 @@ def build_proposer(search: Search, study: optuna.Study) -> Proposer:
         for epoch, value in trial.values.items():
             proposer.reported(trial.number, epoch, value)
         if trial.state != TrialState.RUNNING:
-            proposer.ended(trial.number, failed=trial.state == TrialState.FAIL)
+            proposer.ended(trial.number, failed=trial.state == TrialState.FAIL and not trial.is_nodes_fault)
     return proposer
 
 

@@ -6,6 +6,8 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from search.runs.journal import NODE_AT_FAULT
+
 PARAMS_ATTR = "params"
 """User attribute of a trial: the searched dotted keys and the values that ran, as JSON."""
 RAY_IDS_ATTR = "ray_trial_ids"
@@ -33,7 +35,8 @@ class Observation:
     """What the study knows of one trial, for proposing the next one.
 
     `params` are the searched dotted keys that ran; `values` maps epochs to the searched metric; `cost` is the trial's
-    value of the second metric, where the search has one and the trial has reported.
+    value of the second metric, where the search has one and the trial has reported; `is_nodes_fault` says that its
+    settings are not why it failed.
     """
 
     number: int
@@ -43,6 +46,7 @@ class Observation:
     out_of_memory: bool
     origin: str
     cost: float | None = None
+    is_nodes_fault: bool = False
 
 
 def observations(study: optuna.Study) -> list[Observation]:
@@ -56,6 +60,7 @@ def observations(study: optuna.Study) -> list[Observation]:
             out_of_memory=trial.constraints.get(MEMORY_CONSTRAINT, -1.0) > 0,
             origin=str(trial.user_attrs.get(ORIGIN_ATTR, "")),
             cost=trial.user_attrs.get(COST_ATTR),
+            is_nodes_fault=trial.user_attrs.get(FAILURE_ATTR) == NODE_AT_FAULT,
         )
         for trial in study.get_trials(deepcopy=False)
         if PARAMS_ATTR in trial.user_attrs

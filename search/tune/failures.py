@@ -5,7 +5,15 @@ from pathlib import Path
 
 from ray.tune.experiment import Trial
 
-from search.runs.journal import DISK, INTERRUPTED, OUT_OF_MEMORY, RETRIED_ALONE, WORKER_DIED
+from search.runs.journal import (
+    DISK,
+    INTERRUPTED,
+    MOVED,
+    NODE_AT_FAULT,
+    OUT_OF_MEMORY,
+    RETRIED_ALONE,
+    WORKER_DIED,
+)
 from segcore.disk import disk_words
 from segcore.errors import DiskError, LoaderError
 from segcore.spec import TrialReport, TrialSpec
@@ -20,6 +28,12 @@ _NO_MEMORY = re.compile(
 )
 _MEMORY_MONITOR = "killed due to the node running low on memory"
 _CREATION_FAILED = "raised in its creation task"
+_BROKEN_GPU = re.compile(
+    r"CUDA error: (?!out of memory)|CUDA driver|CUDA initialization|device-side assert|no CUDA-capable device|NVML"
+    r"|GPU is lost|fallen off the bus|uncorrectable ECC|CUDNN_STATUS_NOT_INITIALIZED|CUDNN_STATUS_INTERNAL_ERROR"
+)
+_MISSING_FILE = re.compile(r"No such file or directory: '([^']+)'|Stale file handle: '([^']+)'")
+_NOT_INSTALLED = re.compile(r"No module named '(?:segcore|search)\b")
 _WORKER_LOST = re.compile(r"^(?:The actor |Trainable runner reuse requires)", re.MULTILINE)
 
 
@@ -30,16 +44,40 @@ def describe_failure(trial: Trial) -> tuple[str, str]:
     `worker died` when that happened too often, `DISK` when it had no room to write, or `RETRIED_ALONE` when it ran out
     of memory on a share of a GPU and may try a whole one. A whole GPU does not help a worker that was killed because
     the node's own memory was full.
+    Of a fault of its node, a full disk among them, it is `MOVED` while there is a node that it has not failed on, then
+    `NODE_AT_FAULT`, or `DISK`.
     """
     text = Path(trial.error_file).read_text(errors="replace") if trial.error_file else ""
     kind, message = read_failure(text)
     if kind == OUT_OF_MEMORY and _MEMORY_MONITOR not in text and TrialSpec.from_ray(trial.config).may_retry_alone:
         return RETRIED_ALONE, message
+    if kind == DISK or is_nodes_fault(kind, message):
+        spec = TrialSpec.from_ray(trial.config)
+        said = message if kind == DISK else f"{kind}: {message}"
+        last_kind = DISK if kind == DISK else NODE_AT_FAULT
+        return MOVED if len(spec.avoid) < spec.other_nodes else last_kind, said
     if kind == WORKER_DIED:
         spec, last = TrialSpec.from_ray(trial.config), TrialReport.last_of(trial)
         if next_strikes(spec.reached or 0, spec.strikes, last.epoch if last else 0) <= MAX_RETRIES:
             return INTERRUPTED, message
     return kind, message
+
+
+def is_nodes_fault(kind: str, message: str) -> bool:
+    """Whether a failure says nothing about a trial's settings: another node, or this one once mended, may not fail.
+
+    A missing file counts if it is there when seen from the driver.
+
+    Args:
+        kind: From `read_failure`.
+        message: From `read_failure`.
+    """
+    if kind in (OUT_OF_MEMORY, WORKER_DIED):
+        return False
+    missing = _MISSING_FILE.search(message)
+    if missing is not None:
+        return Path(missing[1] or missing[2]).exists()
+    return bool(_BROKEN_GPU.search(message) or _NOT_INSTALLED.search(message))
 
 
 def next_strikes(reached: int, strikes: int, epoch: int) -> int:

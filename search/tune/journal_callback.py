@@ -8,7 +8,8 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from search.errors import DiskError
-from search.runs.journal import DISK, INTERRUPTED, RETRIED_ALONE, EventLog
+from search.runs.journal import DISK, INTERRUPTED, MOVED, NODE_AT_FAULT, RETRIED_ALONE, EventLog
+from search.tune.cluster.nodes import NodesOfTrials
 from search.tune.failures import describe_failure
 from segcore.spec import RayResult, TrialReport, mark_waiting, number_of
 
@@ -25,7 +26,7 @@ class Told(Protocol):
 
     def is_waiting(self, number: int) -> bool: ...  # noqa: D102
 
-    def fail(self, trial_id: str, kind: str) -> None: ...  # noqa: D102
+    def fail(self, trial_id: str, kind: str, node: str = "") -> None: ...  # noqa: D102
 
     def flush_if_due(self) -> None: ...  # noqa: D102
 
@@ -39,7 +40,21 @@ class JournalCallback(Callback):  # type: ignore[misc]
     def __init__(self, log: EventLog, searcher: Told) -> None:
         self._log = log
         self._searcher = searcher
+        self._nodes = NodesOfTrials()
         self._swept = time.monotonic()
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Records on which node an attempt starts.
+
+        Args:
+            iteration: Ray's count of steps of its loop.
+            trials: All of Ray's trials.
+            trial: The trial that this is about.
+            **info: Whatever else Ray passes; not used.
+        """
+        node = self._nodes.placed(trial)
+        if node is not None:
+            self._log.placed(number_of(trial), node.id, node.address, node.host)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: RayResult, **info: Any
@@ -76,7 +91,7 @@ class JournalCallback(Callback):  # type: ignore[misc]
             mark_waiting(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Records why a trial failed, or that it continues: its worker died, or its share's memory was too small.
+        """Records why a trial failed, or that it continues: its worker died, its share was small, its node broken.
 
         Where a disk is full or at fault, nothing is recorded and the session ends: the other trials would meet the
         same, and each goes on from its checkpoint when there is room.
@@ -95,13 +110,21 @@ class JournalCallback(Callback):  # type: ignore[misc]
             raise DiskError(f"trial {number_of(trial)}: {message}")
         last = TrialReport.last_of(trial)
         number, epoch = number_of(trial), last.epoch if last else 0
+        node = self._nodes.node_of(trial)
+        node_id = "" if node is None else node.id
         if kind == INTERRUPTED:
             self._log.interrupted(number, epoch, message)
         elif kind == RETRIED_ALONE:
             self._log.retried(number, epoch, message)
+        elif kind == MOVED:
+            self._log.moved(number, epoch, node_id, message)
         else:
-            self._log.error(number, kind, message)
-        self._searcher.fail(trial.trial_id, kind)
+            where = f" (on node {node})" if kind == NODE_AT_FAULT and node is not None else ""
+            self._log.error(number, kind, message + where)
+        if kind in (MOVED, NODE_AT_FAULT) and node is not None:
+            then = "it goes on elsewhere" if kind == MOVED else "there is no other node to try"
+            log.warning("trial %d failed through node %s, and %s: %s", number, node, then, message)
+        self._searcher.fail(trial.trial_id, kind, node_id)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Lets the study write its reports, and looks for trials that Ray ended with an error without a callback.

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from search.runs.journal import GOES_ON, RETRIED_ALONE
+from search.runs.journal import GOES_ON, INTERRUPTED, RETRIED_ALONE
 from search.tune.failures import describe_failure
 from segcore.objective import Objective
 from segcore.spec import RayResult, TrialReport, TrialSpec, number_of
@@ -164,7 +164,7 @@ class ProgressCallback(Callback):  # type: ignore[misc]
                 "%s ran out of memory on %g of a GPU after epoch %d and will go on alone on a whole one: %s",
                 self._name(number), share, epoch, message,
             )  # fmt: skip
-        else:
+        elif kind == INTERRUPTED:
             log.warning("%s lost its worker after epoch %d and goes on: %s", self._name(number), epoch, message)
 
     def _name(self, number: int) -> str:

@@ -29,12 +29,17 @@ class WholeGpu:
         return replace(spec, num_cpus=self.num_cpus, gpu_fraction=1.0, may_retry_alone=False)
 
 
+FAULTS = 2
+"""So many trials must have failed on a node through faults of its own before the others avoid it too."""
+
+
 @dataclass(frozen=True)
 class _Earlier:
     """What a spec says of a trial's earlier attempts."""
 
     reached: int = 0
     strikes: int = 0
+    avoid: tuple[str, ...] = ()
 
 
 class Retries(Generic[T]):
@@ -55,6 +60,7 @@ class Retries(Generic[T]):
         self._whole_gpu = whole_gpu
         self._alone = set(alone) if whole_gpu else set()
         self._earlier: dict[int, _Earlier] = {}
+        self._faults: dict[str, set[int]] = {}
         self._shared_queue: list[T] = []
         self._alone_queue: list[T] = []
         for trial in unfinished:
@@ -77,7 +83,14 @@ class Retries(Generic[T]):
         """Queues a trial whose worker died after `epoch`."""
         earlier = self._earlier.get(trial.number, _Earlier())
         strikes = next_strikes(earlier.reached, earlier.strikes, epoch)
-        self._earlier[trial.number] = _Earlier(epoch, strikes)
+        self._earlier[trial.number] = replace(earlier, reached=epoch, strikes=strikes)
+        self._enqueue(trial)
+
+    def moved(self, trial: T, epoch: int, node: str) -> None:
+        """Queues a trial that failed after `epoch` through a fault of a node, to continue on another one."""
+        earlier = self._earlier.get(trial.number, _Earlier())
+        self._faults.setdefault(node, set()).add(trial.number)
+        self._earlier[trial.number] = replace(earlier, reached=epoch, avoid=(*earlier.avoid, node))
         self._enqueue(trial)
 
     def out_of_memory(self, trial: T) -> None:
@@ -88,7 +101,10 @@ class Retries(Generic[T]):
     def told(self, spec: TrialSpec) -> TrialSpec:
         """A trial's spec, completed with its earlier attempts."""
         if (earlier := self._earlier.get(spec.number)) is not None:
-            spec = replace(spec, reached=earlier.reached, strikes=earlier.strikes)
+            spec = replace(spec, reached=earlier.reached, strikes=earlier.strikes, avoid=earlier.avoid)
+        if self._faults:
+            bad = [node for node, trials in self._faults.items() if len(trials) >= FAULTS and node not in spec.avoid]
+            spec = replace(spec, avoid=(*spec.avoid, *bad)[: spec.other_nodes])
         return self._whole_gpu.given_to(spec) if self._whole_gpu and spec.number in self._alone else spec
 
     def _enqueue(self, trial: T) -> None:

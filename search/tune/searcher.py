@@ -14,7 +14,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
-from search.runs.journal import INTERRUPTED, RETRIED_ALONE, EventLog
+from search.runs.journal import INTERRUPTED, MOVED, NODE_AT_FAULT, RETRIED_ALONE, EventLog
 from search.sampling.proposer import Proposer
 from search.schedulers.forks import Forks
 from search.schedulers.rungs import Promotions
@@ -207,18 +207,26 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         finished = report is not None and report.finished
         end_trial(self._study, self._events, number, values, self._objective, finished=finished)
 
-    def fail(self, trial_id: str, kind: str) -> None:
-        """Ends a trial after an error (its kind is one of `search.tune.failures`), or queues it to continue."""
+    def fail(self, trial_id: str, kind: str, node: str = "") -> None:
+        """Ends a trial after an error, or queues it to continue.
+
+        Args:
+            trial_id: Ray's id of the trial.
+            kind: One of those of `search.tune.failures`.
+            node: Ray's id of the node that it ran on.
+        """
         if trial_id not in self._live:
             return
         number = self._end(trial_id)
         values = self._values.get(number, {})
         if kind == INTERRUPTED:
             self._retries.lost_worker(self._frozen(number), max(values, default=0))
+        elif kind == MOVED:
+            self._retries.moved(self._frozen(number), max(values, default=0), node)
         elif kind == RETRIED_ALONE:
             self._retries.out_of_memory(self._frozen(number))
         else:
-            self._proposer.ended(number, failed=True)
+            self._proposer.ended(number, failed=kind != NODE_AT_FAULT)
             end_trial(self._study, self._events, number, values, self._objective, failure=kind)
 
     def flush_if_due(self) -> None:

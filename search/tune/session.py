@@ -17,6 +17,7 @@ from search.schedulers.setting import Setting
 from search.space.search import Search
 from search.study.observations import costs_of, curves_of
 from search.tune.checkpoint_budget import CheckpointBudget
+from search.tune.cluster.nodes import alive_nodes
 from search.tune.cluster.resources import TrialResources, plan_resources
 from search.tune.journal_callback import JournalCallback
 from search.tune.packing.share import gpu_share
@@ -78,6 +79,7 @@ class Session:
             decision_epochs(config.search.scheduler, setting.max_epochs),
             measure_latency=search.objective.second == LATENCY,
             retry_out_of_memory=config.resources.retry_out_of_memory,
+            other_nodes=len(alive_nodes()) - 1,
         )
         searcher = StudySearcher(
             study,

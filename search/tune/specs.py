@@ -7,17 +7,25 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from search.runs.paths import RunPaths, trial_dirname
+from search.tune.cluster.nodes import alive_nodes
 from search.tune.cluster.resources import TrialResources
 from search.tune.retries import WholeGpu
 from segcore.config import TrainConfig
 from segcore.spec import RaySpec, TrialSpec
 
+NODE_LABEL = "ray.io/node-id"
+"""What Ray labels each node with."""
+
 
 def resources_of(ray_spec: RaySpec) -> tune.PlacementGroupFactory:
-    """What Ray reserves for a trial: the CPUs and the share of a GPU that its spec names."""
+    """What Ray reserves for a trial: the CPUs and the share of a GPU that its spec names, not on nodes to avoid."""
     spec = TrialSpec.from_ray(ray_spec)
     bundle = {"CPU": spec.num_cpus, "GPU": spec.gpu_fraction}
-    return tune.PlacementGroupFactory([{name: float(amount) for name, amount in bundle.items() if amount}])
+    bundles = [{name: float(amount) for name, amount in bundle.items() if amount}]
+    if not spec.avoid or not {node.id for node in alive_nodes()} - set(spec.avoid):
+        return tune.PlacementGroupFactory(bundles)
+    elsewhere = {NODE_LABEL: f"!in({','.join(spec.avoid)})"}
+    return tune.PlacementGroupFactory(bundles, bundle_label_selector=[elsewhere])
 
 
 def attempt_dirname(trial: Trial) -> str:
@@ -39,6 +47,7 @@ class SpecMaker:
         save_at: Epochs that are saved whatever their value.
         measure_latency: Whether the models' latency is measured.
         retry_out_of_memory: Whether a trial whose share's memory is too little may get a whole GPU.
+        other_nodes: How many nodes the cluster has beside one that a trial runs on.
     """
 
     paths: RunPaths
@@ -49,6 +58,7 @@ class SpecMaker:
     save_at: tuple[int, ...] = ()
     measure_latency: bool = False
     retry_out_of_memory: bool = False
+    other_nodes: int = 0
 
     @property
     def alone(self) -> WholeGpu | None:
@@ -73,5 +83,6 @@ class SpecMaker:
             save_at=self.save_at,
             fork_from=start if start.is_dir() else None,
             measure_latency=self.measure_latency,
+            other_nodes=self.other_nodes,
             may_retry_alone=self.retry_out_of_memory and self.alone is not None,
         )

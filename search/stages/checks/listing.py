@@ -26,6 +26,14 @@ CHECKS = (
     Check("batches", contents.batches, after=("images and masks", "models"), is_long=True),
     Check("space", contents.space, moments=_NEW, is_long=True),
     Check("decoding", contents.decoded, after=("images and masks",), is_long=True),
+    Check(
+        "what the other nodes see",
+        machines.other_nodes,
+        needs=_RAY,
+        kinds=_SEARCH,
+        after=("Ray", "decoding"),
+        is_long=True,
+    ),
     Check("one batch", contents.one_batch, moments=_BEGIN, after=("decoding",), is_long=True),
     Check("that the models fit in GPU memory", machines.gpu_memory, kinds=_SEARCH, moments=_BEGIN),
 )

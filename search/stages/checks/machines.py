@@ -1,5 +1,7 @@
 """Checks of what trials run on: Ray, and the cores and GPUs of its nodes."""
 
+from pathlib import Path
+
 from search.stages.checking import require_cluster
 from search.stages.checks.check import Checked, NotChecked, Preparation
 
@@ -30,6 +32,24 @@ def resources(job: Preparation) -> Checked:
     if gpus == "auto" and share:
         return Checked("a trial fits a node; how many share a GPU is measured when the search begins")
     return Checked(str(plan))
+
+
+def other_nodes(job: Preparation) -> Checked | NotChecked:
+    """Every other node of a cluster sees the results, the cache and the data.
+
+    Raises:
+        ResourceError: With the nodes that do not.
+    """
+    from search.tune.cluster.sharing import Shared, require_shared
+    from search.tune.cluster.start import visited
+
+    config = job.search.config
+    index, cache_path = job.data()
+    results = Path(config.results) if job.paths is None else job.paths.root.parent
+    data = [] if config.data.root == "synthetic" else [sample.image for sample in index.samples]
+    with visited(config.resources.address) as is_up:
+        count = require_shared(Shared.of(results, cache_path, data)) if is_up else 0
+    return Checked(f"{count} other nodes see results, cache and data") if count else NotChecked("there is one node")
 
 
 def gpu_memory(job: Preparation) -> NotChecked:

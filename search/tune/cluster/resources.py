@@ -8,8 +8,7 @@ import ray
 
 from search.config.tree import SearchConfig
 from search.errors import ResourceError
-from search.tune.cluster.address import running_ray
-from search.tune.cluster.start import join, own_resources
+from search.tune.cluster.start import own_resources, visited
 
 
 @dataclass(frozen=True)
@@ -60,16 +59,8 @@ def known_nodes(address: str | None) -> list[Mapping[str, float]]:
     Raises:
         ResourceError: No Ray answers there.
     """
-    if ray.is_initialized():
-        return _alive_nodes()
-    place = running_ray(address)
-    if place is None:
-        return [own_resources()]
-    join(place)
-    try:
-        return _alive_nodes()
-    finally:
-        ray.shutdown()
+    with visited(address) as is_up:
+        return _alive_nodes() if is_up else [own_resources()]
 
 
 def _alive_nodes() -> list[Mapping[str, float]]:

@@ -6,6 +6,8 @@ import os
 import re
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -70,6 +72,29 @@ def join(place: Place) -> Any:
         with raw_lines_held():
             ray.shutdown()
         raise place.refusal(_why_refused(error)) from error
+
+
+@contextmanager
+def visited(address: str | None) -> Iterator[bool]:
+    """The running Ray of an address, which is joined and left again; false where one would be started here.
+
+    Args:
+        address: `resources.address`.
+
+    Raises:
+        ResourceError: No Ray answers there.
+    """
+    if ray.is_initialized():
+        yield True
+    elif (place := running_ray(address)) is None:
+        yield False
+    else:
+        join(place)
+        try:
+            yield True
+        finally:
+            with raw_lines_held():
+                ray.shutdown()
 
 
 def start() -> Any:

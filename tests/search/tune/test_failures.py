@@ -9,11 +9,13 @@ from search.runs.journal import (
     DISK,
     GOES_ON,
     INTERRUPTED,
+    MOVED,
+    NODE_AT_FAULT,
     OUT_OF_MEMORY,
     RETRIED_ALONE,
     WORKER_DIED,
 )
-from search.tune.failures import MAX_RETRIES, describe_failure, read_failure
+from search.tune.failures import MAX_RETRIES, describe_failure, is_nodes_fault, read_failure
 
 HEAD = "Failure # 1 (occurred at 2026-01-02_03-04-05)\n"
 TASK = (
@@ -67,6 +69,50 @@ MONITOR = (
 def test_an_error_file_says_what_happened(text: str, expected: str | tuple[str, str]) -> None:
     kind, message = read_failure(text)
     assert (kind if isinstance(expected, str) else (kind, message)) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "expected"),
+    [
+        ("FileNotFoundError", f"[Errno 2] No such file or directory: '{__file__}'", True),
+        ("FileNotFoundError", "[Errno 2] No such file or directory: '/nowhere/at/all'", False),
+        ("OSError", f"[Errno 116] Stale file handle: '{__file__}'", True),
+        ("AcceleratorError", "CUDA error: device-side assert triggered", True),
+        ("RuntimeError", "CUDA error: uncorrectable ECC error encountered", True),
+        ("RuntimeError", "The NVIDIA driver on your system is too old; CUDA driver version is insufficient", True),
+        ("RuntimeError", "No CUDA GPUs are available: CUDA initialization: no CUDA-capable device is detected", True),
+        (OUT_OF_MEMORY, "CUDA error: out of memory", False),
+        ("ModuleNotFoundError", "No module named 'segcore'", True),
+        ("ModuleNotFoundError", "No module named 'searching'", False),
+        ("RuntimeError", "mat1 and mat2 shapes cannot be multiplied", False),
+        (WORKER_DIED, "CUDA error: unspecified launch failure", False),
+    ],
+)
+def test_what_says_nothing_about_a_trials_settings(kind: str, message: str, expected: bool) -> None:
+    assert is_nodes_fault(kind, message) is expected
+
+
+def test_a_full_disk_may_be_that_of_one_node(tmp_path: Path) -> None:
+    (tmp_path / "error.txt").write_text(TASK + "OSError: [Errno 28] No space left on device: '/tmp/x'\n")
+
+    def kind(**fields: Any) -> str:
+        config = new_spec(**fields).to_ray()
+        trial: Any = SimpleNamespace(error_file=str(tmp_path / "error.txt"), config=config, last_result=None)
+        return describe_failure(trial)[0]
+
+    assert (kind(), kind(other_nodes=1), kind(other_nodes=1, avoid=("n1",))) == (DISK, MOVED, DISK)
+
+
+@pytest.mark.parametrize(
+    ("avoid", "other_nodes", "expected"), [((), 0, NODE_AT_FAULT), ((), 1, MOVED), (("n1",), 1, NODE_AT_FAULT)]
+)
+def test_a_trial_moves_while_there_is_a_node_that_it_has_not_failed_on(
+    tmp_path: Path, avoid: tuple[str, ...], other_nodes: int, expected: str
+) -> None:
+    (tmp_path / "error.txt").write_text(TASK + "RuntimeError: CUDA error: device-side assert triggered\n")
+    spec = new_spec(avoid=avoid, other_nodes=other_nodes).to_ray()
+    trial: Any = SimpleNamespace(error_file=str(tmp_path / "error.txt"), config=spec, last_result=None)
+    assert describe_failure(trial) == (expected, "RuntimeError: CUDA error: device-side assert triggered")
 
 
 @pytest.mark.parametrize(

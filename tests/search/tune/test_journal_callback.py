@@ -9,12 +9,13 @@ from specs import new_spec
 
 from search.config.tree import SearchConfig
 from search.errors import DiskError
-from search.runs.journal import EventLog
+from search.runs.journal import NODE_AT_FAULT, EventLog
 from search.sampling.proposer import Proposer
 from search.space.search import Search
 from search.study.observations import observations
 from search.study.storage import open_study
 from search.tune import journal_callback as journal
+from search.tune.cluster.nodes import Node, NodesOfTrials
 from search.tune.journal_callback import JournalCallback
 from search.tune.retries import Retries, WholeGpu
 from search.tune.searcher import StudySearcher
@@ -159,6 +160,46 @@ def test_a_trial_whose_share_was_too_little_goes_on_and_fails_only_alone(session
     assert session.events()[1:] == [
         {"event": "retried", "number": 0, "epoch": 1, "message": "CUDA out of memory."},
         {"event": "error", "number": 0, "kind": "out of memory", "message": "CUDA out of memory."},
+    ]
+
+
+def test_a_trial_that_fails_through_its_node_goes_on_elsewhere_and_teaches_nothing(
+    session: Session, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = f"Failure # 1\nray::train()\nFileNotFoundError: [Errno 2] No such file or directory: '{__file__}'\n"
+    message = f"FileNotFoundError: [Errno 2] No such file or directory: '{__file__}'"
+    monkeypatch.setattr(Session, "spec", staticmethod(partial(new_spec, other_nodes=1)))
+    session = Session(session.folder)
+    where = {"ray-0": Node("n1", "10.0.0.2", "box-2"), "ray-1": Node("n2", "10.0.0.3", "box-3")}
+    monkeypatch.setattr(NodesOfTrials, "placed", lambda self, trial: where[trial.trial_id])
+    monkeypatch.setattr(NodesOfTrials, "node_of", lambda self, trial: where[trial.trial_id])
+    first = session.start()
+    session.callback.on_trial_start(0, session.trials, first)
+    session.report(first, 1, 0.5)
+    session.break_down(first, text)
+    assert session.states() == ["RUNNING"]
+    again = session.start()
+    assert (again.config["number"], again.config["avoid"], again.config["reached"]) == (0, ["n1"], 1)
+    session.callback.on_trial_start(0, session.trials, again)
+    session.break_down(again, text)
+    (seen,) = observations(session.study)
+    assert (seen.state.name, seen.is_nodes_fault, seen.out_of_memory) == ("FAIL", True, False)
+    assert not session.searcher._proposer.trials[0].failed
+    events = [event for event in session.events() if event["event"] != "epoch"]
+    assert events == [
+        {"event": "placed", "number": 0, "node": "n1", "address": "10.0.0.2", "host": "box-2"},
+        {"event": "moved", "number": 0, "epoch": 1, "node": "n1", "message": message},
+        {"event": "placed", "number": 0, "node": "n2", "address": "10.0.0.3", "host": "box-3"},
+        {
+            "event": "error",
+            "number": 0,
+            "kind": NODE_AT_FAULT,
+            "message": f"{message} (on node 10.0.0.3 (box-3))",
+        },
+    ]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"trial 0 failed through node 10.0.0.2 (box-2), and it goes on elsewhere: {message}",
+        f"trial 0 failed through node 10.0.0.3 (box-3), and there is no other node to try: {message}",
     ]
 
 

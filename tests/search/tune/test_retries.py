@@ -4,8 +4,10 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
+from specs import new_spec
 from study_searchers import fail, new_searcher, reopen, report, result, stored, suggested, unfinished
 
+from search.reruns.searcher import Rerun
 from search.runs.journal import INTERRUPTED, OUT_OF_MEMORY, RETRIED_ALONE, EventLog, read_events, retried_trials
 from search.study.observations import (
     FAILURE_ATTR,
@@ -13,6 +15,7 @@ from search.study.observations import (
     RAY_IDS_ATTR,
 )
 from search.tune.retries import Retries
+from segcore.config import TrainConfig
 
 ALONE = {"num_cpus": 2.0, "gpu_fraction": 1.0, "may_retry_alone": False}
 
@@ -94,3 +97,22 @@ def test_a_driver_that_was_killed_knows_from_the_journal_who_goes_on_alone(url: 
     no_gpu = Retries(requeue, retried_trials(events), None)
     assert [no_gpu.next_shared().number for _ in range(2)] == [0, 2]  # type: ignore[union-attr]
     assert no_gpu.next_alone() is None
+
+
+def test_a_node_that_two_trials_failed_on_is_avoided_by_the_others_while_there_is_another() -> None:
+    retries: Retries[Rerun] = Retries()
+    reruns = [Rerun(number, "", TrainConfig()) for number in range(3)]
+
+    def avoided(number: int, other_nodes: int = 2) -> tuple[str, ...]:
+        return retries.told(new_spec(number, other_nodes=other_nodes)).avoid
+
+    retries.moved(reruns[0], 1, "n1")
+    assert (avoided(0), avoided(1), avoided(2)) == (("n1",), (), ())
+    assert retries.told(new_spec(0, other_nodes=2)).reached == 1
+    retries.moved(reruns[1], 0, "n1")
+    assert avoided(2) == ("n1",)
+    assert avoided(2, other_nodes=0) == ()
+    for rerun in reruns[:2]:
+        retries.moved(rerun, 1, "n2")
+    assert (avoided(0), avoided(2)) == (("n1", "n2"), ("n1", "n2"))
+    assert avoided(2, other_nodes=1) == ("n1",), "one node is left, whatever it did"
