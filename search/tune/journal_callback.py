@@ -26,7 +26,14 @@ class Told(Protocol):
 
     def is_waiting(self, number: int) -> bool: ...  # noqa: D102
 
-    def fail(self, trial_id: str, kind: str, node: str = "") -> None: ...  # noqa: D102
+    def fail(self, trial_id: str, kind: str, node: str = "") -> None:
+        """Ends a trial after an error, or queues it to continue.
+
+        Args:
+            trial_id: Ray's id of the trial.
+            kind: One of those of `search.tune.failures`.
+            node: Ray's id of the node that it ran on.
+        """
 
     def flush_if_due(self) -> None: ...  # noqa: D102
 

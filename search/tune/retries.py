@@ -87,7 +87,13 @@ class Retries(Generic[T]):
         self._enqueue(trial)
 
     def moved(self, trial: T, epoch: int, node: str) -> None:
-        """Queues a trial that failed after `epoch` through a fault of a node, to continue on another one."""
+        """Queues a trial that failed through a fault of a node, to continue on another one.
+
+        Args:
+            trial: The trial.
+            epoch: How far it has come.
+            node: Ray's id of the node.
+        """
         earlier = self._earlier.get(trial.number, _Earlier())
         self._faults.setdefault(node, set()).add(trial.number)
         self._earlier[trial.number] = replace(earlier, reached=epoch, avoid=(*earlier.avoid, node))
