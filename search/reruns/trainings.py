@@ -196,7 +196,7 @@ def outcomes(paths: RunPaths, wanted: Sequence[Rerun], objective: Objective) -> 
         if is_finished(rows):
             values = {epoch: float(row.metrics[objective.metric]) for epoch, row in rows.items()}
             best = rows[objective.best_epoch(values) or max(rows)]
-            images = _images(paths.reruns, number)
+            images = images_of(paths.reruns, number)
             error = "what its images came to cannot be read" if images is None else None
             found[number] = Outcome(number, dict(best.metrics), images, error)
         elif number in errors:
@@ -248,8 +248,9 @@ def tidy(paths: RunPaths, keep: Iterable[int]) -> None:
                 drop_weights(folder)
 
 
-def _images(reruns: RunPaths, number: int) -> ImageCounts | None:
-    for folder in reruns.trial_checkpoints(number):
+def images_of(paths: RunPaths, number: int) -> ImageCounts | None:
+    """The counts of a training's validation images at its best epoch; None where no checkpoint has them."""
+    for folder in paths.trial_checkpoints(number):
         try:
             return read_images(folder)
         except TrainingError:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from segcore.sealed.card import Card, Optimism, Origin, SplitScores
 
 CROSS_FITTED = "val, cross-fitted"
+FRESH_SEEDS = "val, fresh seeds"
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class Quote:
 
     Attributes:
         split: `test` or `val`.
-        name: The split, or `val, cross-fitted`.
+        name: The split, `val, fresh seeds` or `val, cross-fitted`.
         score: At least `iou`, `iou_interval`, `dice` and `num_images`.
         chose: What was chosen on these images and still flatters the score.
     """
@@ -26,13 +27,15 @@ class Quote:
 
 
 def quote(card: Card | None) -> Quote | None:
-    """Test's score where there is a test split; else val's, with the threshold cross-fitted where that was done."""
+    """Test's score; without a test split the mean over fresh seeds, or else val's own, cross-fitted if possible."""
     scores = card.scores if card else {}
     if "test" in scores:
         return Quote("test", "test", scores["test"], list(scores["test"].chose))
     if "val" not in scores:
         return None
     val = scores["val"]
+    if val.fresh_seeds is not None:
+        return Quote("val", FRESH_SEEDS, val.fresh_seeds, [])
     if val.cross_fitted is not None:
         return Quote("val", CROSS_FITTED, val.cross_fitted, [what for what in val.chose if what != "threshold"])
     return Quote("val", "val", val, list(val.chose))
@@ -44,29 +47,56 @@ def headline(card: Card) -> str:
     if found is None:
         return "not scored"
     low, high = found.score.iou_interval
-    if found.name == CROSS_FITTED:
-        how = "the threshold chosen on one half and scored on the other"
-        note = f"{how}; they also chose {', '.join(found.chose)}"
-    else:
-        note = f"which {'also chose ' + ', '.join(found.chose) if found.chose else 'chose nothing'}"
     threshold = number_text(card.threshold.value if card.threshold else None)
+    how = _how(found, card.scores[found.split])
     lines = [
         f"IoU {found.score.iou:.4f} (95% interval {low:.4f}-{high:.4f}), Dice {number_text(found.score.dice)} "
-        f"on {found.score.num_images} {found.split} images, {note}; threshold {threshold}"
+        f"on {found.score.num_images} {found.split} images, {how}; threshold {threshold}"
     ]
     if card.optimism is not None:
         lines.append(optimism_text(card.optimism))
+    if found.name == FRESH_SEEDS:
+        lines.append(own_text(card.scores["val"]))
     return "\n".join(lines)
 
 
-def optimism_text(optimism: Optimism) -> str:
-    """How much val's own score flatters, one line."""
-    low, high = optimism.interval
-    against = "test" if optimism.against == "test" else "the cross-fitted score"
+def _how(found: Quote, split: SplitScores) -> str:
+    """How a score was earned, and what flatters it."""
+    halves = "the threshold chosen on one half and scored on the other"
+    if found.name == FRESH_SEEDS:
+        trainings = f"the mean of {trainings_text(found.score)}"
+        return f"{trainings}, {halves}" if "threshold" in split.chose else trainings
+    if not found.chose:
+        return "which chose nothing"
+    choice = f"which also chose {', '.join(found.chose)}, so the score is optimistic about {_these(found.chose)}"
+    return f"{halves}; {choice.replace('which', 'they', 1)}" if found.name == CROSS_FITTED else choice
+
+
+def _these(chose: Sequence[str]) -> str:
+    return "these" if len(chose) > 1 else "it"
+
+
+def trainings_text(score: SplitScores) -> str:
+    """Which trainings a score over fresh seeds is the mean of."""
+    count = score.num_seeds or 0
     return (
-        f"val's own IoU is {optimism.val:.4f}: {optimism.gap:+.4f} against {against} "
-        f"(95% interval {low:+.4f} to {high:+.4f})"
+        f"{count} trainings of these settings with seeds that chose nothing"
+        if count != 1
+        else "a training of these settings with a seed that chose nothing"
     )
+
+
+def own_text(val: SplitScores) -> str:
+    """The sealed model's own score on val, as what it is."""
+    return f"the sealed model's own IoU on val is {val.iou:.4f}; val chose its {', '.join(val.chose)}"
+
+
+def optimism_text(gap: Optimism) -> str:
+    """How much what was claimed on val flatters, one line."""
+    low, high = gap.interval
+    against = {"test": "test", FRESH_SEEDS: "fresh seeds"}.get(gap.against, "the cross-fitted score")
+    claim = "the search saw IoU" if gap.claimed_by == "search" else "val's own IoU is"
+    return f"{claim} {gap.val:.4f}: {gap.gap:+.4f} against {against} (95% interval {low:+.4f} to {high:+.4f})"
 
 
 def origin_text(origin: Origin) -> str:

@@ -7,7 +7,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from search.show.quoting import CROSS_FITTED, number_text, optimism_text, origin_text, quote
+from search.show.quoting import CROSS_FITTED, FRESH_SEEDS, number_text, optimism_text, origin_text, quote
 from segcore.scores.scorer import CARD_SCORERS
 from segcore.sealed.card import Card, Scores, SplitScores
 
@@ -17,13 +17,15 @@ MAX_CLASSES = 12
 
 
 def score_rows(card: Card) -> list[tuple[str, SplitScores]]:
-    """The card's scores by what they were earned on, the cross-fitted one after val's own, each with `chose`."""
+    """The card's scores by what they were earned on, those that undo choices after val's own, each with `chose`."""
     rows: list[tuple[str, SplitScores]] = []
     for split, score in card.scores.items():
         rows.append((split, score))
         if score.cross_fitted is not None:
             chose = tuple(what for what in score.chose if what != "threshold")
             rows.append((CROSS_FITTED, score.cross_fitted.but(chose=chose)))
+        if score.fresh_seeds is not None:
+            rows.append((FRESH_SEEDS, score.fresh_seeds))
     return rows
 
 

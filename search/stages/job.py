@@ -28,7 +28,7 @@ from search.runs.folder import (
 from search.runs.paths import RunPaths
 from search.runs.reading import Run
 from search.runs.records import read_run
-from search.show.quoting import headline, origin_text
+from search.show.quoting import headline, origin_text, quote
 from search.space.search import Search
 from search.stages.checking import fingerprint_of
 from search.stages.checks.check import Check, Kind, Moment, Preparation, go_through
@@ -296,7 +296,13 @@ def _track_summary(work: Work, card: Card) -> None:
     from search.tracking.wandb import log_run_summary
     from search.tracking.wandb_run import Destination
 
+    found = quote(card)
+    quoted = {} if found is None else {
+        "on": found.name, "iou": found.score.iou, "dice": found.score.dice,
+        "iou_low": found.score.iou_interval[0], "iou_high": found.score.iou_interval[1],
+    }  # fmt: skip
     scores = {
+        "quoted": quoted,
         "scores": {split: scores.tree() for split, scores in card.scores.items()},
         "threshold": card.threshold.value if card.threshold else None,
         "origin": card.origin.tree(),

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from search.reruns.fresh import FreshScore, fresh_score
 from search.runs.journal import applied_by_trial, read_events
 from search.runs.paths import RunPaths, read_json
 from search.runs.rerun_records import Confirmation
 from search.runs.trials import Trials
+from search.show.quoting import FRESH_SEEDS
 from search.stages.work import Work
 from segcore.checkpoint.state import BestModel, read_best
 from segcore.config import TrainConfig
@@ -19,7 +21,7 @@ from segcore.data.pairs.samples import DatasetIndex
 from segcore.data.pixels.cache_file import SampleCache, open_cache
 from segcore.errors import BundleError, TrainingError
 from segcore.objective import Objective
-from segcore.scores.crossfit import CrossFit, optimism_of_threshold, optimism_on_test
+from segcore.scores.crossfit import CrossFit, optimism, optimism_of_threshold, optimism_on_test
 from segcore.scores.scoring import score_images, summarize
 from segcore.sealed.bundle import Bundle, load_bundle, write_bundle
 from segcore.sealed.card import (
@@ -77,6 +79,7 @@ def _seal_search(
                 paths.best, model.best, model.train or train_config_of[number], index, cache, origin,
                 chosen_on=objective.metric, applied=applied_of(model.paths, model.number),
                 confirmed=_confirmed(confirmation),
+                fresh=fresh_score(paths, confirmation, train_config_of, work.val, _claimed(trials, number)),
             )  # fmt: skip
         log.warning("trial %d was confirmed but left no readable checkpoint; taking the search's best trial", number)
     for number in trials.contenders():
@@ -91,6 +94,12 @@ def _seal_search(
     failures = [f"trial {row.number}: {row.error}" for row in trials if row.error]
     why = "; ".join(failures[:3]) or "no trial reached the end of its first epoch"
     raise TrainingError(f"no trial of {paths.name!r} left a model behind: {why}")
+
+
+def _claimed(trials: Trials, number: int) -> float | None:
+    """The IoU on val that the search saw of a trial."""
+    row = trials.get(number)
+    return None if row is None else row.metrics.get("val/iou")
 
 
 @dataclass(frozen=True)
@@ -195,11 +204,12 @@ def seal(
     chosen_on: str,
     applied: dict[str, Any] | None = None,
     confirmed: Confirmed | None = None,
+    fresh: FreshScore | None = None,
 ) -> Card:
     """Writes the bundle, loads it back like any user, scores it from the image files, and completes its card.
 
-    The score on `val` chose the epoch, the threshold and the winner, so it is optimistic; where there is a `test`
-    split, it is used here, once, and gives the score to quote.
+    The score on `val` chose the epoch, the threshold, the winner and its seed, so it is optimistic; where there is a
+    `test` split, it is used here, once, and gives the score to quote.
 
     Args:
         folder: Where the bundle goes.
@@ -211,6 +221,7 @@ def seal(
         chosen_on: The metric that chose the epoch.
         applied: What was read back of the training before it began.
         confirmed: The mean over seeds of its settings, if they were confirmed.
+        fresh: What trainings of its settings with fresh seeds score, if they were confirmed.
     """
     auto = train.threshold == "auto"
     card = Card().but(
@@ -244,41 +255,42 @@ def seal(
     chose = [
         "epoch",
         *(["threshold"] if auto else []),
-        *(["winner"] if origin.trial is not None else []),
-        *(["seed"] if confirmed else []),
+        *(["winner", "seed"] if origin.trial is not None else []),
     ]
-    scores, optimism = score_splits(bundle, index, chose, cache.mask_rule)
-    whole = bundle.card.but(
-        scores=scores, optimism=optimism, input=card.input.but(mean=mean, std=std), chosen_on=chosen_on
-    )
+    scores, gap = score_splits(bundle, index, chose, cache.mask_rule, fresh)
+    whole = bundle.card.but(scores=scores, optimism=gap, input=card.input.but(mean=mean, std=std), chosen_on=chosen_on)
     write_card(folder, whole)
     return load_bundle(folder).card
 
 
 def score_splits(
-    bundle: Bundle, index: DatasetIndex, chose: list[str], rule: MaskRule
+    bundle: Bundle, index: DatasetIndex, chose: list[str], rule: MaskRule, fresh: FreshScore | None = None
 ) -> tuple[dict[str, SplitScores], Optimism | None]:
-    """What the card says of val and, where there is one, of test; and how optimistic val's own score is.
+    """What the card says of val and, where there is one, of test; and how optimistic what was claimed on val is.
 
-    What `chose` names was chosen on val; nothing was chosen on test. Without a test split, the optimism due to the
-    threshold is removed by choosing it on one half of val and scoring it on the other: `cross_fitted` of val's scores.
+    What `chose` names was chosen on val; nothing was chosen on test. Without a test split, the mean over fresh seeds is
+    the score to quote, which undoes the choice of epoch, threshold, winner and seed. Where nothing was confirmed, the
+    optimism due to the threshold alone is removed by choosing it on one half of val and scoring it on the other:
+    `cross_fitted` of val's scores.
 
     Args:
         bundle: The sealed model.
         index: The data's images and masks.
         chose: What was chosen on val.
         rule: What the data's masks mean.
+        fresh: What trainings of the same settings with fresh seeds score.
     """
     val, test = index.split("val"), index.split("test")
     halves = CrossFit(val, bundle.config.data.seed, bundle.task) if "threshold" in chose and not test else None
     rows = score_images(bundle, val, rule, on_probs=halves.update if halves else None)
-    own = summarize(rows).but(chose=chose)
+    own = summarize(rows).but(chose=chose, fresh_seeds=fresh.score if fresh else None)
     if test:
         test_rows = score_images(bundle, test, rule)
         scores = {"val": own, "test": summarize(test_rows).but(chose=[])}
-        return scores, optimism_on_test(rows, test_rows)
+        return scores, optimism_on_test(rows, test_rows, fresh.claim if fresh else None)
     fitted = halves.result() if halves else None
-    if fitted is None:
-        return {"val": own}, None
-    summary, ious = fitted
-    return {"val": own.but(cross_fitted=summary)}, optimism_of_threshold(rows, ious)
+    own = own.but(cross_fitted=fitted[0]) if fitted else own
+    if fresh is not None:
+        gap = optimism(fresh.claim.value, FRESH_SEEDS, fresh.score.iou, fresh.gap_interval, claimed_by="search")
+        return {"val": own}, gap
+    return {"val": own}, optimism_of_threshold(rows, fitted[1]) if fitted else None

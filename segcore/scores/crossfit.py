@@ -10,8 +10,10 @@ References:
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from segcore.data.pairs.samples import Sample
@@ -74,11 +76,36 @@ class CrossFit:
         return SplitScores.model_validate(score), iou.tolist()
 
 
-def optimism_on_test(val: Sequence[ImageScore], test: Sequence[ImageScore]) -> Optimism:
-    """The mean IoU on val, which was used for choosing, minus that on test; both are resampled independently."""
-    first, second = [score.iou for score in val], [score.iou for score in test]
+@dataclass(frozen=True, eq=False)
+class Claim:
+    """What a search claims of its winner's IoU on val, before the winner was trained again.
+
+    Attributes:
+        value: The IoU.
+        images: Each image's IoU, `(N,) float64`, where it is known.
+    """
+
+    value: float
+    images: npt.NDArray[np.float64] | None = None
+
+
+def optimism_on_test(val: Sequence[ImageScore], test: Sequence[ImageScore], claim: Claim | None = None) -> Optimism:
+    """What was claimed on val, which was used for choosing, minus the mean IoU on test; resampled independently.
+
+    Args:
+        val: The sealed model's scores on val: the claim, where there is no other.
+        test: Its scores on test.
+        claim: The search's.
+    """
+    own, second = np.array([score.iou for score in val]), np.array([score.iou for score in test])
+    first = own if claim is None or claim.images is None else claim.images
     groups = ([score.group for score in val], [score.group for score in test])
-    return _record("test", first, second, difference_interval(first, second, groups))
+    interval = difference_interval(first, second, groups)
+    if claim is None:
+        return optimism(float(own.mean()), "test", float(second.mean()), interval)
+    shift = claim.value - float(first.mean())
+    shifted = (max(-1.0, interval[0] + shift), min(1.0, interval[1] + shift))
+    return optimism(claim.value, "test", float(second.mean()), shifted, claimed_by="search")
 
 
 def optimism_of_threshold(val: Sequence[ImageScore], cross_fitted: Sequence[float]) -> Optimism:
@@ -86,13 +113,24 @@ def optimism_of_threshold(val: Sequence[ImageScore], cross_fitted: Sequence[floa
     first = [score.iou for score in val]
     differences = np.array(first) - np.array(cross_fitted)
     interval = mean_interval(differences, [score.group for score in val], bounds=(-1.0, 1.0))
-    return _record("val, cross-fitted", first, cross_fitted, interval)
+    return optimism(float(np.mean(first)), "val, cross-fitted", float(np.mean(cross_fitted)), interval)
 
 
-def _record(against: str, first: Sequence[float], second: Sequence[float], interval: Sequence[float]) -> Optimism:
-    val, honest = float(np.mean(first)), float(np.mean(second))
+def optimism(
+    val: float, against: str, honest: float, interval: Sequence[float], *, claimed_by: str = "sealed model"
+) -> Optimism:
+    """The record of a gap.
+
+    Args:
+        val: What was claimed on val.
+        against: What the score to quote was earned on.
+        honest: The score to quote.
+        interval: Of the gap.
+        claimed_by: `sealed model` or `search`.
+    """
     record = {
         "metric": IOU.name,
+        "claimed_by": claimed_by,
         "val": val,
         "against": against,
         "honest": honest,

@@ -5,7 +5,7 @@ import json
 import os
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -88,6 +88,8 @@ class SplitScores(Scores):
         iou_interval: Confidence interval of the mean IoU per image.
         chose: What was chosen on these images, which makes the scores optimistic.
         cross_fitted: The scores with the threshold of each half chosen on the other half.
+        fresh_seeds: The mean scores of trainings of the same settings with seeds that chose nothing, cross-fitted.
+        num_seeds: How many trainings these are the mean of.
         by_size: Scores by the size of the object.
         by_class: Scores by the class of the image.
         worst_images: Scores of the worst images, lowest IoU first.
@@ -96,14 +98,26 @@ class SplitScores(Scores):
     iou_interval: tuple[float, float]
     chose: tuple[str, ...] = ()
     cross_fitted: "SplitScores | None" = None
+    fresh_seeds: "SplitScores | None" = None
+    num_seeds: int | None = None
     by_size: dict[str, Scores] = Field(default_factory=dict)
     by_class: dict[str, Scores] = Field(default_factory=dict)
     worst_images: list[Scores] = Field(default_factory=list)
 
 
 class Optimism(Record):
-    """How much the IoU on val exceeds an unbiased one."""
+    """How much an IoU that was claimed on val exceeds the one to quote.
 
+    Attributes:
+        val: The claim: what the search saw of the winner, or, where nothing was confirmed, the sealed model's own IoU.
+        against: What the one to quote was earned on.
+        honest: The one to quote.
+        gap: The claim less the one to quote.
+        interval: Confidence interval of the gap.
+        claimed_by: Whose claim it is.
+    """
+
+    claimed_by: Literal["sealed model", "search"] = "sealed model"
     val: float
     against: str
     honest: float
