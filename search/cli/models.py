@@ -18,6 +18,17 @@ from search.terminal import counting_bar, transfer_bars
 from segcore.registries import LAYOUTS
 
 
+class TargetOption(click.Option):
+    """An option for export targets, whose help names each kind with its location; they load when help is asked for."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        """The option and its help."""
+        from search.config.choices import TARGETS
+
+        kinds = ", ".join(f"{target.name}:{target.build.placeholder}" for target in TARGETS)
+        return f"{self.opts[0]} {self.metavar}", f"{self.help} One of {kinds}."
+
+
 @click.command(cls=Command)
 @click.argument("model")
 @click.argument("data")
@@ -107,7 +118,12 @@ def seal(run_name: str, number: int, out: Path, results: Path) -> None:
 @click.command(cls=Command)
 @click.argument("run_name", metavar="RUN")
 @click.option(
-    "--to", "targets", multiple=True, metavar="TARGET", help="E.g. local:/models/birds or yandex_disk:/models."
+    "--to",
+    "targets",
+    cls=TargetOption,
+    multiple=True,
+    metavar="TARGET",
+    help="Where to, instead of the config's targets.",
 )
 @RESULTS
 def export(run_name: str, targets: tuple[str, ...], results: Path) -> None:

@@ -106,7 +106,7 @@ def explain(run_name: str, num_seeds: int | None, begin: tuple[str, ...], result
     Ray trials; the steps' worths have intervals and add up. A choice in which both are the same is set against the
     best trial that chose otherwise.
 
-    Stopped in the middle, the same command goes on. The ledger is kept with RUN, and shown by show and report.
+    Stopped in the middle, the same command continues it. The ledger is kept with RUN, and shown by show and report.
     """
     from search.runs.paths import find_run
 

@@ -57,7 +57,7 @@ def run(
 @click.argument("run_name", metavar="RUN")
 @RESULTS
 def resume(run_name: str, results: Path) -> None:
-    """Go on with a search that was stopped, by Ctrl-C, a crash or a kill."""
+    """Resume a search that was stopped, by Ctrl-C, a crash or a kill."""
     from search.runs.paths import find_run
 
     paths = find_run(run_name, results)
@@ -84,7 +84,7 @@ def extend(run_name: str, num_more: int, overrides: tuple[str, ...], results: Pa
     segsearch extend birds --num-samples 20
     segsearch extend birds --num-samples 20 --set 'space.optimizer.lr={loguniform: [1e-4, 1e-1]}'
 
-    An extension that is interrupted goes on with: segsearch resume RUN
+    An extension that is interrupted is resumed with: segsearch resume RUN
     """
     from search.runs.paths import find_run
 

@@ -179,13 +179,13 @@ class ResourceConfig(Section):
     )
     retry_out_of_memory: bool = Field(
         False,
-        description="A trial that runs out of memory on a share of a GPU goes on once more, alone on a whole one, when "
-        "nothing else is left to start.",
+        description="A trial that runs out of memory on a share of a GPU continues once more, alone on a whole one, "
+        "when nothing else is left to start.",
     )
     checkpoints_gb: Annotated[float, Field(gt=0.0)] | None = Field(
         20.0,
         description="Gigabytes for the checkpoints of all trials together; beyond, those of the worst ended ones go. "
-        "The best, and what may go on, always stay; null: no limit.",
+        "The best, and what may continue, always stay; null: no limit.",
     )
     address: str | None = Field(
         None,

@@ -57,6 +57,8 @@ def decide(
     groups: Sequence[str] | None,
     objective: Objective,
     seeds: Sequence[int],
+    *,
+    top_k: int | None = None,
 ) -> Confirmation:
     """Ranks the candidates, finds those that are tied with the first, and takes one.
 
@@ -66,6 +68,7 @@ def decide(
         objective: What they are judged by. In a tie, the candidate with the lowest cost wins; without a cost, or at
         equal cost, the one with the fewest parameters; then the one with the best mean.
         seeds: Those that were asked for.
+        top_k: How many candidates were asked for.
 
     Returns:
         The content of `confirm.json`.
@@ -119,7 +122,7 @@ def decide(
         candidates=rows,
         tied=[row.trial for row in tied],
         winner=winner.trial,
-        reason=_reason(winner, tied, rows, cost),
+        reason=_reason(winner, tied, rows, cost, top_k),
     )
 
 
@@ -135,10 +138,32 @@ def _price(row: ConfirmedTrial, cost: str, sign: float) -> tuple[float, ...]:
     return (*costs, -sign * (row.mean or 0.0), row.trial)
 
 
-def _reason(winner: ConfirmedTrial, tied: Sequence[ConfirmedTrial], rows: Sequence[ConfirmedTrial], cost: str) -> str:
+def _reason(
+    winner: ConfirmedTrial,
+    tied: Sequence[ConfirmedTrial],
+    rows: Sequence[ConfirmedTrial],
+    cost: str,
+    top_k: int | None,
+) -> str:
+    """Why the winner won, in words.
+
+    Args:
+        winner: It.
+        tied: The first and all that cannot be told from it.
+        rows: All candidates, best mean first.
+        cost: What decides a tie.
+        top_k: How many candidates were asked for.
+    """
     first = rows[0]
     if sum(row.mean is not None for row in rows) == 1:
-        return f"trial {winner.trial} alone was trained again"
+        failed = [row.trial for row in rows if row is not winner]
+        if failed:
+            why = f"every training of {_names(failed)} failed"
+        elif top_k == 1:
+            why = "search.confirm.top_k is 1"
+        else:
+            why = "no other trial came to a value"
+        return f"trial {winner.trial} had no rival, as {why}"
     if len(tied) == 1:
         return f"trial {winner.trial} is better than the others by more than the noise of seeds and images"
     others = [row for row in tied if row is not winner]

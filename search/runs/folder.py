@@ -236,7 +236,7 @@ def _recorded(paths: RunPaths) -> Iterator[None]:
         again = run_command("resume", paths.root)
         raise DiskError(
             f"{fault}. The run stops here, and nothing that was done is lost; on the disk of {paths.root}, "
-            f"{room_at(paths.root)} now. When there is room, go on with: {again}"
+            f"{room_at(paths.root)} now. When there is room, continue with: {again}"
         ) from error
     finally:
         with despite_the_disk():

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from segcore.sealed.card import Card, Optimism, Origin, SplitScores
+from segcore.sealed.card import Card, Optimism, Origin, SplitScores, Threshold
 
 CROSS_FITTED = "val, cross-fitted"
 FRESH_SEEDS = "val, fresh seeds"
@@ -47,7 +47,8 @@ def headline(card: Card) -> str:
     if found is None:
         return "not scored"
     low, high = found.score.iou_interval
-    threshold = number_text(card.threshold.value if card.threshold else None)
+    flat = flat_text(card.threshold)
+    threshold = number_text(card.threshold.value if card.threshold else None) + (f" ({flat})" if flat else "")
     how = _how(found, card.scores[found.split])
     lines = [
         f"IoU {found.score.iou:.4f} (95% interval {low:.4f}-{high:.4f}), Dice {number_text(found.score.dice)} "
@@ -97,6 +98,14 @@ def optimism_text(gap: Optimism) -> str:
     against = {"test": "test", FRESH_SEEDS: "fresh seeds"}.get(gap.against, "the cross-fitted score")
     claim = "the search saw IoU" if gap.claimed_by == "search" else "val's own IoU is"
     return f"{claim} {gap.val:.4f}: {gap.gap:+.4f} against {against} (95% interval {low:+.4f} to {high:+.4f})"
+
+
+def flat_text(threshold: Threshold | None) -> str:
+    """How flat val's curve is around a threshold; nothing where that is not known."""
+    if threshold is None or threshold.flat is None:
+        return ""
+    low, high = threshold.flat
+    return f"IoU stays within {threshold.flat_within:g} from {low:.2f} to {high:.2f}"
 
 
 def origin_text(origin: Origin) -> str:

@@ -31,7 +31,7 @@ def render_reproduction(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield table
     if record["parent"]:
         parent, epoch = record["parent"]
-        yield Text(f"a fork: it goes on from epoch {epoch} of trial {parent}, which was trained again before it")
+        yield Text(f"a fork: it continues from epoch {epoch} of trial {parent}, which was trained again before it")
     yield Text(_WEIGHTS[record["weights"]])
     if record["noise"] is not None:
         yield Text(f"two trainings on this GPU differ by up to {record['noise']:.3g} in {metric}")

@@ -99,7 +99,7 @@ def _lines(run: Run) -> Iterator[str]:
         metric = run.objective.metric
         yield f"best so far: trial {best.number}, {metric} {number_text(best.value)} after epoch {best.best_epoch}"
     if run.status in RESUMABLE:
-        yield f"go on with: {run_command('resume', run.paths.root)}"
+        yield f"continue with: {run_command('resume', run.paths.root)}"
     if (dashboard := _dashboard(run)) is not None:
         yield f"all trials: {dashboard}"
 

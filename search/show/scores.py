@@ -7,7 +7,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from search.show.quoting import CROSS_FITTED, FRESH_SEEDS, number_text, optimism_text, origin_text, quote
+from search.show.quoting import CROSS_FITTED, FRESH_SEEDS, flat_text, number_text, optimism_text, origin_text, quote
 from segcore.scores.scorer import CARD_SCORERS
 from segcore.sealed.card import Card, Scores, SplitScores
 
@@ -61,8 +61,9 @@ def card_tables(card: Card) -> Iterator[RenderableType]:
     lines = []
     if card.threshold is not None:
         threshold = card.threshold
+        how = (threshold.chosen_by, flat_text(threshold))
         lines.append(
-            f"threshold {threshold.value:.4f} ({threshold.chosen_by}); auto gives "
+            f"threshold {threshold.value:.4f} ({'; '.join(filter(None, how))}); auto gives "
             f"{number_text(threshold.auto_would_be)} with val IoU {number_text(threshold.val_iou_at_auto)}"
         )
     if card.optimism is not None:

@@ -71,7 +71,7 @@ def confirm(work: Work, trials: Trials, configs: Mapping[int, TrainConfig]) -> b
         paths.confirmation.unlink(missing_ok=True)
         return True
     groups = image_groups(objective.metric, work.val)
-    record = decide(candidates, groups, objective, seeds)
+    record = decide(candidates, groups, objective, seeds, top_k=settings.top_k)
     write_json(paths.confirmation, record.tree())
     log.info("confirmed: %s", record.reason)
     tidy(paths, [_best_rerun(row, objective) for row in record.candidates])

@@ -76,7 +76,7 @@ def explain(
     with held(paths):
         cells = _cells(paths, plan, seeds)
         if not _train(work, cells, again):
-            log.warning("interrupted; nothing is lost. Go on with: %s", again)
+            log.warning("interrupted; nothing is lost. Continue with: %s", again)
             return None
         record = _record(work, plan, cells, seeds)
         record = record.but(begin=list(begin), notes=[*record.notes, *_notes(config, paths, seeds)])
@@ -106,7 +106,7 @@ def winner_of(config: SearchConfig, paths: RunPaths, trials: Trials) -> int:
     best = trials.best()
     if best is None:
         resume = run_command("resume", paths.root)
-        raise RunError(f"no trial of {paths.name!r} has come to a value yet; go on with: {resume}")
+        raise RunError(f"no trial of {paths.name!r} has come to a value yet; continue with: {resume}")
     return best.number
 
 

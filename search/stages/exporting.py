@@ -96,7 +96,7 @@ def export_again(name_or_path: str, results: Path, targets: list[str], console: 
     """
     paths = find_run(name_or_path, results)
     if not (paths.best / CARD_FILE).is_file():
-        raise RunError(f"{paths.name!r} has no sealed model yet; go on with: {run_command('resume', paths.root)}")
+        raise RunError(f"{paths.name!r} has no sealed model yet; continue with: {run_command('resume', paths.root)}")
     config = stored_config(paths)
     specs: Sequence[SpecLike] = [parse_target(text) for text in targets] or config.export.targets
     if not specs:

@@ -188,7 +188,7 @@ def _search_and_seal(work: Work, session: "RaySession") -> Outcome:
             is_whole = _search(work) and _confirm(work)
         if not is_whole:
             update_run(paths, status="interrupted")
-            log.warning("interrupted; nothing is lost. Go on with: %s", again)
+            log.warning("interrupted; nothing is lost. Continue with: %s", again)
             return Outcome(EXIT_INTERRUPTED, paths)
 
         session.close()  # what its workers hold of a GPU is needed now
@@ -229,7 +229,7 @@ def _train_and_seal(work: Work) -> Outcome:
             log.info("%s", headline(card))
             exit_code = export_run(config, paths, work.console)
     except KeyboardInterrupt:
-        log.warning("interrupted; nothing is lost. Go on with: %s", run_command("resume", paths.root))
+        log.warning("interrupted; nothing is lost. Continue with: %s", run_command("resume", paths.root))
         return Outcome(EXIT_INTERRUPTED, paths)
     make_report(paths)
     return Outcome(exit_code, paths, card)

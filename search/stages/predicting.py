@@ -74,7 +74,7 @@ def find_model(text: str, results: Path, progress: Callable[[str, int, int], Non
         ) from error
     if not (paths.best / CARD_FILE).is_file():
         raise BundleError(
-            f"the run {paths.name!r} has no sealed model yet; go on with: {run_command('resume', paths.root)}"
+            f"the run {paths.name!r} has no sealed model yet; continue with: {run_command('resume', paths.root)}"
         )
     return paths.best
 

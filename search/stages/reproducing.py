@@ -204,13 +204,13 @@ def _train(
     if trial.parent is not None:
         parent, epoch = trial.parent
         if parent not in trials:
-            raise RunError(f"trial {number} goes on from trial {parent}, of which nothing is recorded")
+            raise RunError(f"trial {number} continues trial {parent}, of which nothing is recorded")
         forked = folder / f"start-{number}"
         for result in _train(trials, parent, epoch, cache, metric, device, folder):
             if result.epoch == epoch:
                 save_checkpoint(forked, result.state)
         start = read_checkpoint(forked, as_fork=True)
-        log.info("trial %d goes on from epoch %d of trial %d, which was trained again", number, epoch, parent)
+        log.info("trial %d continues from epoch %d of trial %d, which was trained again", number, epoch, parent)
     threads = int(trial.machine.get("threads", torch.get_num_threads()))
     begin_trial(threads, gpu_fraction=1.0)
     epochs = fit(trial.train, cache, metric=metric, checkpoint=start, num_cpus=threads, device=device)

@@ -22,6 +22,7 @@ from segcore.data.pixels.cache_file import SampleCache, open_cache
 from segcore.errors import BundleError, TrainingError
 from segcore.objective import Objective
 from segcore.scores.crossfit import CrossFit, optimism, optimism_of_threshold, optimism_on_test
+from segcore.scores.flatness import WITHIN, flat_range
 from segcore.scores.scoring import score_images, summarize
 from segcore.sealed.bundle import Bundle, load_bundle, write_bundle
 from segcore.sealed.card import (
@@ -234,6 +235,7 @@ def seal(
             auto_would_be=best.metrics["val/threshold_auto"],
             val_iou_at_auto=best.metrics["val/iou_auto"],
             gap_to_exact_optimum=best.metrics["val/threshold_gap"],
+            **_flatness(best),
         ),
         input=InputNote(
             image_size=train.data.image_hw,
@@ -261,6 +263,14 @@ def seal(
     whole = bundle.card.but(scores=scores, optimism=gap, input=card.input.but(mean=mean, std=std), chosen_on=chosen_on)
     write_card(folder, whole)
     return load_bundle(folder).card
+
+
+def _flatness(best: BestModel) -> dict[str, Any]:
+    """What the card says of the curve around the threshold; nothing where the checkpoint holds no curve."""
+    thresholds, iou = best.curve.get("threshold"), best.curve.get("iou")
+    if not thresholds or not iou:
+        return {}
+    return {"flat": flat_range(thresholds, iou, best.metrics["val/threshold"]), "flat_within": WITHIN}
 
 
 def score_splits(

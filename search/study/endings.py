@@ -96,8 +96,8 @@ def tell_end(
         study.tell(number, state=TrialState.PRUNED)
 
 
-def end_running(study: optuna.Study, events: EventLog, objective: Objective) -> int:
-    """Ends the trials that a time budget cut off: PRUNED at their last report, FAIL without one; returns how many.
+def end_running(study: optuna.Study, events: EventLog, objective: Objective) -> list[int]:
+    """Ends the trials that a rule cut off: PRUNED at their last report, FAIL without one; returns their numbers.
 
     Args:
         study: The study.
@@ -107,4 +107,4 @@ def end_running(study: optuna.Study, events: EventLog, objective: Objective) -> 
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     for frozen in running:
         end_trial(study, events, frozen.number, frozen.intermediate_values, objective)
-    return len(running)
+    return [frozen.number for frozen in running]

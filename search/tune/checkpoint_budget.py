@@ -173,8 +173,8 @@ class CheckpointBudget(tune.Callback):  # type: ignore[misc]
         if excess > 0 and not self._is_warned:
             self._is_warned = True
             log.warning(
-                "the checkpoints that must be kept, of trials that go on and of the best, take %.2f GB, more than "
-                "resources.checkpoints_gb=%g; the search goes on, and needs that much space",
+                "the checkpoints that must be kept, of trials that continue and of the best, take %.2f GB, more than "
+                "resources.checkpoints_gb=%g; the search continues, and needs that much space",
                 self.num_bytes / GIGABYTE, self._limit_gb,
             )  # fmt: skip
 

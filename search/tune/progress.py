@@ -161,11 +161,11 @@ class ProgressCallback(Callback):  # type: ignore[misc]
         if kind == RETRIED_ALONE:
             share = TrialSpec.from_ray(trial.config).gpu_fraction
             log.warning(
-                "%s ran out of memory on %g of a GPU after epoch %d and will go on alone on a whole one: %s",
+                "%s ran out of memory on %g of a GPU after epoch %d and will continue alone on a whole one: %s",
                 self._name(number), share, epoch, message,
             )  # fmt: skip
         elif kind == INTERRUPTED:
-            log.warning("%s lost its worker after epoch %d and goes on: %s", self._name(number), epoch, message)
+            log.warning("%s lost its worker after epoch %d and continues: %s", self._name(number), epoch, message)
 
     def _name(self, number: int) -> str:
         return self._names.get(number, f"trial {number}")

@@ -10,7 +10,7 @@ from search.interrupts import terminate_as_interrupt
 from search.runs.paths import RunPaths
 from search.space.search import Search
 from search.tune.cluster.watch import memory_kills_end_one_trial
-from search.tune.session import Session
+from search.tune.session import Session, waiting_at_rungs
 from search.tune.standing import Standing
 from segcore.trainable import train_trial
 
@@ -44,7 +44,7 @@ def run_search(
             return True
         stopper = standing.stopper()
         if stopper.stop_all() and stopper.stopped_by is not None:
-            standing.end_by(stopper.stopped_by)
+            standing.end_by(stopper.stopped_by, waiting_at_rungs(standing))
             return True
         session = Session.begin(standing, cache_path)
         with terminate_as_interrupt() as interrupted, memory_kills_end_one_trial():
@@ -52,7 +52,7 @@ def run_search(
         session.searcher.flush()
         stop = stopper.stopped_by if standing.is_unfinished and not interrupted else None
         if stop is not None:
-            standing.end_by(stop)
+            standing.end_by(stop, session.waiting)
         else:
             standing.save_tables()
             standing.say_if_used_up()

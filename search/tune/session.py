@@ -95,6 +95,11 @@ class Session:
         budget = CheckpointBudget(paths, study, standing.events, search.objective, limit_gb=limit_gb)
         return cls(standing, name, setting, resources, searcher, budget)
 
+    @property
+    def waiting(self) -> frozenset[int]:
+        """The trials that wait at a rung now."""
+        return self.setting.promotions.waiting if self.setting.promotions else frozenset()
+
     def tuner(
         self, stopper: SearchStopper, callbacks: Sequence[tune.Callback], trainable: Callable[[dict[str, Any]], None]
     ) -> tune.Tuner:
@@ -128,6 +133,12 @@ class Session:
         )
 
 
+def waiting_at_rungs(standing: Standing) -> frozenset[int]:
+    """The unfinished trials of earlier sessions that wait at a rung."""
+    promotions = _setting(standing)[0].promotions
+    return promotions.waiting if promotions else frozenset()
+
+
 def _setting(standing: Standing) -> tuple[Setting, list[FrozenTrial]]:
     """What the scheduler is built from, and the unfinished trials that do not wait at a rung."""
     search, requeue = standing.search, list(standing.unfinished)
@@ -152,7 +163,7 @@ def _say_what_is_left(standing: Standing, setting: Setting, num_requeued: int) -
         return
     paused = len(setting.promotions.waiting) if setting.promotions else 0
     log.info(
-        "going on: %d trials ended, %d go on, %d wait at a rung, %d are new",
+        "resuming: %d trials ended, %d continue, %d wait at a rung, %d are new",
         standing.num_asked - num_requeued - paused, num_requeued, paused, standing.num_new,
     )  # fmt: skip
 

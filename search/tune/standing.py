@@ -1,6 +1,7 @@
 """How far a search has come: its study and its journal, brought up to date with each other, and what is left to do."""
 
 import logging
+from collections.abc import Collection, Container
 from dataclasses import dataclass
 
 import optuna
@@ -93,13 +94,18 @@ class Standing:
         lives = lives_of(read_events(self.paths.events)).values()
         return SearchStopper(self.search.config.search, lives, stage_seconds(self.paths, "search"))
 
-    def end_by(self, stop: Stop) -> None:
-        """Ends what was running when a stopping rule was met, says which rule, and writes the tables."""
+    def end_by(self, stop: Stop, waiting: Container[int] = ()) -> None:
+        """Ends what had not ended when a stopping rule was met, says which rule, and writes the tables.
+
+        Args:
+            stop: The rule and what met it.
+            waiting: Trials that waited at a rung.
+        """
         for number, event in waiting_alone(read_events(self.paths.events)).items():
             self.events.error(number, OUT_OF_MEMORY, event.message)
         catch_up(self.study, lives_of(read_events(self.paths.events)), self.search.objective, self.events)
-        num_ended = end_running(self.study, self.events, self.search.objective)
-        log.info("stopped by search.%s: %s; running trials that end here: %d", stop.rule, stop.detail, num_ended)
+        ended = end_running(self.study, self.events, self.search.objective)
+        log.info("stopped by search.%s: %s; %s", stop.rule, stop.detail, ended_text(ended, waiting))
         update_run(self.paths, stopped_by=StoppedBy(rule=stop.rule, detail=stop.detail))
         self.save_tables()
 
@@ -123,6 +129,20 @@ class Standing:
         """Closes journal and study."""
         self.events.close()
         close_study(self.study)
+
+
+def ended_text(ended: Collection[int], waiting: Container[int]) -> str:
+    """Which trials a stopping rule ended: those that ran, and those that waited at a rung.
+
+    Args:
+        ended: All of them.
+        waiting: Those that waited, and maybe others.
+    """
+    num_waiting = sum(number in waiting for number in ended)
+    num_running = len(ended) - num_waiting
+    parts = [f"{num_running} running"] if num_running else []
+    parts += [f"{num_waiting} waiting at a rung"] if num_waiting else []
+    return f"trials that end here: {', '.join(parts) or 'none'}"
 
 
 def save_tables(study: optuna.Study, paths: RunPaths, objective: Objective) -> Tables:

@@ -51,13 +51,25 @@ class TaskNote(Record):
 
 
 class Threshold(Record):
-    """The probability in [0, 1] from which a pixel is foreground, how it was chosen, and what val's curve says."""
+    """The probability in [0, 1] from which a pixel is foreground, how it was chosen, and what val's curve says.
+
+    Attributes:
+        value: The threshold.
+        chosen_by: What chose it.
+        auto_would_be: The best of val's curve.
+        val_iou_at_auto: The IoU there.
+        gap_to_exact_optimum: What a threshold between two of the curve could add at most.
+        flat: From where to where the IoU on val stays within `flat_within` of that at `value`.
+        flat_within: A difference of IoU.
+    """
 
     value: float
     chosen_by: str = ""
     auto_would_be: float | None = None
     val_iou_at_auto: float | None = None
     gap_to_exact_optimum: float | None = None
+    flat: tuple[float, float] | None = None
+    flat_within: float | None = None
 
     @field_validator("value")
     @classmethod

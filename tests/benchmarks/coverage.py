@@ -21,13 +21,13 @@ identical configs apart. `added up` takes the pooled noise of seeds alone, and c
 images twice; `images alone` takes seeds for no noise at all. Ours are wider than asked for where the third is noisy
 and where luck is large beside what seeds are worth: no variance is taken to be below that of the images or of seeds.
 
-The score to quote without a test split: a search of 12, 50 or 200 trials, from the same laws, whose settings differ in
-what they are worth (standard deviation 0.01). Each training rises to its end over 5 epochs, which differ by chance
-(0.004, and 0.02 in single images), and is worth its best epoch on val. The best 3 trials are trained again with 3 fresh
-seeds, whose best epochs are chosen on val, too; of those that are tied, one wins (at random, as the smaller model does).
-The truth is what the winner's settings are worth on other images, at such epochs. `ours` is how often the interval of
-the mean over fresh seeds holds it; `too high` are the mean excess of that mean, of the search's own value of the winner,
-and of the best of the winner's trainings, which is the one that is sealed.
+The score to quote without a test split: a search of 12, 50 or 200 trials, from the same laws, whose settings differ
+in what they are worth (standard deviation 0.01). Each training rises to its end over 5 epochs, which differ by chance
+(0.004, and 0.02 in single images), and is worth its best epoch on val. The best 3 trials are trained again with 3
+fresh seeds, whose best epochs are chosen on val, too; of those that are tied, one wins (at random, as the smaller
+model does). The truth is what the winner's settings are worth on other images, at such epochs. `ours` is how often
+the interval of the mean over fresh seeds holds it; `too high` are the mean excess of that mean, of the search's own
+value of the winner, and of the best of the winner's trainings, which is the one that is sealed.
 """
 
 import argparse

@@ -11,9 +11,10 @@ from search.report.quoted_score import Score, quoted_score
 from search.report.section import Section, Subject
 from search.runs.reading import Run
 from search.runs.records import StoppedBy
-from search.show.quoting import quote, training_text
+from search.show.quoting import flat_text, quote, training_text
 from search.show.scores import score_rows
 from segcore.sealed.card import Optimism
+from segcore.sealed.card import Threshold as CardThreshold
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,11 @@ class Sealed:
 
 @dataclass(frozen=True)
 class Threshold:
-    """The sealed threshold and what chose it."""
+    """The sealed threshold, what chose it, and how flat val's curve is around it, in words."""
 
     value: float
     chosen_by: str
+    flat: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def headline(run: Run) -> Headline:
         optimism=card.optimism if card else None,
         sealed=Sealed(sealed.epoch, sealed.trial, sealed.seed) if sealed else None,
         tie=tie.reason if tie is not None and tie.is_tie else None,
-        threshold=Threshold(card.threshold.value, card.threshold.chosen_by) if card and card.threshold else None,
+        threshold=_threshold(card.threshold) if card and card.threshold else None,
         num_samples=run.config.search.num_samples if record.kind == "search" else None,
         trials=len(run.trials),
         states=run.trials.states(),
@@ -127,6 +129,10 @@ def headline(run: Run) -> Headline:
             Extension(note.when, note.trials_before, note.num_samples, list(note.changed)) for note in record.extensions
         ],
     )
+
+
+def _threshold(found: CardThreshold) -> Threshold:
+    return Threshold(found.value, found.chosen_by, flat_text(found))
 
 
 def render(head: Headline, subject: Subject) -> str:
@@ -153,7 +159,8 @@ def _facts(head: Headline) -> Iterator[tuple[str, str]]:
     if head.tie:
         yield "tie", head.tie
     if head.threshold:
-        yield "threshold", f"{head.threshold.value:.4f}, chosen by: {head.threshold.chosen_by}"
+        flat = f"; {head.threshold.flat}" if head.threshold.flat else ""
+        yield "threshold", f"{head.threshold.value:.4f}, chosen by: {head.threshold.chosen_by}{flat}"
     yield "judged by", f"{head.metric}, {'larger' if head.mode == 'max' else 'smaller'} is better"
     if head.num_samples is not None:
         states = ", ".join(f"{count} {state}" for state, count in head.states.items())

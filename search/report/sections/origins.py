@@ -13,7 +13,7 @@ ORIGINS = {
     "enqueued": "given in the config",
     "start": "spread evenly, before there is much to learn from",
     "prior": "drawn from what the config believes",
-    "fork": "an altered copy of a better trial, going on from its weights",
+    "fork": "an altered copy of a better trial, continuing from its weights",
     "gp": "a Gaussian process over settings and epochs",
     "rung_tpe": "TPE that compares trials at a rung that both reached",
     "tpe": "plain TPE",

@@ -64,7 +64,7 @@ def _promotions(options: Any, setting: Setting) -> Promotions | None:
 
 RULE = SchedulerRule(
     does="at rungs, the epochs `grace_period`, times `reduction_factor`, and so on, only the best 1 / "
-    "`reduction_factor` of those that came so far go on; the others wait there, and resume from their checkpoint if "
+    "`reduction_factor` of those that came so far continue; the others wait there, and resume from their checkpoint if "
     "they come to be among the best; with `promote: false` they are stopped for good",
     when="the default: many trials, and the first epochs tell good from bad",
     judge=_judge,
@@ -82,7 +82,7 @@ References:
 """
 
 PROMOTE = Option(
-    "promote", bool, True, "trials wait at a rung and go on once they are good enough; false: they are stopped."
+    "promote", bool, True, "trials wait at a rung and continue once they are good enough; false: they are stopped."
 )
 
 COMPONENT = Component("asha", "lets the best pass at rungs", RULE, (GRACE_PERIOD, REDUCTION_FACTOR, PROMOTE), order=10)

@@ -121,8 +121,8 @@ def _problems(options: Any, asked: Asked) -> list[Problem]:
     problems += [
         Problem(
             f"space.{key}",
-            "cannot be searched with scheduler pbt: a fork goes on with its parent's weights, which do not fit another "
-            f"{key}; set {key} outside of space, or use another scheduler",
+            "cannot be searched with scheduler pbt: a fork continues with its parent's weights, which do not fit "
+            f"another {key}; set {key} outside of space, or use another scheduler",
         )
         for key in filter(shapes_the_weights, asked.space.keys())
     ]
@@ -134,7 +134,7 @@ def _problems(options: Any, asked: Asked) -> list[Problem]:
 
 RULE = SchedulerRule(
     does="`population` trials start afresh; every `perturbation_interval` epochs the worst `quantile` is stopped, and "
-    "a fork of one of the best goes on from its weights with altered settings",
+    "a fork of one of the best continues from its weights with altered settings",
     when="settings that should change while a model trains, and as many trials side by side as the population has",
     judge=lambda options, setting: PopulationRule(setting, population_of(options, setting.max_epochs)),
     decision_epochs=lambda options, max_epochs: population_of(options, max_epochs).points,

@@ -62,7 +62,7 @@ def watched_ray(resume: str, record: Callable[[], None]) -> Iterator[None]:
         log.error("Ray is gone: %s; the search stops here", reason)
         os.kill(os.getpid(), signal.SIGINT)
         if not stopped.wait(GRACE_S):
-            _end_process(f"interrupted, because Ray is gone; nothing is lost. Go on with: {resume}", record)
+            _end_process(f"interrupted, because Ray is gone; nothing is lost. Continue with: {resume}", record)
 
     for work in (poll, guard):
         threading.Thread(target=work, name=f"segsearch-ray-{work.__name__}", daemon=True).start()

@@ -13,6 +13,8 @@ from command_results import SYNTHETIC, refused
 from noise_pairs import image
 from PIL import Image
 
+from search.config.choices import TARGETS
+
 
 def test_commands_name_what_they_did_not_find(cli: Callable[..., Result], tmp_path: Path) -> None:
     refused(cli("show", "nope"), "no run 'nope'")
@@ -26,6 +28,16 @@ def test_commands_name_what_they_did_not_find(cli: Callable[..., Result], tmp_pa
     refused(cli("run", "nope.yaml"), "nope.yaml")
     assert "no runs in results" in cli("ls").output
     assert json.loads(cli("ls", "--json").output) == []
+
+
+def test_a_number_of_trials_below_none_is_refused(cli: Callable[..., Result]) -> None:
+    refused(cli("show", "birds", "--top", "-1"), "Invalid value for '--top': -1 is not in the range x>=0")
+
+
+def test_the_help_of_export_names_every_kind_of_target(cli: Callable[..., Result]) -> None:
+    shown = " ".join(cli("export", "--help").output.split())
+    for target in TARGETS:
+        assert f"{target.name}:{target.build.placeholder}" in shown
 
 
 def test_help_needs_neither_torch_nor_ray() -> None:

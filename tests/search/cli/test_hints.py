@@ -75,7 +75,7 @@ def resumed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 def test_show_names_how_to_resume(runs: Path, resumed: list[Path]) -> None:
     shown = segsearch("show", "killed", "--results", str(runs)).output
-    pasted(printed(shown, "go on with: COMMAND"))
+    pasted(printed(shown, "continue with: COMMAND"))
     assert resumed == [runs / "killed"]
     dashboard = printed(shown, "all trials: COMMAND")
     assert shlex.split(dashboard) == ["optuna-dashboard", f"sqlite:///{runs / 'killed' / 'study.db'}"]
@@ -98,7 +98,7 @@ def test_a_run_without_a_model(runs: Path, resumed: list[Path], arguments: Seque
     shutil.rmtree(runs / "killed" / "best", ignore_errors=True)
     refused = segsearch(*arguments, "--results", str(runs))
     assert refused.exit_code == 2, refused.output
-    pasted(printed(refused.output, "go on with: COMMAND"))
+    pasted(printed(refused.output, "continue with: COMMAND"))
     assert resumed == [runs / "killed"]
 
 
@@ -107,7 +107,7 @@ def test_explain_before_any_trial_has_a_value(runs: Path, resumed: list[Path]) -
     (runs / "killed" / "events.jsonl").write_text("")
     refused = segsearch("explain", "killed", "--results", str(runs))
     assert refused.exit_code == 2, refused.output
-    pasted(printed(refused.output, "go on with: COMMAND"))
+    pasted(printed(refused.output, "continue with: COMMAND"))
     assert resumed == [runs / "killed"]
 
 
@@ -121,7 +121,7 @@ def test_explain_that_is_interrupted_names_itself(
     arguments = ["explain", "ended", *options, "--results", str(runs)]
     done = segsearch(*arguments)
     assert done.exit_code == 130, done.output
-    command = printed(done.output, "Go on with: COMMAND")
+    command = printed(done.output, "Continue with: COMMAND")
     assert shlex.split(command)[1:] == arguments
     assert pasted(command).exit_code == 130
 
@@ -193,7 +193,7 @@ def test_a_training_that_is_interrupted(runs: Path, resumed: list[Path], monkeyp
     Path("c.yaml").write_text(SYNTHETIC + "search: {gate: false}\nmodel: {base_channels: 2, depth: 2}\n")
     done = segsearch("train", "c.yaml", "--results", str(runs))
     assert done.exit_code == EXIT_INTERRUPTED, done.output
-    pasted(printed(done.output, "Go on with: COMMAND"))
+    pasted(printed(done.output, "Continue with: COMMAND"))
     assert resumed == [runs / "c"]
 
 
@@ -254,5 +254,5 @@ def test_a_command_stays_on_one_line_of_a_terminal(runs: Path, monkeypatch: pyte
     shutil.move(runs, long)
     monkeypatch.setattr(group, "output", Console(width=60))
     shown = segsearch("show", "killed", "--results", str(long)).output
-    assert str(long) in printed(shown, "go on with: COMMAND")
+    assert str(long) in printed(shown, "continue with: COMMAND")
     assert json.loads(segsearch("ls", "--json", "--results", str(long)).output)

@@ -39,7 +39,7 @@ BAD = [
     ("name: pbt", {"epochs": 1}, "train.epochs (line 1): found 1, but pbt compares trials before their end"),
     ("name: pbt, quantile: 0.6", {}, "search.scheduler.quantile (line 2): found 0.6; valid: a number above 0 and up to 0.5"),
     ("name: pbt", {"space": ""}, "space: is empty, but pbt alters settings in mid-training"),
-    ("name: pbt", {"space": "space:\n  optimizer.lr: {uniform: [0.1, 0.2]}\n  model.depth: {int: [2, 4]}\n"}, "space.model.depth (line 5): cannot be searched with scheduler pbt: a fork goes on with its parent's weights, which do not fit another model.depth"),
+    ("name: pbt", {"space": "space:\n  optimizer.lr: {uniform: [0.1, 0.2]}\n  model.depth: {int: [2, 4]}\n"}, "space.model.depth (line 5): cannot be searched with scheduler pbt: a fork continues with its parent's weights, which do not fit another model.depth"),
     ("name: pbt", {"space": "space:\n  model: {choice: {unet: {}, attention_unet: {dropout: {uniform: [0, 0.5]}}}}\n"}, "space.model.arch"),
 ]  # fmt: skip
 

@@ -1,5 +1,7 @@
 """Which of the candidates wins: the best mean, unless a cheaper one cannot be told from it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -101,6 +103,21 @@ def test_a_smaller_loss_is_better_and_has_no_images() -> None:
 def test_a_cost_that_is_not_known_is_the_highest() -> None:
     unknown = Candidate(1, 0.8, {}, candidate(1, [0.80, 0.81, 0.79]).scores)
     assert decided(unknown, candidate(2, [0.79, 0.80, 0.805]))["winner"] == 2
+
+
+@pytest.mark.parametrize(
+    ("failed", "top_k", "why"),
+    [
+        ([], 1, "search.confirm.top_k is 1"),
+        ([], 3, "no other trial came to a value"),
+        ([7], 3, "every training of trial 7 failed"),
+        ([7, 2], 3, "every training of trials 2 and 7 failed"),
+    ],
+)
+def test_why_a_candidate_has_no_rival(failed: list[int], top_k: int, why: str) -> None:
+    others = [replace(candidate(number, [0.5]), scores=np.empty((0, 40)), values={}) for number in failed]
+    record = decided(candidate(4, [0.79, 0.80]), *others, top_k=top_k)
+    assert record["reason"] == f"trial 4 had no rival, as {why}"
 
 
 def test_one_seed_alone_says_nothing() -> None:

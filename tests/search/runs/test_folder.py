@@ -200,7 +200,7 @@ def test_a_full_disk_is_an_interruption(paths: RunPaths, error: Exception) -> No
     with pytest.raises(DiskError) as told, working_on(paths):
         raise error
     assert str(told.value).startswith(("x.json: No space left on device. The run", "trial 3: no space. The run stops"))
-    assert f"go on with: segsearch resume {paths.name}" in str(told.value)
+    assert f"continue with: segsearch resume {paths.name}" in str(told.value)
     assert told.value.exit_code == 1
     record = read_json(paths.run)
     assert record["status"] == "interrupted"

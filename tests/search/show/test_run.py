@@ -93,7 +93,7 @@ def test_a_run_that_nobody_works_on_any_more_has_stopped(tmp_path: Path) -> None
     paths = new_run(tmp_path)
     update_run(paths, worker={"host": socket.gethostname(), "pid": gone.pid})
     assert run_lines(tmp_path)[0].status == "stopped"
-    assert "go on with: segsearch resume birds" in printed(open_run(tmp_path))
+    assert "continue with: segsearch resume birds" in printed(open_run(tmp_path))
 
 
 @pytest.mark.parametrize("status", ["interrupted", "failed"])
@@ -101,7 +101,7 @@ def test_a_run_that_can_go_on_says_how(tmp_path: Path, status: str) -> None:
     paths = new_run(tmp_path)
     update_run(paths, status=status, error="ResourceError: no node can run a trial [/tmp/x]")
     text = printed(open_run(tmp_path))
-    assert "go on with: segsearch resume birds" in text
+    assert "continue with: segsearch resume birds" in text
     assert ("error: ResourceError: no node can run a trial [/tmp/x]" in text) == (status == "failed")
 
 
@@ -268,7 +268,7 @@ def test_a_single_training_run_has_no_trial(tmp_path: Path) -> None:
     write_card(paths, {"run": "birds", "epoch": 4}, val=split_score(0.8, chose=["epoch"]))
     text = printed(open_run(tmp_path))
     assert "sealed model: epoch 4" in text
-    assert "go on with: segsearch resume birds" in text
+    assert "continue with: segsearch resume birds" in text
 
 
 def test_exports_are_listed_with_how_they_ended(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_a_model_is_found_as_folder_as_run_and_as_run_folder(model_folder: Path,
 def test_a_run_without_a_model_says_how_to_get_one(tmp_path: Path) -> None:
     new_run(tmp_path, None)
     with pytest.raises(
-        BundleError, match="the run 'birds' has no sealed model yet; go on with: segsearch resume birds"
+        BundleError, match="the run 'birds' has no sealed model yet; continue with: segsearch resume birds"
     ):
         find_model("birds", tmp_path)
 

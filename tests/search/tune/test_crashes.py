@@ -233,6 +233,6 @@ def test_a_search_whose_ray_died_ends_and_says_so(tmp_path: Path, part: str) -> 
     assert "Ray is gone" in told, (process.returncode, said, told)
     assert "Traceback" not in told
     ended_by_itself = process.returncode == 0 and said.endswith("not ended\n")
-    assert ended_by_itself or (process.returncode == 130 and "nothing is lost. Go on with: again" in told)
+    assert ended_by_itself or (process.returncode == 130 and "nothing is lost. Continue with: again" in told)
     study = optuna.load_study(study_name=paths.name, storage=paths.storage_url)
     assert "FAIL" not in {trial.state.name for trial in study.trials}, "a dead Ray is no fault of a trial"
