@@ -65,7 +65,9 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except SegsearchError as error:
-            console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+            # A name from the disk may hold what is no text, which no terminal takes.
+            text = str(error).encode("utf-8", "backslashreplace").decode()
+            console.print(f"[bold red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
             ctx.exit(error.exit_code)
         except OSError as error:
             fault = disk_fault(error)

@@ -1,6 +1,7 @@
 """Sealed models at work: finding one by what the user typed, predicting a folder, scoring a data set."""
 
 import errno
+import logging
 import os
 import tempfile
 from collections.abc import Callable
@@ -20,11 +21,14 @@ from search.runs.paths import find_run
 from segcore.config import DataConfig
 from segcore.data.pairs.discovery import discover
 from segcore.data.pixels.decode import IMAGE_SUFFIXES
+from segcore.data.pixels.opening import read_header
 from segcore.data.pixels.surveying import require_rule
 from segcore.errors import BundleError, DataError
 from segcore.scores.scoring import score_images, summarize
 from segcore.sealed.bundle import Bundle, load_bundle
 from segcore.sealed.card import CARD_FILE, Scores, SplitScores
+
+log = logging.getLogger("segsearch")
 
 _FATAL_FOR_ALL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Error codes of a disk that accepts no file at all."""
@@ -131,12 +135,14 @@ def predict_images(
         PredictionError: The disk is full or read-only, so that no later mask could be written either.
     """
     failures: list[Failure] = []
+    with_pages: list[Path] = []
     for done, (name, path) in enumerate(images, start=1):
         try:
             mask = bundle.predict_file(path, original_size=original_size)
             target = out / f"{name}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             _write_png(mask, target)
+            with_pages += [path] if read_header(path).num_pages > 1 else []
         except DataError as error:
             failures.append(Failure(path, str(error).removeprefix(f"{path}: ")))
         except OSError as error:
@@ -146,6 +152,12 @@ def predict_images(
             failures.append(Failure(path, f"its mask cannot be written: {_reason(error)}"))
         if progress is not None:
             progress(done)
+    if with_pages:
+        more = f" and {len(with_pages) - 1} more" if len(with_pages) > 1 else ""
+        log.warning(
+            "%d of %d images have several pages or frames, of which the first alone was predicted: %s%s",
+            len(with_pages), len(images), with_pages[0], more,
+        )  # fmt: skip
     return failures
 
 

@@ -1,5 +1,6 @@
 """Data that cannot be used is one message, and no run is made."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -98,6 +99,10 @@ def test_a_bad_data_folder_is_one_message_and_leaves_no_run(
     for command in ("check", "run"):
         refused(cli(command, "c.yaml"), fragment)
     assert not (tmp_path / "results").exists()
+
+
+def test_a_name_that_is_no_text_is_told_on_any_terminal(cli: Callable[..., Result]) -> None:
+    refused(cli("check", os.fsdecode(b"no\xff.yaml")), "no\\udcff.yaml: there is no such config file")
 
 
 def test_a_folder_without_data_is_answered_in_the_words_of_the_command(

@@ -155,10 +155,22 @@ def test_an_image_that_cannot_be_read_does_not_stop_the_others(bundle: Bundle, d
     images = [("bad", bad), ("good", good), ("text", text), ("sub/good", good)]
     failures = predict_images(bundle, images, tmp_path / "out", original_size=True, progress=done.append)
     assert [failure.path for failure in failures] == [bad, text]
-    assert failures[1].reason == "not an image file"
+    assert failures[1].reason == "not an image file (it begins with 'no image')"
     assert str(bad) not in failures[0].reason
     assert done == [1, 2, 3, 4]
     assert sorted(path.name for path in (tmp_path / "out").rglob("*.png")) == ["good.png", "good.png"]
+
+
+def test_pages_that_are_not_predicted_are_told(
+    bundle: Bundle, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Image.open(next(data.rglob("val/images/*/*.jpg"))) as good:
+        good.save(tmp_path / "pages.tif", save_all=True, append_images=[good, good])
+        good.save(tmp_path / "page.tif")
+    images = [("pages", tmp_path / "pages.tif"), ("page", tmp_path / "page.tif")]
+    assert predict_images(bundle, images, tmp_path / "out", original_size=True) == []
+    expected = "1 of 2 images have several pages or frames, of which the first alone was predicted: "
+    assert [record.getMessage() for record in caplog.records] == [expected + str(tmp_path / "pages.tif")]
 
 
 def test_a_mask_that_cannot_be_written_does_not_stop_the_others(bundle: Bundle, data: Path, tmp_path: Path) -> None:
@@ -217,7 +229,10 @@ def test_the_command_names_what_failed_and_how_many(
     result = CliRunner().invoke(main, ["predict", str(model_folder), "in", "-o", "out"])
     assert result.exit_code == 1, result.output
     assert "3 masks in out" in result.output
-    assert "error: 1 of 4 images have no mask\n  in/b [1].jpg: not an image file\n" in result.output
+    assert (
+        "error: 1 of 4 images have no mask\n  in/b [1].jpg: not an image file (it begins with 'broken')\n"
+        in result.output
+    )
     assert sorted(path.name for path in Path("out").iterdir()) == ["a.png", "b.png", "c.png"]
 
 
