@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NAME ?= help
 # Slow tests that do without Ray and without the clock.
-SIDE_BY_SIDE := tests/segcore tests/search/sampling
+SIDE_BY_SIDE := tests/segcore tests/search/sampling tests/test_cases.py tests/test_corruptions.py
 
 .PHONY: demo test quick lint format schema bench clean help
 

@@ -15,7 +15,7 @@ Truth = dict[str, Mask]
 Expected = Literal["reads", "warns", "asks"]
 
 SIDE = 48
-NUM_PAIRS = 24
+NUM_PAIRS = 12
 
 
 @dataclass(frozen=True)

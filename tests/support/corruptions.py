@@ -113,7 +113,7 @@ def odd_mask(mask: npt.NDArray[np.bool_], rng: random.Random) -> Image.Image | N
         return Image.fromarray(floats)
     if kind == "alpha":
         rgba = np.repeat((mask.astype(np.uint8) * 255)[..., None], 4, axis=-1)
-        rgba[..., 3] = np.where(where, 0, 255)
+        rgba[..., 3] = np.where(where & ~mask, 0, 255)  # what is transparent is background
         return Image.fromarray(rgba)
     rgb = np.repeat((mask.astype(np.uint8) * 255)[..., None], 3, axis=-1)
     rgb[where] = rng.choice([(224, 224, 192), (255, 0, 0), (0, 0, 255)])
