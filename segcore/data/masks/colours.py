@@ -24,7 +24,7 @@ def check_colours(
         doubts: Where to note them.
     """
     files = by_scale.get("colour", [])
-    if not files:
+    if not files or doubts.settled:
         return
     exact = [(n, s.colours) for n, _, s in files if s.colours is not None and not s.is_lossy]
     lossy = [(n, s) for n, _, s in files if s.is_lossy]

@@ -96,6 +96,8 @@ def _check_apart(files: list[tuple[str, Levels]], is_soft: bool, doubts: Doubts,
 
 def _check_classes(files: list[tuple[str, Levels]], doubts: Doubts) -> None:
     """Ask where no mask holds a 0; tell where there are several values besides 0."""
+    if doubts.settled:
+        return
     pool = pool_of([levels for _, levels in files])
     positive = pool.positive
     many = [(name, levels) for name, levels in files if len(levels.values) > 1 or levels.is_many]

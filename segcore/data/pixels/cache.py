@@ -34,7 +34,7 @@ from segcore.data.pixels.cache_file import (
     open_cache,
 )
 from segcore.data.pixels.content import Content, decode_all
-from segcore.data.pixels.detail import size_warning
+from segcore.data.pixels.detail import sample_warnings
 from segcore.data.pixels.surveying import decide_rule, inspect_pairs
 from segcore.errors import DataError
 
@@ -155,11 +155,11 @@ def _build(path: Path, index: DatasetIndex, config: DataConfig, progress: Callab
                         writer.write_batch(batch)
                 problems.raise_if_any(index.root)
                 assert decision.rule is not None, "a doubt is a problem"
-                too_small = size_warning([sample.mask for sample in index.samples], decision.rule, hw)
+                noted = sample_warnings([sample.mask for sample in index.samples], decision.rule, hw)
                 tail = {
                     "fingerprint": _fingerprint(index.samples, digests, hw),
                     "mask_rule": decision.rule.tree(),
-                    "warnings": (*problems.warnings(), *([too_small] if too_small else [])),
+                    "warnings": (*problems.warnings(), *noted),
                     "unproven_turns": list(turns.items()),
                     "leaks": find_leaks(likenesses, [s.split for s in index.samples], [d[:32] for d in digests]),
                 }

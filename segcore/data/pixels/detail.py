@@ -1,7 +1,8 @@
-"""What `data.image_size` leaves of the masks: thin and small ones do not survive it, however good the model is."""
+"""What a sample of masks shows: whether they survive `data.image_size`, and whether they may be inverted."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ _LEAST = 0.9
 
 _MOST_MASKS = 100
 _MOST_SIZES = 10
-_STEP, _LARGEST = 32, 4096
+_STEP, _LARGEST = 16, 4096
+_MOST_COVERED, _MOST_BORDER = 0.5, 0.8
 
 
 def iou_after_resizing(mask: ByteArray, hw: tuple[int, int]) -> float:
@@ -31,10 +33,11 @@ def iou_after_resizing(mask: ByteArray, hw: tuple[int, int]) -> float:
     return np.count_nonzero(mask & back) / union if union else 1.0
 
 
-def size_warning(masks: Sequence[Path], rule: MaskRule, hw: tuple[int, int], seed: int = 0) -> str | None:
-    """Say when an image size costs more than a perfect model could make up for, and which size would not.
+def sample_warnings(masks: Sequence[Path], rule: MaskRule, hw: tuple[int, int], seed: int = 0) -> list[str]:
+    """What shows in a sample of at most 100 masks, read at their own size.
 
-    The IoU is the mean over at most 100 masks, as val/iou is over images.
+    An image size may cost more than a perfect model could make up for (its IoU is the mean over masks, as val/iou is
+    over images), and foreground that covers most of the masks and of their borders may be the background.
 
     Args:
         masks: The mask files, all of them readable.
@@ -43,30 +46,55 @@ def size_warning(masks: Sequence[Path], rule: MaskRule, hw: tuple[int, int], see
         seed: Chooses the masks that are looked at.
 
     Returns:
-        The warning, or None.
+        One line each.
     """
     rng = np.random.default_rng(seed)
     chosen = [masks[i] for i in sorted(rng.permutation(len(masks))[:_MOST_MASKS])]
     with ThreadPoolExecutor(num_cpus(), thread_name_prefix="detail") as pool:
 
-        def mean_ious(sizes: Sequence[tuple[int, int]]) -> tuple[list[float], int]:
-            found = list(pool.map(lambda path: _ious(read_mask(path, rule), sizes), chosen))
-            return [float(mean) for mean in np.mean([ious for ious, _ in found], axis=0)], max(s for _, s in found)
+        def look(sizes: Sequence[tuple[int, int]]) -> list[_Look]:
+            return list(pool.map(lambda path: _look_at(read_mask(path, rule), sizes), chosen))
 
-        (least,), longest = mean_ious([hw])
+        looks = look([hw])
+        lines = _inverted(looks, rule)
+        least = float(np.mean([found.ious[0] for found in looks]))
         if least >= _LEAST:
-            return None
-        sizes = _larger(hw, longest)
-        allowed = next((size for size, iou in zip(sizes, mean_ious(sizes)[0], strict=True) if iou >= ENOUGH), None)
+            return lines
+        sizes = _larger(hw, max(found.longest for found in looks))
+        means = np.mean([found.ious for found in look(sizes)], axis=0)
+        allowed = next((size for size, iou in zip(sizes, means, strict=True) if iou >= ENOUGH), None)
     way_out = f"{_shown(allowed)} would allow {ENOUGH}" if allowed else f"no size up to {_LARGEST} would allow {ENOUGH}"
-    return (
+    lines.append(
         f"data.image_size {hw[0]} x {hw[1]}: a perfect model could not exceed IoU {least:.3f} at the images' own size "
         f"(thin or small masks); {way_out}"
     )
+    return lines
 
 
-def _ious(mask: ByteArray, sizes: Sequence[tuple[int, int]]) -> tuple[list[float], int]:
-    return [iou_after_resizing(mask, size) for size in sizes], max(mask.shape)
+@dataclass(frozen=True)
+class _Look:
+    """What one mask shows: IoU after each size, its longer side, and the shares of mask and border that are covered."""
+
+    ious: list[float]
+    longest: int
+    covered: float
+    border: float
+
+
+def _look_at(mask: ByteArray, sizes: Sequence[tuple[int, int]]) -> _Look:
+    border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+    ious = [iou_after_resizing(mask, size) for size in sizes]
+    return _Look(ious, max(mask.shape), float(mask.mean()), float(border.mean()))
+
+
+def _inverted(looks: Sequence[_Look], rule: MaskRule) -> list[str]:
+    covered, border = (float(np.mean([getattr(look, name) for look in looks])) for name in ("covered", "border"))
+    if rule.foreground is not None or covered <= _MOST_COVERED or border <= _MOST_BORDER:
+        return []
+    return [
+        f"the masks' foreground (whatever is not 0, or not black) covers {covered:.0%} of the pixels and {border:.0%} "
+        "of the borders; if it is the background: --set data.foreground=0"
+    ]
 
 
 def _larger(hw: tuple[int, int], longest: int) -> list[tuple[int, int]]:
