@@ -11,6 +11,17 @@ from pathlib import Path
 DEFAULT_RESULTS = Path("results")
 """Where a command looks for runs by itself, below the folder that it is typed in."""
 
+_MADE_ANEW = {
+    "run.json": "resume",
+    "study.db": "resume",
+    "trials.parquet": "resume",
+    "epochs.parquet": "resume",
+    "confirm.json": "resume",
+    "export.json": "export",
+    "ledger.json": "explain",
+}
+"""Which command writes a file of a run again."""
+
 EXAMPLE_CONFIG = Path("configs") / "quickstart.yaml"
 
 
@@ -26,6 +37,20 @@ def run_command(verb: str, run: Path, *arguments: str) -> str:
     if run.name.startswith("-"):  # would be read as an option
         return quoted("segsearch", verb, shown_path(run), *arguments)
     return quoted("segsearch", verb, run.name, *arguments, *results_option(run.parent))
+
+
+def remedy(path: Path) -> str:
+    """What can be done about a damaged file of a run, as the end of a message; empty where nothing is known.
+
+    Args:
+        path: The file, directly in the run's folder.
+    """
+    run = path.parent
+    if path.name in _MADE_ANEW:
+        return f". Made anew from the other files by: {run_command(_MADE_ANEW[path.name], run)}"
+    if path.name == "config.yaml":
+        return ". Put it back from a copy; best/card.json, where there is one, has the settings of the sealed model"
+    return ""
 
 
 def config_command(

@@ -1,12 +1,12 @@
 """What a run's journal can say: one frozen record for each kind of line.
 
-A line is one JSON object: its kind under `event`, then the fields of the record below that has this kind. A line that
-is not a whole object, as a crash leaves it, or that lacks a field, is ignored; so is a line of a kind that only a
-newer version knows, and a field that only a newer version writes, so that an older version still reads what it can.
+A line is one JSON object: its kind under `event`, then the fields of the record below that has this kind. A line of a
+kind that only a newer version knows is ignored, and so is a field that only a newer version writes, so that an older
+version still reads what it can. A line that is not a whole object, or lacks a field, is damage.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, Literal
 
@@ -16,6 +16,8 @@ Facts = dict[str, Any]
 """What was read back of a training, as JSON; see `segcore.applied`."""
 Metrics = dict[str, float]
 """What a trial reports of an epoch: `val/iou` and the like, `lr`, `best_epoch`, and `finished` on the last one."""
+MOST = 10_000_000
+"""Trials and epochs have numbers below it; a larger one is damage."""
 EndState = Literal["complete", "pruned", "failed"]
 
 
@@ -181,20 +183,73 @@ def to_line(event: Event) -> bytes:
 def from_line(line: bytes) -> Event | None:
     """The event of a line; None for one that this version cannot read as a whole event."""
     try:
-        row = json.loads(line)
-    except ValueError:
-        return None  # the line that a crash has cut off
-    record = _CLASSES.get(str(row.get("event"))) if isinstance(row, dict) else None
+        return parse_line(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def parse_line(line: bytes) -> Event | None:
+    """The event of a line; None for one of a kind that only a newer version knows.
+
+    Raises:
+        ValueError: It is not a whole event.
+    """
+    row = json.loads(line)
+    if not isinstance(row, dict) or not isinstance(row.get("event"), str):
+        raise ValueError("no event")
+    record = _CLASSES.get(row["event"])
     if record is None:
         return None
     found = {}
     for field in _FIELDS[record.KIND]:
         if field.name in row:
             found[field.name] = row[field.name]
+            if not _IS_VALID[field.name](row[field.name]):
+                raise ValueError(f"{field.name}: {row[field.name]!r}")
         elif field.default is MISSING:
-            if field.name not in _DEFAULTS:
-                return None
-            found[field.name] = _DEFAULTS[field.name]
+            found[field.name] = _DEFAULTS.get(field.name)
+            if found[field.name] is None:
+                raise ValueError(f"no {field.name}")
     if found.get("parent") is not None:
         found["parent"] = (int(found["parent"][0]), int(found["parent"][1]))
     return record(**found)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_object(value: object) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_parent(value: object) -> bool:
+    return value is None or (isinstance(value, list) and len(value) == 2 and all(map(_is_count, value)))
+
+
+_IS_VALID: Mapping[str, Callable[[Any], bool]] = {
+    "number": _is_count,
+    "epoch": _is_count,
+    "time": _is_number,
+    "metrics": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
+    "params": _is_object,
+    "parent": _is_parent,
+    "origin": _is_text,
+    "ray_id": _is_text,
+    "applied": _is_object,
+    "machine": _is_object,
+    "kind": _is_text,
+    "message": _is_text,
+    "state": lambda value: value in ("complete", "pruned", "failed"),
+    "why": _is_text,
+    "bytes": lambda value: isinstance(value, int),
+}
+"""What a field may hold; anything else is damage."""

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypedDict, Unpack
 
 from filelock import FileLock, Timeout
 
-from search.commands import run_command
+from search.commands import remedy, run_command
 from search.config.load import dump_config, load_config
 from search.config.tree import SearchConfig
 from search.errors import DiskError, RunError
@@ -66,7 +66,13 @@ def create_run(config: SearchConfig, kind: Literal["search", "train"]) -> RunPat
         write_text(paths.config, dump_config(config))
     except OSError as error:
         raise RunError(f"results: the run's folder {paths.root} cannot be written: {error}") from error
-    record = RunRecord(
+    write_json(paths.run, new_record(config, kind).tree())
+    return paths
+
+
+def new_record(config: SearchConfig, kind: Literal["search", "train"]) -> RunRecord:
+    """The first `run.json` of a run that begins in this process."""
+    return RunRecord(
         format=FORMAT,
         name=config.name,
         kind=kind,
@@ -78,8 +84,6 @@ def create_run(config: SearchConfig, kind: Literal["search", "train"]) -> RunPat
         seed=config.search.seed,
         timings={},
     )
-    write_json(paths.run, record.tree())
-    return paths
 
 
 def require_free(paths: RunPaths) -> None:
@@ -89,7 +93,12 @@ def require_free(paths: RunPaths) -> None:
         RunError: Names the run and what can be done with it.
     """
     if not paths.run.exists():
-        return
+        if not paths.events.exists():
+            return
+        raise RunError(
+            f"{paths.root} holds the trials of a run whose {paths.run.name} is gone{remedy(paths.run)}; or give this "
+            "run another name with --name"
+        )
     status = read_run(paths).status_now
     if status in ("running", "done", "export_failed") or _has_reports(paths):
         hint = run_command("resume" if status in RESUMABLE else "show", paths.root)

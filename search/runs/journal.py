@@ -1,17 +1,21 @@
 """The run's journal, `events.jsonl`: what happened, line by line, written before the study or anything else is updated.
 
-`search.runs.events` defines the lines; `search.runs.lives` gathers those of one trial. A
-line cut off by a crash is ignored; an epoch that was trained again after a crash counts once, as its last line says.
+`search.runs.events` defines the lines; `search.runs.lives` gathers those of one trial. A line cut off by a crash is
+ignored, and marked as such when the next one is written; other lines that cannot be read are counted, and all that
+follow them are read. An epoch that was trained again after a crash counts once, as its last line says.
 """
 
 import errno
+import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
+from search.errors import RunError
 from search.runs.events import (
     Applied,
     Began,
@@ -29,9 +33,12 @@ from search.runs.events import (
     Resumed,
     Retried,
     from_line,
+    parse_line,
     to_line,
 )
 from segcore.params import Params
+
+log = logging.getLogger("segsearch")
 
 OUT_OF_MEMORY = "out of memory"
 WORKER_DIED = "worker died"
@@ -47,6 +54,12 @@ GOES_ON = (INTERRUPTED, RETRIED_ALONE, MOVED)
 """The kinds of errors after which a trial continues."""
 DISK = "disk"
 """A disk is full or at fault: the whole search stops, and the trial is as unfinished as before."""
+
+
+_CUT = b" #cut"
+"""Behind what a crash has left of a line."""
+_MOST_NAMED = 5
+_LONGEST_LINE = 1 << 20
 
 
 class EventLog:
@@ -199,19 +212,86 @@ class EventLog:
 def _open_at_line_start(path: Path) -> FileIO:
     """Opens for appending, without a buffer that would be written later, and ends a line that a crash has cut off."""
     file = path.open("ab+", buffering=0)
-    if file.tell() > 0:
-        file.seek(-1, os.SEEK_END)
-        if file.read(1) != b"\n":
-            file.write(b"\n")
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _LONGEST_LINE))
+    last = file.read().rpartition(b"\n")[2]
+    if last:
+        file.write(b"\n" if _is_whole(last) else _CUT + b"\n")
     return file
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        parse_line(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def read_events(path: Path) -> list[Event]:
     """All whole lines of a journal, oldest first; empty when there is none."""
-    if not path.exists():
-        return []
-    events = map(from_line, path.read_bytes().splitlines())
-    return [event for event in events if event is not None]
+    return read_journal(path).events
+
+
+@dataclass(frozen=True)
+class Journal:
+    """What a journal says.
+
+    Attributes:
+        path: Its file.
+        events: Of all whole lines, oldest first.
+        damaged: Numbers of the lines that cannot be read, from 1; not the one that is being written, nor those that a
+            crash has cut off.
+        num_lines: How many lines there are.
+    """
+
+    path: Path
+    events: list[Event]
+    damaged: tuple[int, ...]
+    num_lines: int
+
+    def warn(self) -> None:
+        """Says how much is lost, if anything is."""
+        if not self.damaged:
+            return
+        which = ", ".join(map(str, self.damaged[:_MOST_NAMED])) + (", ..." if len(self.damaged) > _MOST_NAMED else "")
+        log.warning(
+            "%s is damaged: %d of its %d lines cannot be read (lines %s), and what they said is missing; all others "
+            "count. The file stays as it is: put a copy back, if there is one",
+            self.path, len(self.damaged), self.num_lines, which,
+        )  # fmt: skip
+
+
+def read_journal(path: Path) -> Journal:
+    """Reads a journal as far as it can be read; one without lines when there is none.
+
+    Raises:
+        RunError: It is there, and cannot be opened.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return Journal(path, [], (), 0)
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from error
+    *lines, last = content.split(b"\n")
+    events, damaged = [], []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            event = parse_line(line)
+        except (ValueError, RecursionError):
+            if not line.endswith(_CUT) or b"\0" in line:
+                damaged.append(number)
+            continue
+        if event is not None:
+            events.append(event)
+    if b"\0" in last:  # as a power cut leaves the end of a file
+        damaged.append(len(lines) + 1)
+    elif last and (event := from_line(last)) is not None:  # all but its end
+        events.append(event)
+    return Journal(path, events, tuple(damaged), len(lines) + bool(last))
 
 
 def epochs_by_trial(events: Iterable[Event]) -> dict[int, dict[int, Epoch]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from search.commands import remedy
 from search.errors import RunError
 
 
@@ -194,7 +195,8 @@ def find_run(name_or_path: str, results: Path) -> RunPaths:
         RunError: Neither exists, with the runs that do.
     """
     for candidate in (results / name_or_path, Path(name_or_path)):
-        if (candidate / "run.json").is_file():
+        paths = RunPaths(candidate)
+        if paths.run.is_file() or (paths.config.is_file() and paths.events.is_file()):  # a run without its record
             return RunPaths(candidate.resolve())
     names = [paths.name for paths in list_runs(results)]
     known = f"runs there: {', '.join(names)}" if names else "there are no runs there yet"
@@ -203,8 +205,21 @@ def find_run(name_or_path: str, results: Path) -> RunPaths:
 
 def list_runs(results: Path) -> list[RunPaths]:
     """All runs below `results`, newest first."""
-    found = [RunPaths(path.parent.resolve()) for path in results.glob("*/run.json")]
-    return sorted(found, key=lambda paths: paths.run.stat().st_mtime, reverse=True)
+    found = {path.parent.resolve() for name in ("run.json", "events.jsonl") for path in results.glob(f"*/{name}")}
+    return sorted(map(RunPaths, found), key=_written, reverse=True)
+
+
+def set_aside(path: Path) -> Path:
+    """Renames a damaged file, so that it is kept when it is made anew; returns its new name."""
+    count = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{count}")).exists():
+        count += 1
+    return path.rename(aside)
+
+
+def _written(paths: RunPaths) -> float:
+    """When a run was last written, by its record where there is one."""
+    return (paths.run if paths.run.exists() else paths.events).stat().st_mtime
 
 
 def write_text(path: Path, text: str) -> None:
@@ -233,10 +248,10 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path} cannot be read: {error}{remedy(path)}") from error
     if not isinstance(record, dict):
-        raise RunError(f"{path} should hold a JSON object, found {type(record).__name__}")
+        raise RunError(f"{path} should hold a JSON object, found {type(record).__name__}{remedy(path)}")
     return record
 
 

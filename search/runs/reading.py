@@ -1,12 +1,14 @@
 """The one reader of a run that runs, has ended or was killed: each of its files is read when it is asked for."""
 
+import logging
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from search.errors import RunError
-from search.runs.journal import read_events
+from search.commands import remedy, run_command
+from search.errors import BundleError, RunError
+from search.runs.journal import read_journal
 from search.runs.lives import TrialLife, lives_of
 from search.runs.paths import RunPaths
 from search.runs.records import ExportRecord, RunRecord, read_exports, read_run
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from search.config.tree import SearchConfig
+
+log = logging.getLogger("segsearch")
 
 
 class Run:
@@ -76,9 +80,10 @@ class Run:
             loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as quick, where it is there
             tree = yaml.load(self.paths.config.read_text(encoding="utf-8"), loader)
         except (OSError, ValueError, yaml.YAMLError) as error:
-            raise RunError(f"{self.paths.config} cannot be read: {error}") from error
+            what = str(error).replace("\n", " ")
+            raise RunError(f"{self.paths.config} cannot be read: {what}{remedy(self.paths.config)}") from error
         if not isinstance(tree, dict) or not isinstance(tree.get("search"), dict):
-            raise RunError(f"{self.paths.config} is not the config of a run")
+            raise RunError(f"{self.paths.config} is not the config of a run{remedy(self.paths.config)}")
         return tree
 
     @cached_property
@@ -143,7 +148,13 @@ class Run:
     @cached_property
     def card(self) -> Card | None:
         """The sealed model's card."""
-        return read_card(self.paths.best) if (self.paths.best / CARD_FILE).is_file() else None
+        if not (self.paths.best / CARD_FILE).is_file():
+            return None
+        try:
+            return read_card(self.paths.best)
+        except BundleError as error:
+            again = run_command("resume", self.paths.root)
+            raise BundleError(f"{error}. The model is sealed anew from its trial's checkpoint by: {again}") from error
 
     @cached_property
     def sealed(self) -> SealedTraining | None:
@@ -191,7 +202,9 @@ class Run:
 
     @cached_property
     def _journal(self) -> dict[int, TrialLife]:
-        return lives_of(read_events(self.paths.events))
+        journal = read_journal(self.paths.events)
+        journal.warn()
+        return lives_of(journal.events)
 
     @cached_property
     def _tables(self) -> tuple[Trials, list[EpochRow]]:
@@ -202,15 +215,24 @@ class Run:
                 return self.told, epoch_rows(lives.values())
             if self._is_ahead_of_tables and self.lives:
                 return Trials.of_lives(self.lives.values(), self.objective), epoch_rows(self.lives.values())
+        try:
+            trials, epochs = self._rows(self.paths.trials), self._rows(self.paths.epochs)
+        except RunError as error:
+            if not self.lives:
+                raise
+            log.warning("%s. What follows is from the journal", error)
+            return Trials.of_lives(self.lives.values(), self.objective), epoch_rows(self.lives.values())
+        return Trials.from_table(trials, self.objective), [_epoch(row) for row in epochs if "epoch" in row]
+
+    @staticmethod
+    def _rows(path: Path) -> list[dict[str, Any]]:
         from search.runs.tables import read_table
 
         try:
-            trials, epochs = (
-                read_table(path) if path.exists() else [] for path in (self.paths.trials, self.paths.epochs)
-            )
+            return read_table(path) if path.exists() else []
         except (OSError, ValueError) as error:
-            raise RunError(f"the tables of {self.paths.root} cannot be read: {error}") from error
-        return Trials.from_table(trials, self.objective), [_epoch(row) for row in epochs if "epoch" in row]
+            reason = str(error).partition("\n")[0]
+            raise RunError(f"{path} cannot be read: {reason}{remedy(path)}") from error
 
     @property
     def _is_ahead_of_tables(self) -> bool:

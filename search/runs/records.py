@@ -5,18 +5,20 @@
 
 import os
 import socket
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
+from search.commands import remedy
 from search.errors import RunError
 from search.runs.paths import RunPaths, read_json
 from segcore.record import Record, why_unreadable, wrong_fields
 
 FORMAT = 2
 """Of `run.json`; format 1 named none."""
+
+_R = TypeVar("_R", bound=Record)
 
 Status = Literal["running", "done", "export_failed", "interrupted", "failed"]
 """What `run.json` says. `stopped` is what a run is that says `running` while its process is gone."""
@@ -193,14 +195,29 @@ def read_run(paths: RunPaths) -> RunRecord:
 
 def read_exports(paths: RunPaths) -> list[ExportRecord]:
     """Reads `export.json`; empty where nothing was exported."""
-    targets = read_json(paths.export).get("targets", []) if paths.export.exists() else []
-    return [parse_record(ExportRecord, entry, paths.export) for entry in targets]
+    return parse_list(ExportRecord, paths.export, "targets")
 
 
-_R = TypeVar("_R", bound=Record)
+def parse_list(kind: type[_R], path: Path, key: str) -> list[_R]:
+    """The records of a kind that a JSON object lists; none where its file is not there.
+
+    Args:
+        kind: What each should be.
+        path: The file.
+        key: Where in the object.
+
+    Raises:
+        RunError: It is damaged.
+    """
+    if not path.exists():
+        return []
+    entries = read_json(path).get(key, [])
+    if not isinstance(entries, list):
+        raise RunError(f"{path} cannot be read: {key} should be a list{remedy(path)}")
+    return [parse_record(kind, entry, path) for entry in entries]
 
 
-def parse_record(kind: type[_R], tree: Mapping[str, Any], path: Path) -> _R:
+def parse_record(kind: type[_R], tree: object, path: Path) -> _R:
     """A record of a kind, checked.
 
     Args:
@@ -214,4 +231,4 @@ def parse_record(kind: type[_R], tree: Mapping[str, Any], path: Path) -> _R:
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        raise RunError(f"{path} cannot be read: {wrong_fields(error)}") from error
+        raise RunError(f"{path} cannot be read: {wrong_fields(error)}{remedy(path)}") from error

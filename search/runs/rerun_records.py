@@ -5,8 +5,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from search.commands import remedy
+from search.errors import RunError
 from search.runs.paths import RunPaths, read_json
-from search.runs.records import parse_record
+from search.runs.records import parse_list, parse_record
 from segcore.params import Params
 from segcore.record import Record
 
@@ -175,15 +177,18 @@ def read_trainings(reruns: RunPaths) -> list[KnownTraining]:
     Raises:
         RunError: It is damaged.
     """
-    path = reruns.trainings
-    entries = read_json(path)["trainings"] if path.exists() else []
-    return [parse_record(KnownTraining, entry, path) for entry in entries]
+    return parse_list(KnownTraining, reruns.trainings, "trainings")
 
 
 def read_confirmation(paths: RunPaths) -> Confirmation | None:
     """Reads `confirm.json`; None where there is none."""
     path = paths.confirmation
-    return parse_record(Confirmation, read_json(path), path) if path.exists() else None
+    if not path.exists():
+        return None
+    record = parse_record(Confirmation, read_json(path), path)
+    if record.winner not in {row.trial for row in record.candidates}:
+        raise RunError(f"{path} cannot be read: its winner, trial {record.winner}, is no candidate{remedy(path)}")
+    return record
 
 
 def read_ledger(paths: RunPaths) -> Ledger | None:

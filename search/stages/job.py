@@ -41,6 +41,7 @@ from search.stages.exporting import (
 )
 from search.stages.extending import begin_extension, plan_extension
 from search.stages.gating import keep
+from search.stages.repairing import repair
 from search.stages.work import Work
 from search.study.lives import read_lives
 from search.tune.progress import ProgressCallback
@@ -143,15 +144,15 @@ def resume(paths: RunPaths, console: Console) -> Outcome:
     Raises:
         RunError: Another process works on it, or the data has changed.
     """
+    with held(paths):  # a run that is being worked on is not repaired, and needs no Ray of ours
+        is_damaged = repair(paths)
     record = read_run(paths)
-    if record.status == "done":
+    if record.status == "done" and not is_damaged:
         log.info("%s is done already; nothing to resume", paths.name)
         return Outcome(EXIT_DONE, paths)
     work = _take_up(Search.of(stored_config(paths)), paths, "resume", console)
     if record.kind == "train":
         return _train_and_seal(work)
-    with held(paths):
-        pass  # a run that is being worked on needs no Ray of ours
     with _ray(work.config) as session:
         return _search_and_seal(work, session)
 

@@ -247,7 +247,7 @@ def _look_at(study_file: Path, lives: Mapping[int, TrialLife], *, can_rebuild: b
         if lives:
             log.info("%s is missing: it is built anew from the journal, with %d trials", study_file, len(lives))
         return
-    damage = _damage(study_file)
+    damage = damage_of_study(study_file)
     if damage and can_rebuild:
         aside = _set_aside(study_file)
         log.warning(
@@ -256,8 +256,10 @@ def _look_at(study_file: Path, lives: Mapping[int, TrialLife], *, can_rebuild: b
         )  # fmt: skip
 
 
-def _damage(study_file: Path) -> str | None:
+def damage_of_study(study_file: Path) -> str | None:
     """What is wrong with a file of SQLite's; None for one that is whole, or that cannot be looked into now."""
+    if not study_file.exists():
+        return None
     try:
         with closing(sqlite3.connect(study_file)) as connection:
             (word,) = connection.execute("PRAGMA quick_check(1)").fetchone()

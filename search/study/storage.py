@@ -7,6 +7,7 @@ last moments, which the journal has. Other processes (`optuna-dashboard`) can re
 
 import sqlite3
 import time
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -15,6 +16,7 @@ from optuna.trial import FrozenTrial
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from search.commands import remedy
 from search.errors import RunError
 from search.study.observations import COST_ATTR
 from search.study.optuna_internals import close_connections, fold_log, set_attr, sqlite_storage, write_reports
@@ -121,4 +123,5 @@ def _storage(storage_url: str) -> RDBStorage | str:
 
 def _cannot_be_opened(storage_url: str, error: BaseException) -> RunError:
     cause: Any = getattr(error, "orig", None) or error.__cause__ or error
-    return RunError(f"{storage_url} cannot be opened as an Optuna study: {cause}")
+    file = Path(make_url(storage_url).database or storage_url)
+    return RunError(f"{file} cannot be opened as an Optuna study: {cause}{remedy(file)}")
