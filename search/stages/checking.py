@@ -22,6 +22,7 @@ from segcore.data.pairs.samples import DatasetIndex
 from segcore.data.pixels.cache import build_cache
 from segcore.data.pixels.cache_file import open_cache
 from segcore.errors import ConfigError, NoDataError
+from segcore.params import Params, ParamValue
 
 log = logging.getLogger("segsearch")
 
@@ -97,8 +98,17 @@ def require_models(search: Search) -> int:
     Raises:
         ConfigError: With the key at fault.
     """
-    points = (flat for flat in uniform_points(search.space, SPACE_SAMPLES) if search.space.forbidden(flat) is None)
+    points = [flat for flat in uniform_points(search.space, SPACE_SAMPLES) if search.space.forbidden(flat) is None]
+    seen = {_encoder_of(flat) for flat in points}
+    for flat in telling_points(search.space, lambda key: key.startswith("model.")):  # options that are seldom drawn
+        if _encoder_of(flat) not in seen and search.space.forbidden(flat) is None:
+            seen.add(_encoder_of(flat))
+            points.append(flat)
     return require_encoders([search.base, *map(search.trained_with, points)])
+
+
+def _encoder_of(flat: Params) -> tuple[ParamValue, ParamValue]:
+    return flat.get("model.encoder"), flat.get("model.encoder_weights")
 
 
 def require_encoders(candidates: Iterable[TrainConfig]) -> int:

@@ -55,7 +55,7 @@ NUM_SEEDS, SEED_DRAWS = 3, 1000
 LUCK = {"small": 0.03, "medium": 0.05, "large": 0.1}
 NOISES = {"none": (1.0, 1.0, 1.0), "one of the pair": (2.0, 1.0, 1.0), "the third": (1.0, 1.0, 2.0)}
 NORMAL = NormalDist()
-NUM_TRIALS, TOP_K, QUOTED_DRAWS = (12, 50, 200), 3, 400
+NUM_TRIALS, TOP_K, QUOTED_DRAWS = (12, 50, 200), 3, 200
 RISE = -0.02 * np.linspace(1, 0, NUM_EPOCHS) ** 2
 """What a training lacks at each of its epochs."""
 

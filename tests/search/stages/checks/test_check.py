@@ -1,5 +1,6 @@
 """The list of checks: how it is gone through, that every job goes through it, and what each of its entries says."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from search.errors import CheckError, ConfigError, ResourceError, RunError, Segs
 from search.runs.folder import absolute_paths, create_run, update_run
 from search.space.search import Search
 from search.stages import job
-from search.stages.checks import accounts, machines, places
+from search.stages.checks import accounts, contents, machines, places
 from search.stages.checks.check import (
     Check,
     Checked,
@@ -215,6 +216,19 @@ def test_without_a_key_it_is_said(
     assert line("tracking.wandb.mode=offline") == "not checked: W&B, tracking.wandb.mode is offline"
     with pytest.raises(ConfigError, match="it is online, but no W&B key is set"):
         line("tracking.wandb.mode=online")
+
+
+def test_an_encoder_that_is_seldom_drawn_is_built_too(
+    prepared: Callable[..., Preparation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 300 weights, 64 random points would miss most."""
+    built: list[str] = []
+    monkeypatch.setattr("segcore.models.build.build_model", lambda model: built.append(model.encoder_weights))
+    names = [f"/w/{number}.safetensors" for number in range(300)]
+    space = {"model.encoder_weights": {"choice": names}}
+    job = prepared("model.encoder=timm:resnet18", f"space={json.dumps(space)}")
+    assert contents.models(job) == Checked("301 encoders built")
+    assert {*names} < {*built}
 
 
 @pytest.mark.slow
