@@ -59,21 +59,24 @@ def list_images(folder: Path, root: Path | None = None) -> Listing:
     arrays: dict[str, list[Path]] = defaultdict(list)
     others: Counter[str] = Counter()
     problems, base = Problems(), root or folder
-    image_like: list[str] = []  # folders with the name of an image
+    image_like: list[Path] = []  # folders with the name of an image
+    folders_of_images: set[Path] = set()
     for path, is_folder in _walk(folder, base, problems):
         suffix = path.suffix.lower()
         key = normalise(path.relative_to(folder).with_suffix("").as_posix())
         if is_folder:
-            image_like += [path.relative_to(folder).as_posix()] if suffix in IMAGE_SUFFIXES else []
+            image_like += [path] if suffix in IMAGE_SUFFIXES else []
         elif suffix in IMAGE_SUFFIXES:
             files[key].append(path)
+            folders_of_images.add(path.parent)
         elif suffix == ARRAY_SUFFIX:
             arrays[key].append(path)
         else:
             others[suffix or "without suffix"] += 1
-    for name in image_like:
-        if not any(key.startswith(f"{normalise(name)}/") for key in files):
-            problems.error("folders with the name of an image, and no image in them", shown(folder / name, base))
+    above = {parent for path in folders_of_images for parent in (path, *path.parents)} if image_like else set()
+    for path in image_like:
+        if path not in above:
+            problems.error("folders with the name of an image, and no image in them", shown(path, base))
     return Listing(folder, _ordered(files), _ordered(arrays), others, problems)
 
 
@@ -105,13 +108,14 @@ def _walk(folder: Path, root: Path, problems: Problems) -> Iterator[tuple[Path, 
             continue
         seen.add(real)
         folders[:] = [n for n in folders if not n.startswith(".") and n.lower() not in _IGNORED_FOLDERS]
-        for name in [*folders, *names]:
-            if name.startswith("."):
-                continue
-            if is_utf8(name):
-                yield Path(parent) / name, name in folders
-            else:
-                problems.error(_NOT_UTF8, shown(Path(parent) / name, root))
+        for found, is_folder in ((folders, True), (names, False)):
+            for name in found:
+                if name.startswith("."):
+                    continue
+                if is_utf8(name):
+                    yield Path(parent) / name, is_folder
+                else:
+                    problems.error(_NOT_UTF8, shown(Path(parent) / name, root))
         folders[:] = filter(is_utf8, folders)
 
 

@@ -23,6 +23,11 @@ _LARGE_PIXELS = 2**24
 _BYTES_PER_PIXEL = 16
 """What decoding takes at its peak: the stored pixels, the upright ones, and the array."""
 
+_MOST_PIXELS_PER_BYTE = 20_000
+_LIMITED_FORMATS = frozenset({"PNG", "GIF", "BMP", "PPM", "JPEG"})
+_LIMITED_TIFFS = frozenset({"raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits"})
+"""Formats that need more bytes than that for any image: PNG packs 8,256 pixels of one bit into a byte, others fewer."""
+
 _SWAPPING = frozenset({5, 6, 7, 8})
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BANDS, _TIFF_EXTRA = 256, 257, 277, 338
 _TIFF_SUBFILE = 254
@@ -164,6 +169,8 @@ def readable(path: Path) -> Iterator[None]:
         raise UnreadableFileError(f"{path}: {message}") from error
     except MemoryError as error:
         raise UnreadableFileError(f"{path}: there is not enough memory to decode it") from error
+    except Exception as error:  # a decoder may meet broken bytes with any exception
+        raise UnreadableFileError(f"{path}: it cannot be decoded ({type(error).__name__}: {error})") from error
 
 
 def _orientation_of(image: Image.Image, path: Path) -> int:
@@ -203,16 +210,17 @@ def _num_pages(image: Image.Image) -> int:
         return 1
     try:
         count = int(getattr(image, "n_frames", 1))
-        if image.format != "TIFF" or count == 1:
-            return count
-        kinds = []
-        for page in range(count):
-            image.seek(page)
-            kinds.append(int(getattr(image, "tag_v2", {}).get(_TIFF_SUBFILE, 0)))
+        if image.format == "TIFF" and count > 1:
+            kinds = []
+            for page in range(count):
+                image.seek(page)
+                kinds.append(int(getattr(image, "tag_v2", {}).get(_TIFF_SUBFILE, 0)))
+            count = 1 + sum(not kind & (_TIFF_THUMBNAIL | _TIFF_TRANSPARENCY) for kind in kinds[1:])
+    except Exception:  # the first page may be whole, and is decoded by itself
+        count = 1
+    if image.tell() != 0:
         image.seek(0)
-        return 1 + sum(not kind & (_TIFF_THUMBNAIL | _TIFF_TRANSPARENCY) for kind in kinds[1:])
-    except (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, struct.error):
-        return 1
+    return count
 
 
 def _num_unread_bands(image: Image.Image) -> int:
@@ -235,6 +243,9 @@ def _require_size(path: Path, image: Image.Image) -> None:
             "images too large to decode",
         )
     needed = _needed_bytes(image)
+    is_limited = image.format in _LIMITED_FORMATS or image.info.get("compression") in _LIMITED_TIFFS
+    if needed and is_limited and num_pixels > _MOST_PIXELS_PER_BYTE * (num_bytes := path.stat().st_size):
+        raise UnreadableFileError(f"{what} in a file of {num_bytes} bytes; it is damaged")
     if needed and needed > (free := available_bytes()):
         raise UnreadableFileError(
             f"{what} ({num_pixels / 1e6:.0f} million) take about {needed / 1e9:.1f} GB to decode, and "

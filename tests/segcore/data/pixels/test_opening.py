@@ -143,9 +143,24 @@ def test_a_size_without_room_is_refused_from_the_header(tmp_path: Path, monkeypa
         (tmp_path / name).write_bytes(start + chunk(b"IHDR", header) + end)
     with pytest.raises(UnreadableFileError, match=r"60000x60000 pixels \(3600 million\) are more than the 1074"):
         read_image(tmp_path / "bomb.png")
+    with pytest.raises(UnreadableFileError, match=r"14000x14000 pixels in a file of 57 bytes; it is damaged"):
+        read_image(tmp_path / "big.png")
+    with (tmp_path / "big.png").open("ab") as file:
+        file.write(bytes(10_000))
     monkeypatch.setattr(opening, "available_bytes", lambda: 10**9)
     with pytest.raises(UnreadableFileError, match=r"\(196 million\) take about 3\.1 GB to decode, and 1\.0 GB"):
         read_mask(tmp_path / "big.png", MaskRule())
+
+
+def test_a_large_blank_mask_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "_LARGE_PIXELS", 100)
+    monkeypatch.setattr(opening, "_MOST_PIXELS_PER_BYTE", 1000)
+    for name, kind in (("x.tif", "group4"), ("y.tif", "tiff_lzw")):
+        Image.new("1", (2000, 2000)).save(tmp_path / name, compression=kind)
+        assert 1000 * (tmp_path / name).stat().st_size < 4_000_000
+    assert not read_mask(tmp_path / "x.tif", MaskRule()).any()
+    with pytest.raises(UnreadableFileError, match=r"2000x2000 pixels in a file of \d+ bytes; it is damaged"):
+        read_mask(tmp_path / "y.tif", MaskRule())
 
 
 def test_large_images_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
