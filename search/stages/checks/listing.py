@@ -3,7 +3,7 @@
 A new check is an entry here. What is quick goes before what is long; what asks a service has a time limit.
 """
 
-from search.stages.checks import accounts, contents, machines, places
+from search.stages.checks import accounts, contents, machines, places, room
 from search.stages.checks.check import Check, Kind, Moment, Need
 
 _BEGIN: frozenset[Moment] = frozenset({"begin"})
@@ -24,6 +24,8 @@ CHECKS = (
     ),
     Check("models", contents.models, needs=_NETWORK, is_long=True),
     Check("batches", contents.batches, after=("images and masks", "models"), is_long=True),
+    Check("room for the results", room.results_disk, moments=_BEGIN, after=("models",), is_long=True),
+    Check("room for loader processes", room.loader_memory, moments=_BEGIN, after=("images and masks",), is_long=True),
     Check("space", contents.space, moments=_NEW, is_long=True),
     Check("decoding", contents.decoded, after=("images and masks",), is_long=True),
     Check(
