@@ -10,9 +10,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from data_folders import save
+from rich.console import Console
 
 from search.cli.group import main
+from search.config.tree import SearchConfig
+from search.runs.paths import RunPaths
 from search.show.quoting import headline, quote
+from search.space.search import Search
+from search.stages import job
+from search.stages.work import Work
+from segcore.data.pairs.samples import DatasetIndex
 from segcore.sealed.card import Card
 
 
@@ -93,3 +100,17 @@ def test_a_threshold_of_the_config_needs_no_cross_fitting(train_on_noise: Callab
     assert said in headline(Card.model_validate(card))
     low, high = card["threshold"]["flat"]
     assert low <= 0.4 <= high
+
+
+def test_wandb_gets_the_score_to_quote(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sent: list[Any] = []
+    monkeypatch.setattr("search.tracking.wandb.log_run_summary", lambda to, scores, config: sent.append(scores))
+    val = {"iou": 0.8, "iou_interval": [0.7, 0.9], "dice": 0.9, "num_images": 4, "chose": ["epoch"]}
+    fresh = {"iou": 0.75, "iou_interval": [0.6, 0.85], "dice": 0.85, "num_images": 4, "num_seeds": 3}
+    card = Card.model_validate({"scores": {"val": {**val, "fresh_seeds": fresh}}})
+    work = Work(RunPaths(tmp_path), Search.of(SearchConfig(name="c")), DatasetIndex(tmp_path, "flat", (), ()), tmp_path,
+                Console(quiet=True))  # fmt: skip
+    job._track_summary(work, card)
+    assert sent[0]["quoted"] == {
+        "on": "val, fresh seeds", "iou": 0.75, "dice": 0.85, "iou_low": 0.6, "iou_high": 0.85
+    }  # fmt: skip

@@ -62,6 +62,21 @@ def test_the_cross_fitted_score_is_quoted_with_what_it_does_not_undo() -> None:
     assert 'class="score"' not in render(headline(run_with()), subject())
 
 
+def test_the_mean_over_fresh_seeds_is_quoted_beside_the_sealed_models_own_score() -> None:
+    tree = full_card()
+    tree["scores"]["val"]["fresh_seeds"] = {**score(0.38, []), "num_seeds": 3}
+    tree["optimism"] = {**tree["optimism"], "claimed_by": "search", "against": "val, fresh seeds"}
+    tree["threshold"] |= {"flat": [0.2, 0.6], "flat_within": 0.005}
+    head = headline(run_with(card=tree))
+    assert head.quoted == "val, fresh seeds"
+    page = render(head, subject())
+    assert "<b>0.3800</b><small>IoU, mean per image, on" in page
+    assert "seeds that the search never used, each at a threshold that was chosen on the other half" in page
+    assert "the search saw IoU 0.4500: +0.0500 against fresh seeds" in page
+    assert "val images, which chose epoch, threshold</small>" in page
+    assert "IoU stays within 0.005 from 0.20 to 0.60" in page
+
+
 def test_while_nothing_is_sealed_the_best_trial_so_far_is_named() -> None:
     page = render(headline(run_with()), subject(best=(3, 0.71)))
     assert "Nothing is sealed yet. The best trial so far is 3, with val/iou 0.7100 on val." in page
