@@ -16,7 +16,7 @@ from segcore.data.masks.pool import (
     third_level,
 )
 from segcore.data.masks.rule import ForegroundValue, MaskRule, Scale
-from segcore.data.masks.survey import NOISE_FLOOR, ByScale, Levels, MaskSurvey, Named, is_drawing
+from segcore.data.masks.survey import NOISE_FLOOR, ByScale, Levels, MaskSurvey, Named, is_drawing, is_smeared
 from segcore.data.pairs.checks import Problems
 
 
@@ -143,6 +143,8 @@ def _range(scale: Scale, files: list[tuple[str, Levels, MaskSurvey]], doubts: Do
     else:
         shapes = [levels for _, levels in exact]
     is_soft = bool(shapes) and not is_drawing(pool_of(shapes).total)
+    if scale == "colour" and exact:
+        is_soft = is_soft or is_smeared(pool_of([levels for _, levels in exact]).total)
     blurred = ([*exact] if is_soft else []) + lossy
     if not blurred:
         return False, None
@@ -191,7 +193,8 @@ def _check_small(scale: Scale, exact: list[tuple[str, Levels]], is_soft: bool, f
         return
     ones = [(name, levels) for name, levels in exact if levels.high == 1]
     names = [name for name, levels in ones if levels.num_lit >= 0.005 * levels.num_pixels]
-    if names:
+    noise = pool_of([levels for _, levels in exact]).found[1:4]
+    if names and sum(found.pixels for found in noise[1:]) < 0.1 * sum(found.pixels for found in noise[:1]):
         doubts.ask(
             f"masks that hold 0 and 1, beside masks with grey values up to {full:g}",
             names,

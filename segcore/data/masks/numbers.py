@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from segcore.data.masks.doubts import SHOWN, Doubts, shown_values
-from segcore.data.masks.pool import is_apart, pool_of
+from segcore.data.masks.pool import ALL_ONES, is_apart, pool_of
 from segcore.data.masks.rule import Scale
 from segcore.data.masks.survey import ByScale, Levels, Named
 
@@ -81,7 +81,7 @@ def _check_apart(files: list[tuple[str, Levels]], is_soft: bool, doubts: Doubts,
                 [int(value) for value in below][:SHOWN] if whole and pool.found else [max(1, int(below[-1]))],
             )
             return
-    if len(values) == 2 and values[1] > 32 and whole and pool.found:
+    if len(values) == 2 and (32 < values[1] <= 255 or values[1] in ALL_ONES) and whole and pool.found:
         halfway = 0.45 * values[1] <= values[0] <= 0.55 * values[1]
         both = [name for name, levels in files if pool.holds(levels, values[:1]) and pool.holds(levels, values[1:])]
         if both and not (halfway and is_soft):

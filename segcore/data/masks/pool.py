@@ -126,7 +126,7 @@ def is_apart(values: Sequence[float], is_flat: bool) -> float | None:
     top, second = values[-1], values[-2]
     if second <= 32 or is_flat:
         others = max(np.diff([0.0, *values[:-1]]))
-        if top in _ALL_ONES and top - second >= max(3, 2 * others):
+        if top in ALL_ONES and top - second >= max(3, 2 * others):
             return top
         if top - second > max(16, 4 * second):
             return top
@@ -135,4 +135,5 @@ def is_apart(values: Sequence[float], is_flat: bool) -> float | None:
     return None
 
 
-_ALL_ONES = frozenset(2.0**bits - 1 for bits in (7, 8, 15, 16, 31, 32)) | {254.0}
+ALL_ONES = frozenset(2.0**bits - 1 for bits in (7, 8, 15, 16, 31, 32)) | {254.0}
+"""The largest values of whole numbers by their bits, and the one that is left where the last marks something."""

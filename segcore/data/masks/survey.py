@@ -24,7 +24,7 @@ NOISE_FLOOR = 32
 
 _MOST_PIXELS = 4 * 1024**2
 _STRIPE = 64
-_MANY = 12
+_SEVERAL, _MANY = 6, 12
 _MIDDLE_BINS = 256
 
 
@@ -240,7 +240,7 @@ def _with_structure(levels: Levels, values: Values, num_levels: int, lossy: bool
     if levels.high < NOISE_FLOOR if lossy else is_drawing(shaped):
         return shaped
     picture = _picture(level * np.float32(high / levels.high), lossy, values.dtype != np.uint8)
-    if picture and lossy and _has_two_levels(level, lit):
+    if picture and _has_two_levels(level, lit):
         picture = ""
     return Levels(**{**vars(shaped), "picture": picture})
 
@@ -258,7 +258,7 @@ def is_drawing(levels: Levels) -> bool:
     whole = bool((levels.values == np.rint(levels.values)).all()) and not levels.is_many
     if whole and levels.high <= SMALL_IDS:
         return True
-    if num_levels > _MANY and levels.num_smooth >= 0.5 * levels.num_steps:
+    if (num_levels > _MANY and levels.num_smooth >= 0.5 * levels.num_steps) or is_smeared(levels):
         return False
     flat_share = levels.num_flat / levels.num_between if levels.num_between else 1.0
     if levels.num_zero >= 0.05 * levels.num_pixels:
@@ -266,10 +266,19 @@ def is_drawing(levels: Levels) -> bool:
     return num_levels <= 2 or (num_levels <= 64 and flat_share >= 0.7)
 
 
+def is_smeared(levels: Levels) -> bool:
+    """Whether the values crowd around 0 and around the largest one: noise of a lossy file saved again without loss."""
+    share, counts = levels.values / levels.high, levels.counts
+    low, high = (share > 0) & (share < 0.25), share >= 0.75
+    above = counts[share > 0].sum()
+    crowds = np.count_nonzero(low) >= 2 and np.count_nonzero(high) >= 2 and len(share) > _SEVERAL
+    return bool(crowds and counts[low | high].sum() >= 0.95 * above and counts[high].sum() >= 0.1 * above)
+
+
 def _has_two_levels(level: npt.NDArray[np.floating[Any]], lit: npt.NDArray[np.bool_]) -> bool:
-    """Whether few values lie between dark and what is bright: a lossy mask whose edges overshoot."""
+    """Whether few values lie between dark and bright: edges of a lossy mask overshoot, probabilities have noise."""
     between = lit & (level <= 0.875)
-    return bool(between.mean() <= 0.15 and between.sum() <= 0.4 * lit.sum() and (level <= 8 / 255).mean() >= 0.3)
+    return bool(between.mean() <= 0.12 and between.sum() <= 0.4 * lit.sum() and lit.mean() <= 0.7)
 
 
 def _picture(level: npt.NDArray[np.floating[Any]], lossy: bool, is_fine: bool) -> str:

@@ -1,5 +1,6 @@
 """Masks written in many ways, read back: the reading is the truth, or it is refused, and never anything else."""
 
+import json
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -10,9 +11,9 @@ import pytest
 from PIL import Image, ImageDraw
 
 from segcore.data.masks.planes import ByteArray
-from segcore.data.masks.rule import ForegroundValue
+from segcore.data.masks.rule import ForegroundValue, MaskRule
 from segcore.data.pixels.decode import decode_mask
-from segcore.data.pixels.surveying import decide_rule
+from segcore.data.pixels.surveying import decide_rule, require_rule
 from segcore.errors import DataError
 
 Mask = npt.NDArray[np.bool_]
@@ -164,14 +165,16 @@ def valid_area(stem: Path, mask: Mask, _: int) -> None:
     save(stem, rgba(mask[..., None] * np.array([255] * 3), alpha))
 
 
-@pytest.mark.parametrize("side", [48, 150])
-@pytest.mark.parametrize("name", CERTAIN)
+LOSSY = [name for name in CERTAIN if any(word in name for word in ("jpeg", "webp", "avif"))]
+
+
+@pytest.mark.parametrize(("name", "side"), [*((name, 48) for name in CERTAIN), *((name, 150) for name in LOSSY)])
 def test_a_mask_reads_as_what_was_written(tmp_path: Path, name: str, side: int) -> None:
     truths = [shapes(side, seed) for seed in range(6)]
     if name.startswith("soft"):
         truths = [blurred(mask) >= 127.5 if "beside" not in name or i % 2 else mask for i, mask in enumerate(truths)]
     readings, warnings = read_all(tmp_path, CERTAIN[name], [shapes(side, seed) for seed in range(6)])
-    least = 0.99 if any(word in name for word in ("jpeg", "webp", "avif")) else 1.0
+    least = 0.99 if name in LOSSY else 1.0
     for truth, reading in zip(truths, readings, strict=True):
         assert iou(truth, reading) >= least, name
     assert not any("classes" in warning for warning in warnings)
@@ -285,3 +288,63 @@ def not_labelled(name: str, mask: Mask) -> Mask:
         return edge(mask) & band(mask)
     marks = "beside" in name and not name.startswith("ink")
     return band(mask) if marks else np.zeros_like(mask)
+
+
+FORMATS = {"png": {}, "tif": {}, "bmp": {}, "gif": {}, "webp": {"lossless": True}, "jpg": {"quality": 75}, "avif": {}}
+PAIRS = ((0, 1), (0, 7), (0, 128), (0, 255), (1, 2), (50, 255), (255, 0))
+CHANNELS = ("L", "RGB", "RGBA", "P")
+IMPOSSIBLE = {("jpg", "RGBA"), ("jpg", "P"), ("bmp", "RGBA"), ("avif", "P"), ("webp", "P"), ("gif", "RGBA")}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "channels"),
+    [(suffix, channels) for suffix in FORMATS for channels in CHANNELS if (suffix, channels) not in IMPOSSIBLE],
+)
+def test_every_format_with_every_pair_of_levels_is_the_truth_or_refused(
+    tmp_path: Path, suffix: str, channels: str
+) -> None:
+    masks = [shapes(40, seed) for seed in (0, 1, 3, 5)]
+    loses = suffix in ("jpg", "avif")
+    for low, high in PAIRS:
+        folder = tmp_path / f"{low}-{high}"
+
+        def write(stem: Path, mask: Mask, _: int, low: int = low, high: int = high) -> None:
+            image = Image.fromarray(np.where(mask, high, low).astype(np.uint8)).convert(channels)
+            image.save(f"{stem}.{suffix}", **FORMATS[suffix])
+
+        try:
+            readings, warnings = read_all(folder, write, masks)
+        except DataError:
+            assert low not in (0, 255) or (loses and high < 255), (low, high)
+            continue
+        truths = [~mask for mask in masks] if low == 255 else masks  # whatever is not 0
+        assert min(map(iou, truths, readings)) >= (0.97 if loses else 1.0), (low, high, warnings)
+
+
+def test_alpha_is_the_valid_area_in_all_files_or_in_none(tmp_path: Path) -> None:
+    masks = [shapes(40, seed) & ~band(shapes(40, seed)) for seed in (0, 1, 5, 3)]
+    masks[1][:] = False  # an empty mask shows one colour, black, and still its alpha is the valid area
+    readings, warnings = read_all(tmp_path, valid_area, masks)
+    np.testing.assert_array_equal(readings, masks)
+    assert warnings == ()
+
+
+def test_an_answer_that_no_mask_can_be_read_with_is_refused(tmp_path: Path) -> None:
+    masks = [shapes(40, seed) for seed in (0, 1)]
+    with pytest.raises(DataError, match=r"2 masks without any value of data\.foreground = \[7\]; found 0 \(.* 255 \("):
+        read_all(tmp_path / "png", grey(255), masks, [7])
+    with pytest.raises(DataError, match=r"2 masks of a lossy format .*foreground = \[7\] cannot be found in them"):
+        read_all(tmp_path / "jpg", lossy("jpg"), masks, [7])
+    readings, _ = read_all(tmp_path / "turned", lossy("jpg"), masks, [0])
+    np.testing.assert_array_equal(readings, [~mask for mask in masks])
+
+
+def test_a_rule_is_one_of_the_whole_data_set(tmp_path: Path) -> None:
+    write = CERTAIN["float probabilities"]
+    for i, mask in enumerate([shapes(40, 0), np.zeros((40, 50), bool)]):
+        write(tmp_path / f"{i}", mask, i)
+    paths = sorted(tmp_path.iterdir())
+    rule = require_rule(paths, None, tmp_path)
+    assert rule.ranges == {"float": 1.0}
+    assert MaskRule.from_tree(json.loads(json.dumps(rule.tree()))) == rule
+    assert not decode_mask(paths[1], rule).mask.any()
