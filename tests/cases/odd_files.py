@@ -169,8 +169,8 @@ def _two_masks_for_one(folder: Path) -> None:
 FILES = [
     Case("camera turned, mask upright", _turned(6, (40, 56)), "reads"),
     Case("camera turned, mask as the sensor saw it", _turned(6, (40, 56), mask_too=True), "asks", "(?i)exif|orient"),
-    Case("that, square", _turned(6, (48, 48), mask_too=True), "warns", "(?i)exif|orient|turn", needs_gate=True),
-    Case("that, upside down", _turned(3, (40, 56), mask_too=True), "warns", "(?i)exif|orient|turn", needs_gate=True),
+    Case("that, square", _turned(6, (48, 48), mask_too=True), "asks", "(?i)exif|orient", needs_gate=True),
+    Case("that, upside down", _turned(3, (40, 56), mask_too=True), "asks", "(?i)exif|orient", needs_gate=True),
     Case("TIFF with an orientation", _turned(8, (40, 56), suffix="tif"), "reads"),
     Case("images of three pages", lambda folder: write_pairs(folder, _pages), "warns", "page"),
     Case("masks of three pages", lambda folder: write_pairs(folder, mask=_mask_pages), "asks", "page"),
