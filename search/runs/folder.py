@@ -40,6 +40,7 @@ from search.runs.records import (
     read_run,
 )
 from segcore.disk import room_at
+from segcore.errors import LoaderError
 
 log = logging.getLogger("segsearch")
 
@@ -239,6 +240,8 @@ def _recorded(paths: RunPaths) -> Iterator[None]:
         fault = disk_stop(error)
         if fault is None:
             update_run(paths, status="failed", error=f"{type(error).__name__}: {error}")
+            if isinstance(error, LoaderError):
+                raise LoaderError(f"{error}. Continue with: {run_command('resume', paths.root)}") from error
             raise
         with despite_the_disk():
             update_run(paths, status="interrupted")

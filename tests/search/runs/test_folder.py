@@ -25,7 +25,7 @@ from search.runs.folder import (
 )
 from search.runs.journal import EventLog
 from search.runs.paths import RunPaths, read_json
-from segcore.errors import DataError
+from segcore.errors import DataError, LoaderError
 
 
 def new_config(tmp_path: Path, **sections: object) -> SearchConfig:
@@ -334,3 +334,12 @@ def test_a_full_disk_leaves_the_old_record(paths: RunPaths, monkeypatch: pytest.
     with pytest.raises(OSError, match="No space left"):
         update_run(paths, status="done")
     assert paths.run.read_bytes() == before
+
+
+def test_a_run_that_lost_its_loader_names_the_resume(paths: RunPaths) -> None:
+    with (
+        pytest.raises(LoaderError, match=rf"SIGKILL\. Continue with: segsearch resume {paths.name}"),
+        working_on(paths),
+    ):
+        raise LoaderError("a loader process died: SIGKILL")
+    assert status(paths) == "failed"
