@@ -96,7 +96,8 @@ def image_size(path: Path) -> tuple[int, int]:
 def decoded(path: Path, *, is_mask: bool = False) -> Iterator[tuple[Image.Image, Header]]:
     """Open, fully decode and orient an image; only errors of that are translated, not those of the body.
 
-    A mask may be a NumPy array, and must have a single page: of several, none is the mask for certain.
+    A mask may be a NumPy array, and must have a single page, and no band beyond grey or RGB and alpha: of several, none
+    is the mask for certain.
 
     Args:
         path: The file.
@@ -122,11 +123,12 @@ def decoded(path: Path, *, is_mask: bool = False) -> Iterator[tuple[Image.Image,
 def _decode(image: Image.Image, path: Path, is_mask: bool) -> Header:
     """Decode and orient an opened image in place."""
     num_pages, num_unread_bands, stored_hw = _num_pages(image), _num_unread_bands(image), _stored_hw(image)
-    if is_mask and num_pages > 1:
+    if is_mask and (num_pages > 1 or num_unread_bands):
+        parts = f"{num_pages} pages" if num_pages > 1 else "more bands than grey or RGB"
         raise UnreadableFileError(
-            f"{path}: a {image.format} of {num_pages} pages, and which of them is the mask is not certain; "
-            "save that one as a file of its own",
-            "masks of several pages",
+            f"{path}: a {image.format} of {parts}, and which of them is the mask is not certain; save that one as a "
+            "file of its own",
+            "masks of several pages or bands",
         )
     with _any_size():
         # Loading a TIFF turns it; the EXIF of a PNG may stand after its pixels.

@@ -118,6 +118,8 @@ def test_bands_that_are_not_read_are_told(tmp_path: Path) -> None:
     ):
         read_image(tiff_of(tmp_path / "five.tif", 5, photometric=1, extra=(0, 0, 0, 0)))
     assert decode_image(tiff_of(tmp_path / "near.tif", 4, photometric=2, extra=(0,)))[1].num_unread_bands == 1
+    with pytest.raises(UnreadableFileError, match=r"near\.tif: a TIFF of more bands than grey or RGB, and which"):
+        read_mask(tmp_path / "near.tif", MaskRule())
     assert decode_image(tiff_of(tmp_path / "alpha.tif", 4, photometric=2, extra=(2,)))[1].num_unread_bands == 0
     assert decode_image(tiff_of(tmp_path / "rgb.tif", 3, photometric=2))[1].num_unread_bands == 0
 
