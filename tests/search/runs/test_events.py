@@ -1,10 +1,11 @@
 import json
 import typing
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
+from search.runs import events
 from search.runs.events import (
     Applied,
     Began,
@@ -81,3 +82,9 @@ def test_a_line_of_an_earlier_version_is_as_it_was() -> None:
     assert line == b'{"event": "epoch", "number": 0, "epoch": 2, "time": 1.5, "metrics": {"val/iou": 0.25}}\n'
     without_why = b'{"event": "ended", "number": 0, "time": 1.5, "state": "pruned"}'
     assert from_line(without_why) == replace(Ended(0, 1.5, "pruned"), why="")
+
+
+def test_what_every_field_may_hold_is_known() -> None:
+    """A field that is not there would make every line of its kind unreadable."""
+    names = {field.name for kind in events._CLASSES.values() for field in fields(kind)}
+    assert names <= set(events._IS_VALID)
