@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from segcore.data.masks.colours import check_colours
 from segcore.data.masks.doubts import Doubts, shown_colour, shown_values
+from segcore.data.masks.levels import NOISE_FLOOR, Levels, is_drawing, is_smeared
 from segcore.data.masks.numbers import check_numbers
 from segcore.data.masks.planes import Storage
 from segcore.data.masks.pool import (
@@ -16,7 +17,7 @@ from segcore.data.masks.pool import (
     third_level,
 )
 from segcore.data.masks.rule import ForegroundValue, MaskRule, Scale
-from segcore.data.masks.survey import NOISE_FLOOR, ByScale, Levels, MaskSurvey, Named, is_drawing, is_smeared
+from segcore.data.masks.survey import ByScale, MaskSurvey, Named
 from segcore.data.pairs.checks import Problems
 
 

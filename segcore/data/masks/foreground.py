@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from segcore.data.masks.levels import NOISE_FLOOR
 from segcore.data.masks.planes import ByteArray, Planes, Values, pack
 from segcore.data.masks.rule import MaskRule, Scale
-from segcore.data.masks.survey import NOISE_FLOOR
 from segcore.errors import DataError
 
 __all__ = ["ByteArray", "MaskReading", "NotAMaskError", "binarise", "read_plane"]

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from segcore.data.masks.doubts import SHOWN, Doubts, shown_values
+from segcore.data.masks.levels import Levels
 from segcore.data.masks.pool import ALL_ONES, is_apart, pool_of
 from segcore.data.masks.rule import Scale
-from segcore.data.masks.survey import ByScale, Levels, Named
+from segcore.data.masks.survey import ByScale, Named
 
 
 def check_numbers(
@@ -32,11 +33,11 @@ def check_numbers(
     in_palette = [(n, s.palette.indices) for n, s in masks if s.palette is not None and not s.palette.is_grey]
     if in_palette:
         entries = [(n, s.palette.indices) for n, s in masks if s.palette is not None]
-        _check_apart(entries, False, doubts, "palette entries")
+        _check_apart(entries, doubts, "palette entries")
     crisp = [(name, levels) for scale, name, levels in grey if scale not in soft]
     for scale in soft:
-        _check_apart([(name, levels) for at, name, levels in grey if at == scale], True, doubts)
-    _check_apart(crisp, False, doubts)
+        _check_apart([(name, levels) for at, name, levels in grey if at == scale], doubts)
+    _check_apart(crisp, doubts)
     _check_classes(crisp, doubts)
 
 
@@ -55,7 +56,7 @@ def _check_no_data(files: list[tuple[str, Levels]], doubts: Doubts) -> None:
                    "labelled", [name for name, _ in unset], found, positive)  # fmt: skip
 
 
-def _check_apart(files: list[tuple[str, Levels]], is_soft: bool, doubts: Doubts, words: str = "values") -> None:
+def _check_apart(files: list[tuple[str, Levels]], doubts: Doubts, words: str = "values") -> None:
     """Ask about a value far above all others, and about a third level."""
     pool = pool_of([levels for _, levels in files])
     values = [found.value for found in pool.positive]
@@ -82,9 +83,8 @@ def _check_apart(files: list[tuple[str, Levels]], is_soft: bool, doubts: Doubts,
             )
             return
     if len(values) == 2 and (32 < values[1] <= 255 or values[1] in ALL_ONES) and whole and pool.found:
-        halfway = 0.45 * values[1] <= values[0] <= 0.55 * values[1]
         both = [name for name, levels in files if pool.holds(levels, values[:1]) and pool.holds(levels, values[1:])]
-        if both and not (halfway and is_soft):
+        if both:
             doubts.ask(
                 f"masks with a third value, {values[0]:g}, beside 0 and {values[1]:g}, which may mark pixels that are "
                 "not labelled",

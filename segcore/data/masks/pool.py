@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segcore.data.masks.levels import MAX_LEVELS, Levels
 from segcore.data.masks.planes import Storage
-from segcore.data.masks.survey import MAX_LEVELS, Levels
 
 _NEAR_TOP = 0.9
 _FULL_OF: dict[Storage, tuple[float, ...]] = {
@@ -75,6 +75,8 @@ def pool_of(files: Sequence[Levels]) -> Pool:
         num_plateau=sum(levels.num_plateau for levels in files),
         num_between=sum(levels.num_between for levels in files),
         num_flat=sum(levels.num_flat for levels in files),
+        num_other_between=sum(levels.num_other_between for levels in files),
+        num_other_flat=sum(levels.num_other_flat for levels in files),
         num_steps=sum(levels.num_steps for levels in files),
         num_smooth=sum(levels.num_smooth for levels in files),
     )

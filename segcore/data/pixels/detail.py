@@ -21,7 +21,7 @@ _LEAST = 0.9
 _MOST_MASKS = 100
 _MOST_SIZES = 10
 _STEP, _LARGEST = 16, 4096
-_MOST_COVERED, _MOST_BORDER = 0.5, 0.8
+_MOST_COVERED, _MOST_BORDER = 0.5, 0.5
 
 
 def iou_after_resizing(mask: ByteArray, hw: tuple[int, int]) -> float:
