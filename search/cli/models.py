@@ -1,6 +1,7 @@
 """The commands around one model: score it, use it, seal another one, export it."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -29,6 +30,20 @@ class TargetOption(click.Option):
         return f"{self.opts[0]} {self.metavar}", f"{self.help} One of {kinds}."
 
 
+class Foreground(click.ParamType[int | str]):
+    """A value of `data.foreground`: a whole number, or a colour as `#rrggbb`."""
+
+    name = "VALUE"
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> str | int:
+        """The value, as the config holds it."""
+        if isinstance(value, int) or re.fullmatch(r"-?[0-9]{1,10}", value):
+            return int(value)
+        if re.fullmatch(r"#[0-9a-fA-F]{6}", value):
+            return value
+        self.fail(f"{value!r} is neither a whole number nor a colour as '#rrggbb'", param, ctx)
+
+
 @click.command(cls=Command)
 @click.argument("model")
 @click.argument("data")
@@ -38,9 +53,24 @@ class TargetOption(click.Option):
 @click.option(
     "--layout", type=click.Choice(["auto", *LAYOUTS.names]), default="auto", show_default=True, help="As data.layout."
 )
+@click.option(
+    "--foreground",
+    multiple=True,
+    type=Foreground(),
+    metavar="VALUE",
+    help="As data.foreground, for DATA; may be given several times. Default: the model's.",
+)
 @RESULTS
 @JSON
-def evaluate(model: str, data: str, split: str | None, layout: str, results: Path, as_json: bool) -> None:
+def evaluate(
+    model: str,
+    data: str,
+    split: str | None,
+    layout: str,
+    foreground: tuple[int | str, ...],
+    results: Path,
+    as_json: bool,
+) -> None:
     """Score MODEL (a bundle folder, a run, or yandex_disk:/path) on DATA."""
     from search.show.scores import scores_table
     from search.stages.predicting import evaluate_data, load_model
@@ -49,6 +79,8 @@ def evaluate(model: str, data: str, split: str | None, layout: str, results: Pat
     with transfer_bars(console) as progress:
         bundle = load_model(model, results, progress)
     section = {**bundle.config.data.model_dump(), "root": data, "layout": layout}
+    if foreground:
+        section["foreground"] = foreground
     with counting_bar(console, "scoring") as advance:
         report = evaluate_data(bundle, DataConfig(**section), split, advance)
     if as_json:

@@ -19,10 +19,13 @@ from search.config.choices import TARGETS
 from search.errors import PredictionError, RunError
 from search.runs.paths import find_run
 from segcore.config import DataConfig
+from segcore.data.masks.rule import MaskRule
+from segcore.data.pairs.checks import Problems
 from segcore.data.pairs.discovery import discover
+from segcore.data.pairs.samples import DatasetIndex
 from segcore.data.pixels.decode import IMAGE_SUFFIXES
 from segcore.data.pixels.opening import read_header
-from segcore.data.pixels.surveying import require_rule
+from segcore.data.pixels.surveying import decide_rule
 from segcore.errors import BundleError, DataError
 from segcore.scores.scoring import score_images, summarize
 from segcore.sealed.bundle import Bundle, load_bundle
@@ -227,10 +230,25 @@ def evaluate_data(
     if not samples:
         have = ", ".join(f"{name} ({count})" for name, count in counts.items() if count)
         raise DataError(f"{index.root} has no images in the split {split!r}; it has {have}")
-    masks = [sample.mask for sample in index.samples]
-    rule = require_rule(masks, data.foreground_values, Path(index.root))
-    rows = score_images(bundle, samples, rule, None if progress is None else lambda done: progress(done, len(samples)))
+    rows = score_images(
+        bundle, samples, _rule_of(index, data), None if progress is None else lambda done: progress(done, len(samples))
+    )
     return DataScores(split, bundle.threshold, summarize(rows), [row.record() for row in rows])
+
+
+def _rule_of(index: DatasetIndex, data: DataConfig) -> MaskRule:
+    """What the masks of a data set mean, all splits looked at; what is odd about them is logged."""
+    masks = [sample.mask for sample in index.samples]
+    problems = Problems()
+    decision = decide_rule(masks, data.foreground_values, Path(index.root))
+    problems.extend(decision.problems)
+    if problems.errors:
+        problems.note("`segsearch evaluate` takes data.foreground as: --foreground VALUE")
+    problems.raise_if_any(index.root)
+    for warning in problems.warnings():
+        log.warning("data: %s", warning)
+    assert decision.rule is not None, "a doubt is a problem"
+    return decision.rule
 
 
 def load_model(text: str, results: Path, progress: Callable[[str, int, int], None] | None = None) -> Bundle:

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -290,6 +291,26 @@ def test_data_without_splits_is_scored_as_a_whole(bundle: Bundle, data: Path, tm
     (tmp_path / "masks").symlink_to(data / "train" / "gt")
     report = evaluate_data(bundle, DataConfig(root=str(tmp_path)), None).tree()
     assert (report["split"], report["num_images"]) == ("test", 8)
+
+
+def test_masks_in_doubt_are_asked_about_and_the_option_settles_them(
+    model_folder: Path, data: Path, tmp_path: Path
+) -> None:
+    for split in ("train", "val", "test"):
+        (tmp_path / "odd" / split).mkdir(parents=True)
+        (tmp_path / "odd" / split / "images").symlink_to(data / split / "images")
+        shutil.copytree(data / split / "gt", tmp_path / "odd" / split / "gt")
+        for path in (tmp_path / "odd" / split / "gt").rglob("*.png"):
+            mask = np.asarray(Image.open(path)) // 255
+            Image.fromarray(np.where(np.arange(len(mask))[:, None] < 2, 255, mask).astype(np.uint8)).save(path)
+    arguments = ["evaluate", str(model_folder), str(tmp_path / "odd"), "--json"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2, result.output
+    assert "12 masks with values up to 1 beside 255, which commonly marks" in result.output
+    assert "`segsearch evaluate` takes data.foreground as: --foreground VALUE" in result.output
+    result = CliRunner().invoke(main, [*arguments, "--foreground", "1"])
+    assert result.exit_code == 0, result.output
+    assert "neither a whole number nor a colour" in CliRunner().invoke(main, [*arguments, "--foreground", "x"]).output
 
 
 def test_an_empty_split_is_told_with_those_there_are(bundle: Bundle, data: Path, tmp_path: Path) -> None:
