@@ -30,18 +30,17 @@ class TargetOption(click.Option):
         return f"{self.opts[0]} {self.metavar}", f"{self.help} One of {kinds}."
 
 
-class Foreground(click.ParamType[int | str]):
-    """A value of `data.foreground`: a whole number, or a colour as `#rrggbb`."""
+def foreground_value(text: str) -> int | str:
+    """A value of `data.foreground`, as the config holds it.
 
-    name = "VALUE"
-
-    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> str | int:
-        """The value, as the config holds it."""
-        if isinstance(value, int) or re.fullmatch(r"-?[0-9]{1,10}", value):
-            return int(value)
-        if re.fullmatch(r"#[0-9a-fA-F]{6}", value):
-            return value
-        self.fail(f"{value!r} is neither a whole number nor a colour as '#rrggbb'", param, ctx)
+    Raises:
+        click.BadParameter: It is neither a whole number nor a colour.
+    """
+    if re.fullmatch(r"-?[0-9]{1,10}", text):
+        return int(text)
+    if re.fullmatch(r"#[0-9a-fA-F]{6}", text):
+        return text
+    raise click.BadParameter(f"{text!r} is neither a whole number nor a colour as '#rrggbb'")
 
 
 @click.command(cls=Command)
@@ -56,7 +55,7 @@ class Foreground(click.ParamType[int | str]):
 @click.option(
     "--foreground",
     multiple=True,
-    type=Foreground(),
+    type=foreground_value,
     metavar="VALUE",
     help="As data.foreground, for DATA; may be given several times. Default: the model's.",
 )
