@@ -28,6 +28,9 @@ PAUSES_S = (2.0, 5.0)
 """Before the second and the third attempt to start Ray here."""
 LAST_START_S = 30.0
 """Seconds after which no further attempt begins: one that fails slowly has taken half a minute or more."""
+JOIN_ATTEMPTS = 8
+"""How often a head is asked that does not answer, about once a second."""
+_WAIT_VARIABLE = "RAY_gcs_server_port_wait_time_s"
 SOCKET_PATH_BYTES = 107
 _SOCKET_PATH = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.99"
 """What Ray puts behind its temporary folder for the longest of its socket paths."""
@@ -61,7 +64,7 @@ def join(place: Place) -> Any:
     if not services.find_node_ids():
         raise place.refusal(_NO_NODE_HERE)  # Ray would look for one for a minute
     try:
-        with raw_lines_held():
+        with raw_lines_held(), _short_wait():
             return ray.init(
                 address=place.address,
                 job_config=OrderedImports(),
@@ -175,6 +178,18 @@ def ray_folder() -> Path:
     )
 
 
+@contextmanager
+def _short_wait() -> Iterator[None]:
+    """Makes Ray ask a head that does not answer for some seconds only; its default is 20 attempts."""
+    before = os.environ.get(_WAIT_VARIABLE)
+    os.environ.setdefault(_WAIT_VARIABLE, str(JOIN_ATTEMPTS))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_WAIT_VARIABLE]
+
+
 def _not_writable(folder: Path) -> str | None:
     """Why a folder, which is made where it is missing, cannot be written; None where it can."""
     try:
@@ -211,6 +226,8 @@ def _why_refused(error: BaseException) -> str:
         )
     if "No node info found" in said:
         return _NO_NODE_HERE
+    if "Failed to connect to GCS" in said:
+        return "something answers there, but it is no head of a Ray"
     return _first_line(error)
 
 

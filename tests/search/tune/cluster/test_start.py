@@ -142,6 +142,16 @@ def test_a_ray_that_answers_but_refuses(crowded: CrowdedRay) -> None:
         join(HEAD)
 
 
+@pytest.mark.usefixtures("node_here")
+def test_what_speaks_grpc_and_is_no_ray(crowded: CrowdedRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_gcs_server_port_wait_time_s", raising=False)
+    crowded.failures = [ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379")]
+    crowded.failures[0].__cause__ = RuntimeError("Failed to connect to GCS. Last connection error: Traceback")
+    with pytest.raises(ResourceError, match=r"something answers there, but it is no head of a Ray\. Set"):
+        join(HEAD)
+    assert "RAY_gcs_server_port_wait_time_s" not in os.environ
+
+
 def test_a_cluster_without_a_node_on_this_machine(crowded: CrowdedRay, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(services, "find_node_ids", set)
     with pytest.raises(ResourceError, match="no node of that cluster runs on this machine, and a search is a driver"):

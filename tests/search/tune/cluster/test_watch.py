@@ -1,13 +1,18 @@
 """What we change of Ray's insides is there, and is changed as we need it; each message names what breaks without it."""
 
 import inspect
+import os
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 from places import ROOT
+from ray._private import worker
 from ray.air.execution._internal.actor_manager import RayActorManager
 
+from search.tune.cluster import watch
 from search.tune.cluster.watch import memory_kills_end_one_trial
 
 
@@ -63,3 +68,62 @@ def test_tune_survives_a_worker_that_the_memory_monitor_killed() -> None:
         RayActorManager._actor_task_failed(manager, tracked_actor_task=task, exception=killed)
     assert [type(exception) for exception in seen] == [ray.exceptions.RayActorError]
     assert "running low on memory" in str(seen[0])
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the watch does to the process, in order; its patience is short."""
+    did: list[str] = []
+    monkeypatch.setattr(watch, "POLL_S", 0.01)
+    monkeypatch.setattr(watch, "GRACE_S", 0.05)
+    monkeypatch.setattr(os, "kill", lambda pid, number: did.append(f"signal {number}"))
+    monkeypatch.setattr(os, "_exit", lambda code: did.append(f"exit {code}"))
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True}])
+    return did
+
+
+def wait_for(did: list[str], count: int) -> None:
+    deadline = time.monotonic() + 5
+    while len(did) < count and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def test_a_dead_part_interrupts_and_then_ends_the_process(
+    watched: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(watch, "dead_parts", lambda: ["GCS"])
+    with watch.watched_ray("segsearch resume x", lambda: watched.append("recorded")):
+        wait_for(watched, 3)
+    assert watched == ["signal 2", "recorded", "exit 130"]
+    assert caplog.messages == [
+        "Ray is gone: its GCS died; the search stops here",
+        "interrupted, because Ray is gone; nothing is lost. Go on with: segsearch resume x",
+    ]
+
+
+def test_a_cluster_that_is_silent_counts_as_gone(
+    watched: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(watch, "dead_parts", list)
+    monkeypatch.setattr(watch, "LOST_AFTER_S", 0.1)
+    monkeypatch.setattr(watch, "GRACE_S", 5.0)
+    with watch.watched_ray("again", lambda: watched.append("recorded")):
+        time.sleep(0.2)
+        assert watched == [], "it answers"
+        monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": False}])
+        wait_for(watched, 1)
+    assert watched == ["signal 2"], "the search ended by itself"
+    assert caplog.messages == ["Ray is gone: no node of it has answered for 0 s; the search stops here"]
+
+
+def test_the_watch_speaks_before_ray_ends_the_process() -> None:
+    assert watch.LOST_AFTER_S + watch.GRACE_S + 4 * watch.POLL_S < 60
+
+
+def test_only_a_ray_that_was_started_here_has_parts_to_look_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_global_node", None)
+    assert watch.dead_parts() == []
+    dead = [("dashboard", object()), ("raylet", object())]
+    for head, expected in ((True, ["raylet"]), (False, [])):
+        monkeypatch.setattr(worker, "_global_node", SimpleNamespace(head=head, dead_processes=lambda: dead))
+        assert watch.dead_parts() == expected
