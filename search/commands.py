@@ -17,7 +17,7 @@ _MADE_ANEW = {
     "trials.parquet": "resume",
     "epochs.parquet": "resume",
     "confirm.json": "resume",
-    "export.json": "export",
+    "export.json": "resume",
     "ledger.json": "explain",
 }
 """Which command writes a file of a run again."""

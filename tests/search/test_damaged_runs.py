@@ -59,7 +59,7 @@ def test_any_damage_is_told_with_its_file(results: Path, file: str, seed: int) -
 
 @pytest.mark.parametrize(
     ("file", "command"),
-    [("run.json", "resume"), ("confirm.json", "resume"), ("export.json", "export")],
+    [("run.json", "resume"), ("confirm.json", "resume"), ("export.json", "resume")],
 )
 def test_what_can_be_made_anew_is_said_with_the_command(results: Path, file: str, command: str) -> None:
     (results / "ended" / file).write_text("{")
