@@ -97,7 +97,7 @@ def test_a_dead_part_interrupts_and_then_ends_the_process(
     assert watched == ["signal 2", "recorded", "exit 130"]
     assert caplog.messages == [
         "Ray is gone: its GCS died; the search stops here",
-        "interrupted, because Ray is gone; nothing is lost. Go on with: segsearch resume x",
+        "interrupted, because Ray is gone; nothing is lost. Continue with: segsearch resume x",
     ]
 
 
