@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from segcore.data.pixels.arrays import ARRAY_SUFFIX, array_image
 from segcore.data.pixels.memory import MemoryShare, available_bytes
+from segcore.data.pixels.png import late_exif, require_checksums
 from segcore.data.pixels.unread import missing_file, require_plain_file, what_it_is
 from segcore.errors import DataError
 
@@ -130,6 +131,8 @@ def _decode(image: Image.Image, path: Path, is_mask: bool) -> Header:
             "file of its own",
             "masks of several pages or bands",
         )
+    if image.format == "PNG":
+        require_checksums(path)
     with _any_size():
         # Loading a TIFF turns it; the EXIF of a PNG may stand after its pixels.
         orientation = 1 if image.format == "PNG" else _orientation_of(image, path)
@@ -178,25 +181,13 @@ def readable(path: Path) -> Iterator[None]:
 def _orientation_of(image: Image.Image, path: Path) -> int:
     """The EXIF orientation of an opened image, 1 to 8."""
     if image.format == "PNG":  # Pillow would decode one whose EXIF may stand after the pixels
-        if "exif" not in image.info and (late := _late_png_exif(path)) is not None:
+        if "exif" not in image.info and (late := late_exif(path)) is not None:
             image.info["exif"] = b"Exif\x00\x00" + late
         exif = Image.Image.getexif(image)
     else:
         exif = image.getexif()
     found = exif.get(ExifTags.Base.Orientation, 1)
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
-
-
-def _late_png_exif(path: Path) -> bytes | None:
-    """The EXIF of a PNG, wherever it stands among the file's chunks; None where there is none."""
-    with path.open("rb") as file:
-        file.seek(8)
-        while len(start := file.read(8)) == 8:
-            length, kind = struct.unpack(">I4s", start)
-            if kind == b"eXIf":
-                return file.read(length)
-            file.seek(length + 4, 1)
-    return None
 
 
 def _stored_hw(image: Image.Image) -> tuple[int, int]:

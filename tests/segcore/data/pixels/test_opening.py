@@ -90,6 +90,23 @@ def test_a_png_whose_exif_stands_after_its_pixels(tmp_path: Path) -> None:
     assert image_size(path) == read_image(path).shape[:2] == HW[::-1]
 
 
+def test_a_png_with_a_changed_byte_is_damaged(tmp_path: Path) -> None:
+    path = save(tmp_path / "x.png", disk(HW, radius=7) * 255)
+    whole = path.read_bytes()
+    first = whole.index(b"IDAT") + 4
+    (length,) = struct.unpack(">I", whole[first - 8 : first - 4])
+    for place in range(first, first + length + 4):
+        data = bytearray(whole)
+        data[place] ^= 0xFF
+        path.write_bytes(data)
+        with pytest.raises(
+            UnreadableFileError, match=r"x\.png: the file is damaged: the checksum of its pixels differs"
+        ):
+            read_mask(path, MaskRule())
+    path.write_bytes(whole)
+    np.testing.assert_array_equal(read_mask(path, MaskRule()), disk(HW, radius=7))
+
+
 def test_pages_are_counted_and_a_mask_has_one(tmp_path: Path) -> None:
     pages = [Image.fromarray(disk(HW, radius=r) * 255) for r in (4, 5, 6)]
     for name in ("x.tif", "x.gif", "x.webp", "x.png"):
