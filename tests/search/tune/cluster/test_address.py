@@ -208,4 +208,4 @@ def test_the_command_says_it_before_it_decodes_anything(tmp_path: Path, dead: st
     assert done.stderr.startswith(f"error: Ray cannot be reached at {dead} (RAY_ADDRESS): connection refused.")
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "results").exists()
-    assert not (tmp_path / "cache").exists()
+    assert not list((tmp_path / "cache").rglob("*.arrow"))
