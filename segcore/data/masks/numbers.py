@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from segcore.data.masks.doubts import SHOWN, Doubts, shown_values
 from segcore.data.masks.levels import Levels
-from segcore.data.masks.pool import ALL_ONES, is_apart, pool_of
+from segcore.data.masks.pool import ALL_ONES, Pool, is_apart, pool_of
 from segcore.data.masks.rule import Scale
 from segcore.data.masks.survey import ByScale, Named
 
@@ -79,7 +79,7 @@ def _check_apart(files: list[tuple[str, Levels]], doubts: Doubts, words: str = "
                 "labelled",
                 both,
                 shown_values(pool),
-                [int(value) for value in below][:SHOWN] if whole and pool.found else [max(1, int(below[-1]))],
+                _example(pool, apart, below if whole else [1]),
             )
             return
     if len(values) == 2 and (32 < values[1] <= 255 or values[1] in ALL_ONES) and whole and pool.found:
@@ -92,6 +92,14 @@ def _check_apart(files: list[tuple[str, Levels]], doubts: Doubts, words: str = "
                 shown_values(pool),
                 [int(values[1])],
             )
+
+
+def _example(pool: Pool, apart: float, below: Sequence[float]) -> list[int]:
+    """Likely foreground: the values below, unless they are stray pixels beside those far above."""
+    pixels = {found.value: found.pixels for found in pool.found}
+    if pixels and sum(pixels.get(value, 0) for value in below) < 0.05 * pixels.get(apart, 0):
+        return [int(apart)]
+    return [max(1, int(value)) for value in below][:SHOWN]
 
 
 def _check_classes(files: list[tuple[str, Levels]], doubts: Doubts) -> None:

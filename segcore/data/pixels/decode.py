@@ -109,8 +109,8 @@ def read_planes(path: Path) -> Planes:
     Raises:
         UnreadableFileError: The file cannot be opened or decoded.
     """
-    with decoded(path, is_mask=True) as (image, _):
-        with readable(path), path.open("rb") as file:
+    with decoded(path, is_mask=True) as (image, _), readable(path):
+        with path.open("rb") as file:
             head = file.read(4096)
         return planes_of(image, is_lossy_file(getattr(image, "format", None), head))
 

@@ -90,6 +90,13 @@ def test_a_palette_mask_of_one_colour(tmp_path: Path, palette: list[int], index:
     assert (read_mask(tmp_path / "m.png") == expected).all()
 
 
+def test_stray_pixels_are_shown_with_the_likelier_answer(tmp_path: Path) -> None:
+    values = np.where(disk(HW, 7), 255, 0).astype(np.uint8)
+    values[0, :2] = 1
+    with pytest.raises(DataError, match=r"1 \(0\.3% of pixels, 1 files\).*\n.*--set 'data\.foreground=255'"):
+        read_mask(save(tmp_path / "m.png", values))
+
+
 def test_a_gif_mask(tmp_path: Path, mask: np.ndarray) -> None:
     np.testing.assert_array_equal(read_mask(save(tmp_path / "m.gif", mask * 255)), mask)
 
