@@ -15,7 +15,10 @@ from segcore.registries import ARCHITECTURES, LAYOUTS, LOSSES, OPTIMIZERS, SCHED
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
 UnitFloat = Annotated[float, Field(ge=0.0, le=1.0)]
-ForegroundValue = Annotated[int, Field(strict=True)] | Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
+ForegroundValue = (
+    Annotated[int, Field(strict=True)]
+    | Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$", description="a colour as '#rrggbb'")]
+)
 ImageSide = Annotated[int, Field(ge=16, le=4096)]
 
 

@@ -68,6 +68,8 @@ BAD = [
     ("number in space", "space: {3: {int: [1, 2]}}", [], ["space.3 (line 1): unknown key"]),
     ("list for a space", "space: [optimizer.lr]", [], ["space (line 1): found ['optimizer.lr']; valid: a map"]),
     ("fractions", "data: {val_fraction: 0.6, test_fraction: 0.5}", [], ["data.val_fraction", "must stay below 1"]),
+    ("foreground", "data: {foreground: red}", [], ["data.foreground (line 1): found 'red'; valid: a whole number or a colour as '#rrggbb' or a list"]),
+    ("foreground as a share", "data: {foreground: 0.5}", [], ["data.foreground (line 1): found 0.5; valid: a whole number"]),
     ("name for a folder", "name: ../up", [], ["name (line 1): found '../up'; valid:", "letters, digits, `.`, `_`, `-`"]),
     ("two GPUs for a trial", "resources: {gpus_per_trial: 2}", [], ["resources.gpus_per_trial", "found 2; valid: auto or a number from 0 to 1"]),
     ("no CPU", "resources: {cpus_per_trial: 0}", [], ["resources.cpus_per_trial", "valid: auto or a number above 0"]),
