@@ -4,6 +4,7 @@ import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models, and tests that run side by side
@@ -57,6 +58,23 @@ def pytest_collection_finish() -> None:
 def pytest_unconfigure() -> None:
     """At the interpreter's end everything is collected, or libraries complain that it leaked."""
     gc.unfreeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _migrations_are_read_once() -> Iterator[None]:
+    """Optuna reads all its migration scripts twice for each new study: half a second that many tests would pay."""
+    from optuna.storages._rdb.storage import _VersionManager
+
+    read, found = _VersionManager._create_alembic_script, []
+
+    def read_once(manager: Any) -> Any:
+        if not found:
+            found.append(read(manager))
+        return found[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_VersionManager, "_create_alembic_script", read_once)
+        yield
 
 
 @pytest.fixture(autouse=True)
