@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NAME ?= help
-# Slow tests that do without Ray and without the clock.
-SIDE_BY_SIDE := tests/segcore tests/search/sampling tests/test_cases.py tests/test_corruptions.py
+# Slow tests that do without Ray: single ones are spread; of the others, whole files, each beside a Ray of its own.
+SIDE_BY_SIDE := tests/segcore tests/search/sampling tests/search/study tests/test_cases.py tests/test_corruptions.py
 
 .PHONY: demo test quick lint format schema bench clean help
 
@@ -26,7 +26,7 @@ demo: $(STAMP)
 
 test: quick
 	$(BIN)/python -m pytest -m slow $(SIDE_BY_SIDE) --numprocesses auto --dist load
-	$(BIN)/python -m pytest -m slow tests $(SIDE_BY_SIDE:%=--ignore=%)
+	$(BIN)/python -m pytest -m slow tests $(SIDE_BY_SIDE:%=--ignore=%) --numprocesses 2 --dist loadfile
 
 quick: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist loadfile

@@ -20,6 +20,8 @@ from segcore.models.build import build_model
 from segcore.trainable import train_trial
 from segcore.training.cost import num_parameters
 
+pytestmark = pytest.mark.slow
+
 CONFIG = TrainConfig.model_validate(
     {
         "data": {"root": "synthetic", "image_size": 32, "synthetic": {"num_images": 16}},

@@ -28,6 +28,8 @@ from search.stages import job
 from search.study.observations import COST_ATTR
 from search.study.storage import close_study, open_study
 
+pytestmark = pytest.mark.slow
+
 SELF_CLOSING = frozenset({"meta", "link", "img"})
 
 

@@ -14,6 +14,8 @@ from search.runs.records import Status, read_exports, read_run
 from search.stages.exporting import EXIT_DONE, EXIT_EXPORT_FAILED, export_again, targets_without_model
 from segcore.sealed.card import WEIGHTS_FILE, FileEntry, read_card, sha256, write_card
 
+pytestmark = pytest.mark.slow
+
 QUIET = Console(file=io.StringIO())
 
 

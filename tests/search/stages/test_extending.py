@@ -18,6 +18,8 @@ from search.study.storage import open_study
 from search.tune.search import run_search
 from segcore.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def ended_once(tmp_path_factory: pytest.TempPathFactory) -> RunPaths:

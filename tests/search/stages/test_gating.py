@@ -22,6 +22,8 @@ from segcore.data.pairs.samples import DatasetIndex
 from segcore.data.synthetic import draw_sample
 from segcore.gate.report import Figures, Finding, GateReport
 
+pytestmark = pytest.mark.slow
+
 MODEL = "model: {base_channels: 8, depth: 2}\ntrain: {epochs: 1, batch_size: 8}\noptimizer: {lr: 3e-3}\n"
 DATA = "data: {root: d, image_size: 32}\n"
 SPACE = "space: {optimizer.lr: {loguniform: [1e-3, 1e-2]}}\n"

@@ -30,6 +30,8 @@ from search.stages.reproducing import (
 )
 from segcore.sealed.card import read_card
 
+pytestmark = pytest.mark.slow
+
 QUIET = Console(stderr=True, quiet=True)
 TREE: dict[str, Any] = {
     "data": {"root": "synthetic", "image_size": 32, "synthetic": {"num_images": 24}},

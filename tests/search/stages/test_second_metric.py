@@ -53,6 +53,8 @@ from segcore.sealed.card import read_card
 from segcore.spec import TrialSpec
 from segcore.training.cost import num_parameters
 
+pytestmark = pytest.mark.slow
+
 PARAMETERS, LATENCY = "cost/parameters", "cost/latency_ms"
 QUIET = Console(stderr=True, quiet=True)
 BASE = TrainConfig()

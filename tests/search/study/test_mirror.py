@@ -33,6 +33,8 @@ from search.tune.searcher import StudySearcher
 from segcore.config import TrainConfig
 from segcore.objective import Objective
 
+pytestmark = pytest.mark.slow
+
 BASE = TrainConfig()
 COST = "cost/parameters"
 OBJECTIVE = Objective("val/iou", second=COST)

@@ -26,6 +26,8 @@ from search.tracking.wandb import (
     public,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def test_offline_log_holds_every_report(run_dir, error_file, leave_checkpoint, caplog):
     caplog.set_level(logging.INFO, "segsearch")

@@ -28,6 +28,8 @@ from search.tune.checkpoint_budget import GIGABYTE, CheckpointBudget, drop_order
 from segcore.checkpoint.files import folder_bytes
 from segcore.objective import Objective
 
+pytestmark = pytest.mark.slow
+
 STATE_BYTES, BEST_BYTES = 1000, 400
 WHOLE = STATE_BYTES + BEST_BYTES
 

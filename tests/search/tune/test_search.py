@@ -139,22 +139,6 @@ class TestRun:
         assert states(paths) == {"COMPLETE": 2}
         assert read_table(paths.trials)[0]["param/optimizer.lr"] == 2e-3
 
-    def test_a_time_budget_ends_the_search_and_leaves_a_model(self, tmp_path: Path) -> None:
-        config = load_config(
-            write_config(
-                tmp_path,
-                train={"epochs": 2000, "batch_size": 8},
-                search={"num_samples": 50, "scheduler": {"name": "none"}, "time_budget_s": 30},
-            )
-        )
-        outcome = run(config)
-        assert outcome.exit_code == 0
-        rows = read_table(outcome.paths.trials)
-        assert 0 < len(rows) < 50
-        assert {row["state"] for row in rows} <= {"complete", "pruned", "failed"}
-        assert states(outcome.paths)["RUNNING"] == 0
-        assert load_bundle(outcome.paths.best).card.origin.trial in {row["number"] for row in rows}
-
     def test_a_trial_that_no_node_can_run_is_refused_at_once(self, tmp_path: Path) -> None:
         config = load_config(write_config(tmp_path, resources={"cpus_per_trial": 1, "gpus_per_trial": 0.5}))
         with pytest.raises(ResourceError, match=r"0\.5 GPU; the nodes have: 2 CPU, 0 GPU.*resources\.gpus_per_trial"):
@@ -187,19 +171,16 @@ def wait_for_epochs(paths: RunPaths, count: int, process: subprocess.Popen[str])
     pytest.fail(f"no {count} epochs were reported in time; exit code {process.poll()}; {output}")
 
 
-@pytest.mark.parametrize(("signal_number", "expected_code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
-def test_a_search_that_was_stopped_goes_on_where_it_was(
-    tmp_path: Path, signal_number: signal.Signals, expected_code: int
-) -> None:
+def test_a_search_that_was_interrupted_goes_on_where_it_was(tmp_path: Path) -> None:
     config = write_config(
-        tmp_path, train={"epochs": 4, "batch_size": 8}, search={"num_samples": 5, "scheduler": {"name": "none"}}
+        tmp_path, train={"epochs": 4, "batch_size": 8}, search={"num_samples": 4, "scheduler": {"name": "none"}}
     )
     paths = RunPaths(tmp_path / "results" / "tiny")
     process = start(["run", str(config)], tmp_path)
     wait_for_epochs(paths, 7, process)
-    os.kill(process.pid, signal_number)
+    os.kill(process.pid, signal.SIGINT)
     process.communicate(timeout=120)
-    assert process.returncode == expected_code
+    assert process.returncode == 130
     before = read_events(paths.events)
     ended_before = {number for number, epochs in epochs_by_trial(before).items() if 4 in epochs}
 
@@ -207,10 +188,10 @@ def test_a_search_that_was_stopped_goes_on_where_it_was(
     output = finished.communicate(timeout=300)[0]
     assert finished.returncode == 0, output
 
-    assert states(paths) == {"COMPLETE": 5}
+    assert states(paths) == {"COMPLETE": 4}
     rows = read_table(paths.trials)
-    assert [row["number"] for row in rows] == [0, 1, 2, 3, 4]
-    assert [row["epochs"] for row in rows] == [4] * 5
+    assert [row["number"] for row in rows] == [0, 1, 2, 3]
+    assert [row["epochs"] for row in rows] == [4] * 4
     after = read_events(paths.events)[len(before) :]
     assert not ended_before & {event.number for event in after}, "a finished trial was trained again"
     assert load_bundle(paths.best).card.origin.trial == max(rows, key=lambda row: row["value"])["number"]

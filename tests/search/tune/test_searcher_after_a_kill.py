@@ -28,6 +28,8 @@ from search.study.observations import (
     curves_of,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def test_after_a_kill_the_study_is_brought_up_to_the_journal(url: str, tmp_path: Path) -> None:
     killed_in_the_middle(url, tmp_path / "events.jsonl")

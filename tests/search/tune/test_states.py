@@ -107,10 +107,10 @@ class Grid(tune.Callback):  # type: ignore[misc]
 
 @pytest.mark.parametrize("promote", [False, True])
 def test_the_study_the_tables_and_ray_agree_on_how_every_trial_ended(promote: bool, tmp_path: Path) -> None:
-    fates = {
-        1: "KeyError", 2: "nan", 3: "torch memory", 4: "allocate", 5: "MemoryError", 6: "die once", 7: "die always",
-        8: "poor",
-    }  # fmt: skip
+    """With promotions, fewer trials fail: each failure costs a new worker, and some never come to their fate."""
+    fates = {1: "KeyError", 5: "MemoryError", 7: "die always", 8: "poor"}
+    if not promote:
+        fates |= {2: "nan", 3: "torch memory", 4: "allocate", 6: "die once"}
     asha = {"name": "asha", "grace_period": 1, "reduction_factor": 2, "promote": promote}
     config, paths = new_run(tmp_path, 10, asha)
     assert run_search(Search.of(config), paths, tmp_path, [Grid(paths)], make_trainable(fates, tmp_path))
@@ -123,7 +123,7 @@ def test_the_study_the_tables_and_ray_agree_on_how_every_trial_ended(promote: bo
         7: "worker died",
     }  # fmt: skip
     if promote:  # some never come to the epoch of their fate: they wait at the first one
-        assert kinds.items() <= expected.items()
+        assert kinds.items() <= {number: expected[number] for number in (1, 5, 7)}.items()
         assert {1, 7} <= kinds.keys()
     else:
         assert kinds == expected

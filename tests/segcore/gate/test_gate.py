@@ -14,6 +14,8 @@ from segcore.data.loader import Batch
 from segcore.gate.gate import run_gate
 from segcore.gate.pipeline import build_pipeline
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"unet, adamw, cosine, light", "sigmoid in the model", "metric's arguments swapped"}
 """Those that `make quick` runs too."""
 

@@ -28,6 +28,8 @@ from segcore.training.groups import build_optimizer
 from segcore.training.schedule import build_lr_scheduler
 from segcore.training.step import TrainStep
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 MEASURED = CompileCosts(cold_s=60.0, warm_s=6.0, speedup=1.5, is_cached=False, is_measured=True)
 STEPS = compiling.SKIPPED_STEPS + compiling.TIMED_STEPS

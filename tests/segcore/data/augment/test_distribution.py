@@ -13,6 +13,8 @@ from segcore.config import AugmentConfig
 from segcore.data.augment.plan import mixed_seeds
 from segcore.data.augment.policy import SeededCompose, build_augmentation
 
+pytestmark = pytest.mark.slow
+
 HW = (52, 64)  # OpenCV rounds the last pixels of other widths otherwise than the rest
 DRAWS = 1000
 ALPHA = 0.001  # 56 comparisons: one in twenty such files of equal distributions has a p-value below it
