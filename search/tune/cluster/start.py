@@ -4,6 +4,7 @@ import importlib.util
 import logging
 import os
 import re
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ LAST_START_S = 30.0
 """Seconds after which no further attempt begins: one that fails slowly has taken half a minute or more."""
 JOIN_ATTEMPTS = 8
 """How often a head is asked that does not answer, about once a second."""
+_PORT_VARIABLE = "RAY_GCS_SERVER_PORT"
 _WAIT_VARIABLE = "RAY_gcs_server_port_wait_time_s"
 SOCKET_PATH_BYTES = 107
 _SOCKET_PATH = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.99"
@@ -53,6 +55,7 @@ def require_ray(address: str | None) -> None:
     """
     if not ray.is_initialized() and running_ray(address) is None:
         ray_folder()
+        _require_free_port()
 
 
 def join(place: Place) -> Any:
@@ -108,6 +111,7 @@ def start() -> Any:
         RayStartError: It did not start, with the last reason.
     """
     folder, begun = ray_folder(), monotonic()
+    _require_free_port()
     for attempt, pause in enumerate((*PAUSES_S, None), start=1):
         try:
             with raw_lines_held(), worker_environment():
@@ -190,6 +194,21 @@ def _short_wait() -> Iterator[None]:
             del os.environ[_WAIT_VARIABLE]
 
 
+def _require_free_port() -> None:
+    port = os.environ.get(_PORT_VARIABLE)
+    if not port:
+        return
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("", int(port)))
+    except (OSError, ValueError, OverflowError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise ResourceError(
+            f"{_PORT_VARIABLE}={port}: Ray cannot start on this port ({reason}); unset it, and Ray takes a free one"
+        ) from error
+
+
 def _not_writable(folder: Path) -> str | None:
     """Why a folder, which is made where it is missing, cannot be written; None where it can."""
     try:
@@ -233,4 +252,4 @@ def _why_refused(error: BaseException) -> str:
 
 def _first_line(error: BaseException) -> str:
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return text.rstrip(".")
+    return text.partition(".  Last ")[0].rstrip(".")

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -192,6 +193,23 @@ def test_a_folder_for_temporary_files_that_cannot_be_written(
         f"RAY_TMPDIR={folder}: Ray cannot write its files there ({reason}); set RAY_TMPDIR to a folder that can "
         "be written"
     )
+
+
+def test_a_port_that_is_taken(monkeypatch: pytest.MonkeyPatch, crowded: CrowdedRay) -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("RAY_GCS_SERVER_PORT", str(port))
+        for attempt in (lambda: require_ray(None), start):
+            with pytest.raises(ResourceError) as caught:
+                attempt()
+            assert str(caught.value) == (
+                f"RAY_GCS_SERVER_PORT={port}: Ray cannot start on this port (address already in use); unset it, and "
+                "Ray takes a free one"
+            )
+    assert crowded.calls == []
+    assert start() == "context", "it is free now"
 
 
 def test_another_users_folder_is_gone_round(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
