@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from search.errors import GateError, RunError
 from search.runs.folder import update_run
@@ -126,6 +126,6 @@ def render_gate(report: "GateReport") -> Iterator[RenderableType]:
         yield _finding(finding)
 
 
-def _finding(finding: "Finding") -> RenderableType:
+def _finding(finding: "Finding") -> Text:
     color = "red" if finding.severity == "error" else "yellow"
-    return f"[bold {color}]{finding.severity}[/] {escape(str(finding))}"
+    return Text.assemble((finding.severity, f"bold {color}"), f" {finding}")
