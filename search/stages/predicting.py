@@ -243,7 +243,7 @@ def _rule_of(index: DatasetIndex, data: DataConfig) -> MaskRule:
     decision = decide_rule(masks, data.foreground_values, Path(index.root))
     problems.extend(decision.problems)
     if problems.errors:
-        problems.note("`segsearch evaluate` takes data.foreground as: --foreground VALUE")
+        problems.note("here data.foreground is given as: --foreground VALUE")
     problems.raise_if_any(index.root)
     for warning in problems.warnings():
         log.warning("data: %s", warning)

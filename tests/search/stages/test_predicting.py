@@ -307,7 +307,7 @@ def test_masks_in_doubt_are_asked_about_and_the_option_settles_them(
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2, result.output
     assert "12 masks with values up to 1 beside 255, which commonly marks" in result.output
-    assert "`segsearch evaluate` takes data.foreground as: --foreground VALUE" in result.output
+    assert "here data.foreground is given as: --foreground VALUE" in result.output
     result = CliRunner().invoke(main, [*arguments, "--foreground", "1"])
     assert result.exit_code == 0, result.output
     assert "neither a whole number nor a colour" in CliRunner().invoke(main, [*arguments, "--foreground", "x"]).output
