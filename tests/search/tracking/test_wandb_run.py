@@ -125,7 +125,9 @@ def test_an_impatient_interrupt_ends_at_once_though_the_server_hangs(run_dir, on
 def test_a_driver_that_just_exits_is_bounded_and_loses_nothing(run_dir, online):
     with WandbServer() as server:
         online(server)
-        process = _start_driver(run_dir, "pass")
+        process = _start_driver(run_dir, "sys.stdin.readline()")
+        _await_rows(run_dir)
+        process.stdin.close()
         assert process.wait(30) == 0
         assert [len(run.epochs) for run in server.runs.values()] == [3]
 
