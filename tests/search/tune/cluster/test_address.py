@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
 from ray._private import services
 
 from search.errors import ResourceError
@@ -19,16 +18,8 @@ from search.tune.cluster import address
 from search.tune.cluster.address import Place, running_ray
 from search.tune.cluster.start import require_ray
 
+pytestmark = pytest.mark.usefixtures("no_ray")
 WAY_OUT = "or start a Ray here with --set resources.address=local"
-
-
-@pytest.fixture(autouse=True)
-def _no_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """As on a machine where no Ray runs, whatever runs beside the tests."""
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(services, "find_gcs_addresses", set)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from search.tune.cluster import start as starting
 from search.tune.cluster.address import Place
 from search.tune.cluster.start import join, ray_folder, require_ray, start
 
+pytestmark = pytest.mark.usefixtures("no_ray")
 VERSIONS = """Version mismatch: The cluster was started with:
     Ray: 2.9.3
     Python: 3.10.12
@@ -24,15 +25,6 @@ This process on node 10.0.0.7 was started with:
     Ray: 2.60.0
     Python: 3.11.9
 """
-
-
-@pytest.fixture(autouse=True)
-def _no_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """As on a machine where no Ray runs, whatever runs beside the tests."""
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(services, "find_gcs_addresses", set)
 
 
 class CrowdedRay:
